@@ -1,0 +1,6 @@
+"""`python -m resnet_cli` equals `resnet-cli`."""
+
+from resnet_cli.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,573 @@
+"""The command line: parse, call, print.
+
+Heavy modules are imported inside the commands that use them, so that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from resnet_cli import __version__
+from resnet_cli.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from resnet_cli.context import Context, Subject
+    from resnet_cli.display import Display
+    from resnet_cli.runner import AnyStudy
+
+app = typer.Typer(
+    name="resnet-cli",
+    help="Reproduce two papers on residual networks: identity mappings (He et al. 2016), and "
+    "lesions and paths (Veit et al. 2016).",
+    epilog="Start with: resnet-cli train; resnet-cli lesion --blocks 1; resnet-cli paths",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+# --- options that several commands share ---------------------------------------------------------
+
+ExperimentName = Annotated[
+    str, typer.Argument(metavar="[EXPERIMENT]", help="A YAML path, or a name: resnet-cli list.")
+]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="smoke, mini, cpu or paper.", metavar="PROFILE")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the YAML; repeatable."),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
+StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
+BudgetOption = Annotated[
+    str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
+]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|NAME",
+        help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
+        "[default: the newest finished run, else bundled weights]",
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]"),
+]
+NormalizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|M1,M2,M3/S1,S2,S3",
+        help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
+        "[default: the weights' own]",
+    ),
+]
+ImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="Only the first N test images.  [default: all]")
+]
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: resnet-cli train quickstart --profile mini --set train.epochs=3")
+def train(
+    experiment: ExperimentName = "quickstart",
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = None,
+    out: OutOption = None,
+    budget: BudgetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train all cases and seeds of an experiment; what is unfinished goes on where it stopped."""
+    from resnet_cli.config import load_experiment
+
+    display = _display(as_json, quiet, verbose)
+    loaded = load_experiment(experiment, profile, settings or (), seed)
+    if loaded.study is not None:
+        loaded = loaded.model_copy(update={"study": None})
+    _run([loaded], display, _context(device, data_dir, download), out, budget, "train")
+
+
+@app.command(epilog="Example: resnet-cli run veit2016/fig5a --profile smoke")
+def run(
+    experiments: Annotated[
+        list[str], typer.Argument(metavar="EXPERIMENT...", help="YAML paths, names, or folders.")
+    ],
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = None,
+    out: OutOption = None,
+    budget: BudgetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run experiments whole, training and study; done parts are skipped."""
+    from resnet_cli.config import expand_names, load_experiment
+
+    display = _display(as_json, quiet, verbose)
+    loaded = [
+        load_experiment(name, profile, settings or (), seed) for name in expand_names(experiments)
+    ]
+    if out is not None and len(loaded) > 1:
+        raise UserError("--out takes one experiment; without it each has a folder of its own")
+    _run(loaded, display, _context(device, data_dir, download), out, budget, "run")
+
+
+def _run(
+    experiments: list[Any],
+    display: "Display",
+    context: "Context",
+    out: Path | None,
+    budget: str | None,
+    command: str,
+) -> None:
+    from resnet_cli.runner import default_out, run_experiment
+    from resnet_cli.training.interrupt import Stopper, parse_duration
+
+    stopper = Stopper(None if budget is None else parse_duration(budget))
+    summary: dict[str, Any] = {"command": command, "experiments": {}}
+    with stopper.listening():
+        for experiment in experiments:
+            folder = out or default_out(experiment)
+            written = run_experiment(experiment, context, display, stopper, folder)
+            _show_files(display, written.files)
+            summary["experiments"][experiment.name] = written.facts | {
+                "files": [str(path) for path in written.files],
+                "profile": experiment.profile,
+            }
+    display.summary(summary)
+
+
+# --- studies -------------------------------------------------------------------------------------
+
+
+@app.command(
+    name="eval", epilog="Example: resnet-cli eval --checkpoint resnet20.th --normalize imagenet"
+)
+def evaluate_command(
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    images: ImagesOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Top-1 test error and loss of a network."""
+    from resnet_cli.evaluation import evaluate
+
+    display = _display(as_json, quiet, verbose)
+    subject = _subject(
+        display, _context(device, data_dir, download), checkpoint, dataset, normalize, images
+    )
+    result = evaluate(subject.loaded.network, subject.batches("test"))
+    chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
+    display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
+    display.line(f"loss {result.loss:.4f}", level=-1)
+    if result.error > 0.8 * chance:
+        display.line(
+            f"hint: guessing gives {chance:.0f} %; were these weights trained with another "
+            "normalisation? Try --normalize imagenet or --normalize cifar",
+            level=-1,
+        )
+    display.summary(
+        {
+            "command": "eval",
+            "checkpoint": subject.loaded.source,
+            "dataset": subject.data.dataset,
+            "images": result.images,
+            "test_error": result.error,
+            "loss": result.loss,
+        }
+    )
+
+
+@app.command(
+    epilog="Examples: resnet-cli lesion --blocks 1 (each in turn); --blocks 1-20 --samples 50; "
+    "--only 4,17; --reorder 1-20"
+)
+def lesion(
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|K1-K2",
+            help="Delete so many random units; 1 deletes each in turn.  [default: 1]",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Draws for each number of units.")] = 20,
+    only: Annotated[
+        str | None, typer.Option(metavar="UNITS", help="Delete just these units, together.")
+    ] = None,
+    reorder: Annotated[
+        str | None, typer.Option(metavar="N|N1-N2", help="Swap so many pairs of equal shape.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    images: ImagesOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Delete or reorder units of a trained network and measure its test error."""
+    from resnet_cli.config import DeleteStudy, ReorderStudy
+
+    if sum(option is not None for option in (blocks, only, reorder)) > 1:
+        raise UserError("--blocks, --only and --reorder exclude each other; give one")
+    study: AnyStudy
+    if reorder is not None:
+        swaps = _range("--reorder", reorder)
+        study = ReorderStudy(kind="reorder", swaps=swaps, samples=samples)
+    else:
+        k = _range("--blocks", "1" if blocks is None else blocks)
+        study = DeleteStudy(kind="delete", k=k, samples=samples)
+    _study(
+        study,
+        display=_display(as_json, quiet, verbose),
+        subject=(_context(device, data_dir, download), checkpoint, dataset, normalize, images),
+        seed=seed,
+        out=out,
+        command="lesion",
+        only=None if only is None else _range("--only", only),
+    )
+
+
+@app.command(
+    epilog="Examples: resnet-cli paths (every length); --k 10 --samples 1000; --exact; --lengths"
+)
+def paths(
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="K|K1-K2", help="Path lengths to sample.  [default: all]"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Sampled paths for each length.")] = 20,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
+    ] = False,
+    lengths: Annotated[
+        bool, typer.Option("--lengths", help="Only the number of paths by length.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a sample's batch.")] = 128,
+    batch_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--batch-statistics",
+            help="Normalise by each batch's own statistics when sampling, as in training.",
+        ),
+    ] = False,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Path lengths of a network, and the gradient at its input by path length."""
+    from resnet_cli.config import PathsStudy
+
+    study = PathsStudy(
+        kind="paths",
+        k=None if k is None else _range("--k", k),
+        samples=samples,
+        batch_size=batch_size,
+        exact=exact,
+        lengths_only=lengths,
+    )
+    _study(
+        study,
+        display=_display(as_json, quiet, verbose),
+        subject=(_context(device, data_dir, download), checkpoint, dataset, normalize, None),
+        seed=seed,
+        out=out,
+        command="paths",
+        batch_statistics=batch_statistics,
+    )
+
+
+def _study(
+    study: "AnyStudy",
+    *,
+    display: "Display",
+    subject: "tuple[Context, str | None, str | None, str | None, int | None]",
+    seed: int,
+    out: Path | None,
+    command: str,
+    **options: Any,
+) -> None:
+    from resnet_cli.runner import run_study
+
+    found = _subject(display, *subject)
+    folder = out or Path("results/local") / f"{command}-{found.loaded.model.label}"
+    written = run_study(found, study, seed=seed, out=folder, display=display, **options)
+    _show_files(display, written.files)
+    display.summary(
+        {
+            "command": command,
+            "checkpoint": found.loaded.source,
+            "dataset": found.data.dataset,
+            "files": [str(path) for path in written.files],
+        }
+        | written.facts
+    )
+
+
+# --- looking around ------------------------------------------------------------------------------
+
+
+@app.command(name="list")
+def list_command(as_json: JsonOption = False) -> None:
+    """The experiments that travel with the program."""
+    from resnet_cli.config import experiment_titles
+
+    display = _display(as_json)
+    titles = experiment_titles()
+    display.table("Experiments", ["name", "title"], list(titles.items()))
+    display.summary({"command": "list", "experiments": titles})
+
+
+@app.command(epilog="Example: resnet-cli show quickstart --profile smoke --set train.lr=0.2")
+def show(
+    experiment: ExperimentName = "quickstart",
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The resolved configuration of an experiment, defaults included."""
+    import yaml
+
+    from resnet_cli.config import load_experiment
+
+    loaded = load_experiment(experiment, profile, settings or (), seed)
+    content = loaded.model_dump(mode="json")
+    display = _display(as_json)
+    display.line(f"# hash {loaded.hash}")
+    display.line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    display.summary({"command": "show", "hash": loaded.hash, "config": content})
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """Every network of the papers: units, layers, parameters, multiply-adds."""
+    from resnet_cli.models.catalog import catalog
+
+    display = _display(as_json)
+    rows = catalog()
+    display.table(
+        "Networks (multiply-adds for one image)",
+        ["network", "input", "units", "layers", "parameters", "published", "multiply-adds"],
+        [
+            [
+                row["network"],
+                row["input"],
+                row["units"],
+                row["layers"],
+                f"{row['parameters']:,}",
+                row["published_parameters"] or "-",
+                f"{row['multiply_adds'] / 1e6:,.0f} M",
+            ]
+            for row in rows
+        ],
+    )
+    display.summary({"command": "models", "models": rows})
+
+
+@app.command()
+def data(
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="[DATASET]", help="cifar10 or cifar100; else all.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where data sets were looked for, found and verified; --download fetches one."""
+    from resnet_cli.data import data_root, find
+    from resnet_cli.errors import unknown
+
+    names = ("digits", "cifar10", "cifar100")
+    if dataset is not None and dataset not in names:
+        raise unknown("data set", dataset, names)
+    display = _display(as_json)
+    if download:
+        if dataset is None or dataset == "digits":
+            raise UserError("--download needs a name: resnet-cli data cifar10 --download")
+        from resnet_cli.download import fetch
+
+        with display.progress(f"fetching {dataset}") as update:
+            name = cast('Literal["cifar10", "cifar100"]', dataset)
+            fetch(name, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
+    wanted = names if dataset is None else (dataset,)
+    findings = [finding for name in wanted for finding in find(name, data_dir)]
+    display.table(
+        "Data sets",
+        ["data set", "state", "place", "detail"],
+        [[f.dataset, f.state, f.place, f.detail] for f in findings],
+    )
+    display.summary(
+        {
+            "command": "data",
+            "found": sorted({f.dataset for f in findings if f.state == "found"}),
+            "places": [vars(f) for f in findings],
+        }
+    )
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"resnet-cli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+
+def _display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
+    from resnet_cli.display import Display
+
+    return Display(as_json=as_json, verbosity=int(verbose) - int(quiet))
+
+
+def _context(device: str, data_dir: Path | None, download: bool) -> "Context":
+    from resnet_cli.context import Context
+    from resnet_cli.device import pick_device
+
+    return Context(pick_device(device), data_dir, download)
+
+
+def _subject(
+    display: "Display",
+    context: "Context",
+    checkpoint: str | None,
+    dataset: str | None,
+    normalize: str | None,
+    images: int | None,
+) -> "Subject":
+    """The network a study is about, with a line that says which and what it is."""
+    from resnet_cli.config import DataConfig
+    from resnet_cli.context import find_subject
+    from resnet_cli.errors import unknown
+
+    known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
+    if dataset is not None and dataset not in known:
+        raise unknown("data set", dataset, known)
+    subject = find_subject(context, checkpoint, dataset, normalize, images)
+    model, loaded = subject.loaded.model, subject.loaded
+    display.line(
+        f"network: {model.label} ({model.family}, {len(loaded.network.units)} units, "
+        f"{model.placement if model.family == 'resnet' else 'plain'}) from {loaded.source}; "
+        f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalize}"
+    )
+    return subject
+
+
+def _range(option: str, text: str) -> tuple[int, ...]:
+    from resnet_cli.config import parse_range
+
+    try:
+        return parse_range(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
+def _show_files(display: "Display", files: list[Path]) -> None:
+    for path in files:
+        display.line(f"wrote {path}")
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Carry out one command line and return its exit code: 0, 1, 2 or 130."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        code = command(arguments, prog_name="resnet-cli", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except _USAGE_ERROR as error:
+        _say(_usage_message(error))
+        return 2
+    except UserError as error:
+        _say(str(error))
+        return 2
+    except RunError as error:
+        _say(str(error))
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        from resnet_cli.training.interrupt import Interrupted
+
+        if isinstance(error, Interrupted):
+            _say(str(error))
+            return 130
+        raise
+
+
+# The class of all errors in options and arguments, wherever this version of typer keeps it.
+_USAGE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def _usage_message(error: Any) -> str:
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "resnet-cli"
+    return f"{' '.join(error.format_message().split())} (see {path} --help)"
+
+
+def _say(message: str) -> None:
+    print(f"resnet-cli: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_command())

@@ -1,0 +1,702 @@
+"""The YAML schema, profiles, `--set`, and the resolved configuration with its hash.
+
+One YAML file is one experiment: it names a network, a data set, a training and, where there is
+one, a study. Everything is checked here, whole, before any data loads; what is wrong is said in
+one line with the key's path and the valid choices.
+
+An experiment is resolved in this order, later over earlier:
+`extends` file -> the file itself -> `profiles.<profile>` -> `--set key.path=value` -> the case.
+"""
+
+import fnmatch
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from resnet_cli.errors import UserError, unknown
+
+Profile = Literal["smoke", "mini", "cpu", "paper"]
+PROFILES: tuple[str, ...] = get_args(Profile)
+MAX_YAML_BYTES = 1_000_000
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and values of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def parse_range(value: object) -> tuple[int, ...]:
+    """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
+
+    Raises:
+        ValueError: the text is no such range, or a number is negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
+        raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+    if not isinstance(value, int | str) and not value:
+        raise ValueError("the range is empty; write 3, 1-20 or 1,5,9")
+    numbers: set[int] = set()
+    parts = str(value).split(",") if isinstance(value, int | str) else [str(v) for v in value]
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if match is None:
+            raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{part.strip()!r} runs backwards; write {last}-{first}")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
+
+
+def _as_tuple(value: object) -> object:
+    """YAML and JSON have lists where the schema has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
+Sizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+Branch = Literal["basic", "one_layer", "bottleneck"]
+Placement = Literal[
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+    "full_preactivation",
+]
+Shortcut = Literal[
+    "identity", "scaling", "exclusive_gating", "shortcut_only_gating", "convolution", "dropout"
+]
+
+LAYERS_PER_BRANCH: dict[str, int] = {"basic": 2, "one_layer": 1, "bottleneck": 3}
+IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
+    "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
+    "bottleneck": {
+        50: (3, 4, 6, 3),
+        101: (3, 4, 23, 3),
+        152: (3, 8, 36, 3),
+        200: (3, 24, 36, 3),
+    },
+    "one_layer": {},
+}
+VGG_LAYERS: dict[int, tuple[int, ...]] = {
+    10: (1, 1, 2, 2, 2),
+    12: (2, 2, 2, 2, 2),
+    15: (2, 2, 3, 3, 3),
+    18: (2, 2, 4, 4, 4),
+}
+
+
+class ModelConfig(Strict):
+    """A network: which h, F and f its residual units have, how many and how wide."""
+
+    family: Literal["resnet", "vgg"] = "resnet"
+    depth: int
+    """Weighted layers. CIFAR: 6n+2 (basic), 3n+2 (one_layer), 9n+2 (bottleneck)."""
+    branch: Branch = "basic"
+    """F: two 3x3 layers, one 3x3 layer, or 1x1-3x3-1x1."""
+    placement: Placement = "full_preactivation"
+    """Where BN and ReLU stand (paper 1, Figure 4 a-e)."""
+    shortcut: Shortcut = "identity"
+    """h (paper 1, Figure 2 a-f)."""
+    shortcut_scale: float = 1.0
+    """lambda on the shortcut, for `scaling`."""
+    residual_scale: float = 1.0
+    """The factor on F, for `scaling`."""
+    gate_bias: float = -6.0
+    """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both gatings."""
+    shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """The share of the shortcut's values dropped, for `dropout`."""
+    stage_change: Literal["auto", "projection", "zero_padding"] = "auto"
+    """The shortcut where the shape changes. `auto`: zero padding (option A, He et al. 2015,
+    section 4.2) for original-type CIFAR networks of basic or one-layer units, else a 1x1
+    projection (option B; the authors' released resnet-1k-layers code)."""
+    stride_in: Literal["auto", "1x1", "3x3"] = "auto"
+    """Which layer of a bottleneck has the stride. `auto`: CIFAR the first 1x1 (the authors'
+    resnet-1k-layers code), ImageNet the 3x3 (fb.resnet.torch, torchvision)."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    units: Sizes | None = None
+    """Units in each stage, for a network that is not one of the papers'; else the depth tells."""
+    widths: Sizes | None = None
+    """Channels of each stage (before a bottleneck's fourfold expansion)."""
+
+    @model_validator(mode="after")
+    def _fits_a_family(self) -> "ModelConfig":
+        stages = len(self.stage_units())
+        if len(self.stage_widths()) != stages:
+            raise ValueError(
+                f"widths: {stages} stages need as many widths, not {len(self.stage_widths())}"
+            )
+        if self.family == "vgg":
+            fitting = {"family", "depth", "widths"}
+            for key in sorted(self.model_fields_set - fitting):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for residual networks; a VGG has none")
+        if self.shortcut != "scaling" and (self.shortcut_scale, self.residual_scale) != (1.0, 1.0):
+            raise ValueError("shortcut_scale and residual_scale need shortcut: scaling")
+        return self
+
+    def stage_units(self) -> tuple[int, ...]:
+        """Units in each stage (for VGG: convolutions in each stage).
+
+        Raises:
+            ValueError: no network of the family has this depth.
+        """
+        if self.family == "vgg":
+            if self.depth not in VGG_LAYERS:
+                raise ValueError(
+                    f"depth {self.depth} fits no VGG; the depths are "
+                    f"{', '.join(map(str, VGG_LAYERS))} (convolutions and two linear layers)"
+                )
+            return VGG_LAYERS[self.depth]
+        if self.units is not None:
+            depth = sum(self.units) * LAYERS_PER_BRANCH[self.branch] + 2
+            if self.depth != depth:
+                raise ValueError(
+                    f"depth {self.depth} does not fit units {list(self.units)} of {self.branch} "
+                    f"units: these have depth {depth}"
+                )
+            return self.units
+        if self.stem == "imagenet":
+            known = IMAGENET_UNITS[self.branch]
+            if self.depth not in known:
+                raise ValueError(
+                    f"depth {self.depth} with {self.branch} units is no ImageNet network; use "
+                    "basic with 18 or 34, or bottleneck with 50, 101, 152 or 200"
+                )
+            return known[self.depth]
+        per_n = 3 * LAYERS_PER_BRANCH[self.branch]
+        n, rest = divmod(self.depth - 2, per_n)
+        if rest or n < 1:
+            below, above = max(n, 1) * per_n + 2, (max(n, 0) + 1) * per_n + 2
+            near = f"{below} or {above}" if below != above else f"{below}"
+            raise ValueError(
+                f"depth {self.depth} fits no network of {self.branch} units: "
+                f"depth must be {per_n}n+2, for example {near}"
+            )
+        return (n, n, n)
+
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each stage, before a bottleneck's expansion."""
+        if self.widths is not None:
+            return self.widths
+        if self.family == "vgg":
+            return (64, 128, 256, 512, 512)
+        if self.stem == "imagenet":
+            return (64, 128, 256, 512)
+        return tuple(16 * 2**stage for stage in range(len(self.stage_units())))
+
+    @property
+    def label(self) -> str:
+        """A short name for folders and tables: `preact110`, `resnet110-dropout`, `vgg15`."""
+        if self.family == "vgg":
+            return f"vgg{self.depth}"
+        names = {"original": "resnet", "full_preactivation": "preact"}
+        parts = [names.get(self.placement, f"{self.placement}-") + str(self.depth)]
+        if self.branch == "one_layer":
+            parts.append("one_layer")
+        if self.shortcut != "identity":
+            parts.append(self.shortcut)
+        return "-".join(parts)
+
+
+class DataConfig(Strict):
+    """A data set and how its images become batches."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
+    image_size: PositiveInt | None = None
+    """Pixels a side. digits: 16 (default) or 32; imagefolder: 224; CIFAR is always 32."""
+    normalize: str = "channel"
+    """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
+    `m1,m2,m3/s1,s2,s3` on the 0-1 scale."""
+    pad: int = Field(default=4, ge=0, le=64)
+    """Zero padding before the random crop, in pixels a side; 0 turns the crop off."""
+    flip: bool = True
+    """Mirror each training image left to right with probability one half."""
+    train_images: PositiveInt | None = None
+    """Only the first N training images."""
+    test_images: PositiveInt | None = None
+    """Only the first N test images."""
+
+
+class TrainConfig(Strict):
+    """SGD with momentum; the schedule by iterations (one iteration is one optimizer step)."""
+
+    epochs: PositiveInt | None = None
+    iterations: PositiveInt | None = None
+    """Length of the run; give either epochs or iterations."""
+    batch_size: PositiveInt = 128
+    batch_norm_group: PositiveInt | None = 64
+    """Images that share batch statistics. Paper 1 splits 128 over two GPUs, so 64; null: all."""
+    lr: PositiveFloat = 0.1
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: Literal["milestones", "one_cycle"] = "milestones"
+    warmup_iterations: int = Field(default=400, ge=0)
+    warmup_lr: PositiveFloat = 0.01
+    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = (32000, 48000)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    one_cycle_rise: float = Field(default=0.3, gt=0, lt=1)
+    """one_cycle: the share of the run in which the rate rises linearly to `lr`; then it falls
+    linearly to zero."""
+    stochastic_depth: float | None = Field(default=None, gt=0, le=1)
+    """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
+    active_units: PositiveInt | None = None
+    """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
+    checkpoint_units: bool = False
+    """Keep only the units' inputs and recompute the rest in the backward pass."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, float32 elsewhere."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on the test split; the last epoch is always evaluated."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give exactly one of epochs and iterations")
+        if self.stochastic_depth is not None and self.active_units is not None:
+            raise ValueError("stochastic_depth and active_units exclude each other")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        return self
+
+
+class DeleteStudy(Strict):
+    """Delete k units at random (paper 2, Figures 3 and 5a); k = 1 deletes each in turn."""
+
+    kind: Literal["delete"]
+    k: IntRange = (1,)
+    samples: PositiveInt = 20
+    """Draws for each k > 1."""
+
+
+class ReorderStudy(Strict):
+    """Swap pairs of units of equal shape (paper 2, Figure 5b)."""
+
+    kind: Literal["reorder"]
+    swaps: IntRange
+    samples: PositiveInt = 20
+
+
+class PathsStudy(Strict):
+    """Path lengths and the gradient by path length (paper 2, Figure 6)."""
+
+    kind: Literal["paths"]
+    k: IntRange | None = None
+    """Path lengths to sample; null: every length."""
+    samples: PositiveInt = 100
+    """Sampled paths for each k."""
+    batch_size: PositiveInt = 128
+    """Images in the batch that one sample's gradient belongs to."""
+    estimator: Literal["batch", "image"] = "batch"
+    """One path for the whole batch, as published, or a path of its own for each image."""
+    exact: bool = True
+    """Add the exact spectrum: the gradient that all paths of a length deliver together."""
+    lengths_only: bool = False
+    """Only the number of paths by length; no gradient is measured."""
+
+
+Study = Annotated[DeleteStudy | ReorderStudy | PathsStudy, Field(discriminator="kind")]
+
+
+class Case(Strict):
+    """One row of a table: overrides of the experiment's network, data or training."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$")
+    title: str | None = None
+    model: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
+class RunConfig(Strict):
+    """One training, whole: what determines its weights, and nothing else."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    seed: int = Field(ge=0)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the complete resolved configuration, defaults included (64 hex digits)."""
+        return config_hash(self.model_dump(mode="json"))
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder under `runs/`."""
+        return f"{self.model.label}-{self.data.dataset}-seed{self.seed}-{self.hash[:10]}"
+
+
+class Experiment(Strict):
+    """A resolved experiment: one file at one profile, ready to run."""
+
+    name: str
+    profile: str
+    title: str
+    paper: Literal["he2016", "veit2016"] | None = None
+    figure: str | None = None
+    """The table or figure of the paper it reproduces: `table1`, `fig5a`."""
+    note: str | None = None
+    """What this profile does otherwise than the paper."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    study: Study | None = None
+    fail_above: float | Literal["auto"] | None = "auto"
+    """A test error above this many percent counts as `fail`. `auto`: 20, as paper 1 marks it, on
+    data sets of at most 10 classes; no limit on others."""
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = (0,)
+    cases: Annotated[tuple[Case, ...], BeforeValidator(_as_tuple)] = (Case(name="main"),)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Experiment":
+        names = [case.name for case in self.cases]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("cases must be one or more, with different names")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must be one or more different numbers, none negative")
+        return self
+
+    def run_config(self, case: Case, seed: int) -> RunConfig:
+        """The training of one case and seed.
+
+        Raises:
+            UserError: the case's overrides do not fit the schema.
+        """
+        merged = {
+            part: _merge(getattr(self, part).model_dump(exclude_unset=True), getattr(case, part))
+            for part in ("model", "data", "train")
+        }
+        return _validate(
+            RunConfig, merged | {"seed": seed}, f"{self.name}: case {case.name!r}", prefix=()
+        )
+
+    def runs(self) -> list[tuple[Case, RunConfig]]:
+        """Every training of the experiment, cases in order, seeds within a case."""
+        return [(case, self.run_config(case, seed)) for case in self.cases for seed in self.seeds]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the resolved experiment (64 hex digits)."""
+        return config_hash(self.model_dump(mode="json"))
+
+
+def config_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a configuration, as 64 hex digits."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases (no anchor bombs) and without silently repeated keys.
+
+    `1e-4` is read as a number, as YAML 1.2 and everyone who types it mean it.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(
+                None, None, "anchors and aliases are not allowed here", mark
+            )
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge keys (`<<`) are not expanded; construct_mapping refuses them."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is no text", key_node.start_mark
+                )
+            if key in mapping:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML text safely.
+
+    Raises:
+        UserError: the text is no YAML, too long, nested too deep, or uses tags, anchors or
+            repeated keys.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise UserError(f"{source}: longer than {MAX_YAML_BYTES:,} characters; no experiment is")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{source}{where}: {_one_line(error.problem or error)}") from None
+    except RecursionError:
+        raise UserError(f"{source}: nested too deep to be an experiment") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{source}: no readable YAML: {_one_line(error)}") from None
+
+
+def experiments_folder() -> Path:
+    """The folder of the experiments: inside an installed package, else at the project's top."""
+    installed = Path(__file__).parent / "experiments"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "experiments"
+
+
+def experiment_names() -> list[str]:
+    """The names of all experiments that travel with the program, sorted."""
+    folder = experiments_folder()
+    paths = (p.relative_to(folder).with_suffix("") for p in folder.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in paths if not p.name.startswith("_"))
+
+
+def experiment_titles() -> dict[str, str]:
+    """Name -> title of all experiments that travel with the program."""
+    titles = {}
+    for name in experiment_names():
+        path = experiments_folder() / f"{name}.yaml"
+        titles[name] = str(_read(path).get("title", ""))
+    return titles
+
+
+def expand_names(names: Iterable[str]) -> list[str]:
+    """Experiments by name, YAML path, folder (all in it) or glob, in order, each once.
+
+    Raises:
+        UserError: a folder or a pattern has no experiment in it.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        folder = name.rstrip("/")
+        inside = [n for n in experiment_names() if n.startswith(f"{folder}/")]
+        if Path(name).is_dir():
+            inside = sorted(
+                str(p) for p in Path(name).rglob("*.yaml") if not p.name.startswith("_")
+            )
+        elif any(mark in name for mark in "*?["):
+            inside = [n for n in experiment_names() if fnmatch.fnmatch(n, name)]
+            inside = inside or sorted(glob.glob(name))
+            if not inside:
+                raise UserError(f"{name}: no experiment matches (names: resnet-cli list)")
+        elif not inside:
+            inside = [name]
+        if not inside:
+            raise UserError(f"{name}: holds no experiment (*.yaml)")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def find_experiment(name: str) -> Path:
+    """The YAML file of an experiment given by path, or by name under `experiments/`.
+
+    Raises:
+        UserError: there is no such file or experiment.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise UserError(f"no such experiment file: {name} (names: resnet-cli list)")
+        return Path(name)
+    if name not in experiment_names():
+        raise unknown("experiment", name, experiment_names())
+    return experiments_folder() / f"{name}.yaml"
+
+
+def load_experiment(
+    name: str,
+    profile: str | None = None,
+    settings: Iterable[str] = (),
+    seed: int | None = None,
+) -> Experiment:
+    """Read, resolve and check one experiment.
+
+    Args:
+        name: a YAML path, or a name under `experiments/`.
+        profile: one of PROFILES; None takes the first of mini, smoke, cpu, paper that the file has.
+        settings: `key.path=value` overrides, as `--set` takes them.
+        seed: replaces the experiment's seeds by this one.
+
+    Raises:
+        UserError: anything in the file, the profile or the settings does not fit.
+    """
+    path = find_experiment(name)
+    raw = _read(path)
+    profiles = raw.pop("profiles", {})
+    if not isinstance(profiles, dict):
+        raise UserError(f"{path}: profiles: a mapping of {', '.join(PROFILES)} is expected")
+    for key in profiles:
+        if key not in PROFILES:
+            raise UserError(f"{path}: {unknown('profile', key, PROFILES)}")
+    if profile is None:
+        profile = next((p for p in ("mini", "smoke", "cpu", "paper") if p in profiles), "mini")
+    elif profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    elif profiles and profile not in profiles:
+        raise UserError(f"{path}: has no profile {profile!r} (it has {', '.join(profiles)})")
+    override = profiles.get(profile) or {}
+    if not isinstance(override, dict):
+        raise UserError(f"{path}: profiles.{profile}: a mapping of overrides is expected")
+    raw = _merge(raw, override)
+    for setting in settings:
+        raw = _merge(raw, parse_setting(setting))
+    if seed is not None:
+        raw["seeds"] = [seed]
+    home = experiments_folder().resolve()
+    inside = path.resolve().is_relative_to(home)
+    identity = path.resolve().relative_to(home) if inside else Path(path.name)
+    for key in ("name", "profile"):
+        if key in raw:
+            raise UserError(
+                f"{path}: {key}: is taken from the file's name and --profile; remove it"
+            )
+    resolved = raw | {"name": identity.with_suffix("").as_posix(), "profile": profile}
+    experiment = _validate(Experiment, resolved, str(path), prefix=())
+    experiment.runs()  # each case must fit as well
+    return experiment
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """`train.lr=0.2` -> {"train": {"lr": 0.2}}; the value is YAML.
+
+    Raises:
+        UserError: no `=`, an empty key, or a value that is no YAML.
+    """
+    key, equals, value = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {setting!r}: write key.path=value, for example train.epochs=2")
+    nested: Any = parse_yaml(value, f"--set {setting!r}")
+    for part in reversed(parts):
+        nested = {part: nested}
+    assert isinstance(nested, dict)
+    return nested
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """One file, laid over the file it extends."""
+    if path in seen:
+        raise UserError(f"{path}: extends itself by way of {', '.join(p.name for p in seen)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+    raw = parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: an experiment is a mapping of keys to values; this is not")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or "/" in base or "\\" in base or base.startswith("."):
+        raise UserError(f"{path}: extends: names a file beside it, without folders (got {base!r})")
+    base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
+    if not base_path.is_file():
+        raise UserError(f"{path}: extends: there is no {base_path.name} beside it")
+    return _merge(_read(base_path, (*seen, path)), raw)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`: mappings merge key by key, all else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        )
+    if "epochs" in over and "iterations" not in over:  # the two lengths exclude each other
+        merged.pop("iterations", None)
+    if "iterations" in over and "epochs" not in over:
+        merged.pop("epochs", None)
+    return merged
+
+
+def _validate(
+    model: type[M], content: Mapping[str, Any], source: str, prefix: tuple[str, ...]
+) -> M:
+    """`content` as a `model`, or one UserError line for the first thing that does not fit."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        location = [str(part) for part in (*prefix, *first["loc"])]
+        more = f" (and {len(others)} more)" if others else ""
+        where = ".".join(location)
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, location[:-1])
+            raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
+        message = _one_line(first["msg"].removeprefix("Value error, "))
+        if first["type"] == "union_tag_not_found":
+            message = f"needs kind: {', '.join(sorted(_kinds()))}"
+        given = first["input"]
+        got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"
+        where = f"{where}: " if where else ""
+        raise UserError(f"{source}: {where}{message}{got}{more}") from None
+
+
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that are valid at a location inside a model."""
+    current: Any = model
+    for part in location:
+        if part.isdigit():
+            continue
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = field.annotation if field is not None else current
+        for candidate in _models_in(current):
+            if not part.isdigit() and (
+                len(_models_in(current)) == 1 or part in get_args(_kind_of(candidate))
+            ):
+                current = candidate
+                break
+    return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+def _kinds() -> list[str]:
+    """The kinds of study."""
+    return [kind for model in _models_in(Study) for kind in get_args(_kind_of(model))]
+
+
+def _kind_of(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].annotation if "kind" in model.model_fields else None
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]

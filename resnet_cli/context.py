@@ -1,0 +1,128 @@
+"""Where a command works: its device, where data lie, and the folder of runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from resnet_cli.config import DataConfig
+from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
+from resnet_cli.errors import UserError
+from resnet_cli.models.weights import WEIGHTS_FILE, Loaded, bundled_names, load_network
+
+RUNS = Path("runs")
+SplitName = Literal["train", "test"]
+
+
+@dataclass
+class Context:
+    """The surroundings that a command's options set; splits are loaded once."""
+
+    device: torch.device
+    data_dir: Path | None = None
+    download: bool = False
+    runs: Path = RUNS
+    _splits: dict[tuple[DataConfig, str], Split] = field(default_factory=dict)
+
+    def split(self, data: DataConfig, name: SplitName) -> Split:
+        """One split of a data set.
+
+        Raises:
+            UserError: the data set is not found or damaged.
+        """
+        key = (data, name)
+        if key not in self._splits:
+            self._splits[key] = load_split(data, name, self.data_dir, self.download)
+        return self._splits[key]
+
+    def normalization(self, data: DataConfig) -> Normalization:
+        """The normalisation that a data configuration names."""
+        return parse_normalization(data.normalize, lambda: self.split(data, "train"))
+
+    def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
+        """The batches of a split, on the device, augmented as the configuration says."""
+        return Batches(self.split(data, name), normalization, data.pad, data.flip, self.device)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under study and the data it is asked about."""
+
+    loaded: Loaded
+    data: DataConfig
+    normalization: Normalization
+    context: Context
+
+    def batches(self, name: SplitName) -> Batches:
+        """The batches of a split, as the network was trained to see them.
+
+        Raises:
+            UserError: the data set has other classes than the network.
+        """
+        split = self.context.split(self.data, name)
+        if len(split.classes) != self.loaded.num_classes:
+            raise UserError(
+                f"{self.loaded.source} tells {self.loaded.num_classes} classes apart, "
+                f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
+            )
+        return self.context.batches(self.data, name, self.normalization)
+
+    @property
+    def label(self) -> str:
+        """For titles: the network and the data set."""
+        return f"{self.loaded.model.label}, {self.data.dataset}"
+
+
+def find_subject(
+    context: Context,
+    checkpoint: str | None,
+    dataset: str | None = None,
+    normalize: str | None = None,
+    test_images: int | None = None,
+) -> Subject:
+    """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
+
+    Its data set and normalisation are those of its training. For weights of others the data set
+    follows from the number of classes and the normalisation defaults to that set's usual one,
+    unless given.
+
+    Raises:
+        UserError: there is no such network, or nothing says which data it takes.
+    """
+    loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
+    if loaded.run is not None:
+        data = loaded.run.data
+    else:
+        guess = {10: "cifar10", 100: "cifar100", 1000: "imagefolder"}.get(loaded.num_classes)
+        if dataset is None and guess is None:
+            raise UserError(
+                f"{loaded.source} tells {loaded.num_classes} classes apart and says nothing of "
+                "its data; name the data set by --dataset"
+            )
+        usual = {"cifar10": "cifar", "imagefolder": "imagenet"}.get(dataset or guess or "")
+        data = DataConfig.model_validate(
+            {"dataset": dataset or guess, "normalize": usual or "channel"}
+        )
+    changes: dict[str, object] = {"test_images": test_images} if test_images else {}
+    if dataset is not None and dataset != data.dataset:
+        changes |= {"dataset": dataset, "image_size": None}
+    if normalize is not None:
+        changes["normalize"] = normalize
+    if changes:
+        data = DataConfig.model_validate(data.model_dump() | changes)
+    normalization = loaded.normalization
+    if normalization is None or normalize is not None:
+        normalization = context.normalization(data)
+    loaded.network.to(context.device)
+    return Subject(loaded, data, normalization, context)
+
+
+def _newest(runs: Path) -> str:
+    """The newest finished run's folder, else the first bundled weights."""
+    finished = sorted(runs.glob(f"*/{WEIGHTS_FILE}"), key=lambda p: (p.stat().st_mtime, str(p)))
+    if finished:
+        return str(finished[-1].parent)
+    if not bundled_names():
+        raise UserError("no network to study: give --checkpoint, or train one: resnet-cli train")
+    return bundled_names()[0]

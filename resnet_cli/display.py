@@ -1,0 +1,112 @@
+"""What people see: tables and progress on a terminal, plain lines in a log, JSON for machines."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+PLAIN_SECONDS = 30.0
+"""Seconds between progress lines where there is no terminal."""
+
+
+class Update(Protocol):
+    """Tells a progress display how far the work is, with a remark to show beside it."""
+
+    def __call__(self, done: int, total: int, remark: str = "") -> None: ...
+
+
+def _silent(done: int, total: int, remark: str = "") -> None:
+    pass
+
+
+class Display:
+    """Prints for people on stdout, or, with `as_json`, on stderr, so that stdout is one JSON line.
+
+    Args:
+        verbosity: -1 says only results and errors, 0 also progress, 1 also details.
+    """
+
+    def __init__(self, *, as_json: bool = False, verbosity: int = 0) -> None:
+        self.as_json = as_json
+        self.verbosity = verbosity
+        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    def line(self, text: str, *, level: int = 0) -> None:
+        """A line for people, if the verbosity is at least `level`."""
+        if self.verbosity >= level:
+            self.console.print(escape(text))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table with right-aligned numbers. Floats are shown to two decimals."""
+        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            numeric = all(isinstance(row[index], int | float | None) for row in rows)
+            table.add_column(column, justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        self.console.print(table, soft_wrap=False)
+
+    def summary(self, content: Mapping[str, Any]) -> None:
+        """The one machine-readable line on stdout, under --json."""
+        if self.as_json:
+            print(json.dumps(content, sort_keys=True), file=sys.stdout, flush=True)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Update]:
+        """Yields `update(done, total, remark)`: a bar on a terminal, now and then a line else."""
+        if self.verbosity < 0:
+            yield _silent
+            return
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[remark]}"),
+            )
+            with Progress(*columns, console=self.console, transient=True) as bar:
+                task = bar.add_task(escape(label), total=None, remark="")
+
+                def update(done: int, total: int, remark: str = "") -> None:
+                    bar.update(task, completed=done, total=total, remark=escape(remark))
+
+                yield update
+            return
+        started = last = time.monotonic()
+
+        def write(done: int, total: int, remark: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= PLAIN_SECONDS and done < total:
+                last = now
+                left = (now - started) / done * (total - done) if done else 0.0
+                self.line(
+                    f"{label}: {done}/{total}, about {_duration(left)} left {remark}".rstrip()
+                )
+
+        yield write
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,20 @@
+"""The two ways a command can end badly, and the words for a mistyped name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad usage or input: one line saying what is wrong, where, and the mend. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that failed through no fault of the input. Exit code 1."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist: names the nearest valid one and lists all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {what} {name!r}{hint} (known: {', '.join(names) or 'none'})")

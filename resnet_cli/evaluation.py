@@ -1,0 +1,60 @@
+"""Evaluation of a network on a split, shared by the trainer, `eval` and the studies."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resnet_cli.data import Batches
+from resnet_cli.device import autocast
+from resnet_cli.models.network import Network
+
+BATCH_SIZE = 125
+"""Images a batch: small batches keep activations in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split measured."""
+
+    images: int
+    wrong: int
+    loss: float
+    """Mean cross-entropy in nats."""
+    predictions: Tensor
+    """int64 [N], the class of the largest logit."""
+
+    @property
+    def error(self) -> float:
+        """Top-1 error in percent."""
+        return 100.0 * self.wrong / self.images
+
+
+@torch.inference_mode()
+def evaluate(network: Network, batches: Batches, precision: str = "float32") -> Evaluation:
+    """Top-1 error and loss over all images, in evaluation mode; the mode is restored after.
+
+    Images whose logits are not finite count as wrong.
+    """
+    was_training = network.training
+    network.eval()
+    device = network.device
+    wrong = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    predictions = []
+    try:
+        for start in range(0, len(batches), BATCH_SIZE):
+            images, labels = batches.evaluation(start, start + BATCH_SIZE)
+            with autocast(device, precision):
+                logits = network(images)
+            logits = logits.float()
+            predicted = logits.argmax(1)
+            finite = logits.isfinite().all(1)
+            wrong += ((predicted != labels) | ~finite).sum()
+            loss += functional.cross_entropy(logits, labels, reduction="sum").double()
+            predictions.append(predicted)
+    finally:
+        network.train(was_training)
+    count = len(batches)
+    return Evaluation(count, int(wrong), float(loss) / count, torch.cat(predictions).cpu())

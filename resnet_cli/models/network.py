@@ -1,0 +1,183 @@
+"""A network is a stem, a flat list of units, and a head. Forward is a plain `for`."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from resnet_cli.models.units import Gate, Place, Unit
+
+
+class Network(nn.Module):
+    """stem [N, 3, H, W] -> units -> head [N, classes].
+
+    Studies run other lists of units through the same stem and head; the network itself is never
+    changed by them.
+    """
+
+    def __init__(self, stem: nn.Module, units: Iterable[Unit], head: nn.Module) -> None:
+        super().__init__()
+        self.checkpoint_units = False
+        """Keep only the units' inputs for the backward pass and recompute the rest."""
+        self.stem = stem
+        self.units = nn.ModuleList(units)
+        self.head = head
+
+    def forward(self, images: Tensor, active: Sequence[bool] | None = None) -> Tensor:
+        """[N, 3, H, W] -> logits [N, classes].
+
+        Args:
+            active: for each unit whether its residual branch runs at all; an inactive unit passes
+                its shortcut on and costs no more than that, forward and backward. None: all.
+        """
+        x = self.stem(images)
+        for index, unit in enumerate(self.unit_list):
+            if active is not None and not active[index]:
+                x = unit.skip(x)
+            elif self.checkpoint_units and torch.is_grad_enabled():
+                x = _recomputed(unit, x)
+            else:
+                x = unit(x)
+        return self.head(x)  # type: ignore[no-any-return]
+
+    @property
+    def unit_list(self) -> list[Unit]:
+        """The units in forward order, typed."""
+        return [unit for unit in self.units if isinstance(unit, Unit)]
+
+    @property
+    def places(self) -> list[Place]:
+        return [unit.place for unit in self.unit_list]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def _recomputed(unit: Unit, x: Tensor) -> Tensor:
+    """unit(x), with its inner activations recomputed in the backward pass.
+
+    The recomputation must not count a batch into the running statistics a second time.
+    """
+    norms = [m for m in unit.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    @contextmanager
+    def frozen_statistics() -> Iterator[None]:
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), frozen_statistics()
+
+    y = checkpoint(unit, x, use_reentrant=False, context_fn=contexts)
+    assert isinstance(y, Tensor)
+    return y
+
+
+class Head(nn.Module):
+    """Last activation (if any), global average pooling, and the linear classifier."""
+
+    def __init__(self, last_activation: nn.Module, channels: int, classes: int) -> None:
+        super().__init__()
+        self.last_activation = last_activation
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last_activation(x)
+        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def initialize(network: nn.Module) -> None:
+    """He initialisation (He et al. 2015, arXiv:1502.01852), drawn from torch's global generator.
+
+    Convolutions: normal with variance 2 / (kernel area x output channels), as the authors'
+    released code has it; batch norm 1 and 0; linear: torch's uniform with zero bias; gates: the
+    weights as any convolution, the bias as configured (paper 1, section 3.1).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, Gate) and module.conv.bias is not None:
+            nn.init.constant_(module.conv.bias, module.initial_bias)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a network at an input size."""
+
+    units: int
+    layers: int
+    """Weighted layers on the residual path: convolutions outside shortcuts and gates, and linear
+    layers; the number in the network's name."""
+    parameters: int
+    multiply_adds: int
+    """For one image, convolutions and linear layers, shortcuts and gates included."""
+
+
+@torch.no_grad()
+def measure(network: Network, image_size: int) -> Size:
+    """Count units, layers, parameters and multiply-adds by one pass over a single image."""
+    total = 0
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            area = module.kernel_size[0] * module.kernel_size[1]
+            per_value = area * module.in_channels // module.groups
+        else:
+            assert isinstance(module, nn.Linear)
+            per_value = module.in_features
+        total += output.numel() * per_value
+
+    weighted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [module.register_forward_hook(count) for module in weighted]
+    was_training = network.training
+    try:
+        network.eval()
+        network(torch.zeros(1, 3, image_size, image_size, device=network.device))
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    aside = set()
+    for unit in network.unit_list:
+        for name in ("h", "gate"):
+            part = getattr(unit, name, None)
+            aside |= set(part.modules()) if isinstance(part, nn.Module) else set()
+    return Size(
+        units=len(network.units),
+        layers=sum(module not in aside for module in weighted),
+        parameters=sum(p.numel() for p in network.parameters()),
+        multiply_adds=total,
+    )
+
+
+def same_shape_groups(places: Sequence[Place]) -> list[list[int]]:
+    """Indices of units that may be exchanged: equal channels in and out and stride 1.
+
+    Units that change the shape stand alone and belong to no group.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place in places:
+        if not place.changes_shape:
+            groups.setdefault((place.stage, place.out_channels), []).append(place.index)
+    return list(groups.values())

@@ -1,0 +1,301 @@
+"""The residual unit and its parts: y = h(x) + F(x), x_next = f(y).
+
+He, Zhang, Ren, Sun 2016, "Identity Mappings in Deep Residual Networks" (arXiv:1603.05027),
+equations (1) and (2). h is the shortcut, F the residual branch, f what follows the addition; all
+rows of the paper's tables are choices of the three. Shapes: N batch, C channels, H and W pixels.
+
+`F` is the residual branch everywhere here, so `torch.nn.functional` is `functional`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnet_cli.config import ModelConfig
+
+EXPANSION = 4
+"""A bottleneck's output has four times the channels of its 3x3 layer (He et al. 2015)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a unit stands in its network, and the shapes it maps between."""
+
+    index: int
+    """Position in the flat list of units, from 0."""
+    stage: int
+    """Stage, from 1."""
+    number: int
+    """Position inside the stage, from 1."""
+    in_channels: int
+    out_channels: int
+    stride: int
+
+    @property
+    def name(self) -> str:
+        return f"stage{self.stage}.unit{self.number:02d}"
+
+    @property
+    def changes_shape(self) -> bool:
+        """The unit's output has another shape than its input: it cannot be moved."""
+        return self.stride != 1 or self.in_channels != self.out_channels
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps H and W at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+
+
+def bn_relu(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+
+# --- h: shortcuts ------------------------------------------------------------------------------
+
+
+class ZeroPadding(nn.Module):
+    """Option A (He et al. 2015, section 4.2): every stride-th pixel, channels padded with zeros.
+
+    Where a plain network's layer is deleted and has fewer channels out than in, the surplus
+    channels are cut off instead.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.missing = out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]
+        before = self.missing // 2 if self.missing > 0 else 0
+        return functional.pad(x, (0, 0, 0, 0, before, self.missing - before))
+
+
+class Scale(nn.Module):
+    """Constant scaling, h(x) = lambda x (paper 1, equation 6)."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+class Gate(nn.Module):
+    """g(x) = sigmoid(W x + b), W a 1x1 convolution: [N, C, H, W] -> [N, C', H', W'] in (0, 1).
+
+    One gate for each channel and position (paper 1, section 3.1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride)
+        self.initial_bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(x))
+
+
+def make_shortcut(config: ModelConfig, place: Place) -> nn.Module:
+    """h of a unit, without its gate: the identity, or what must stand in for it."""
+    ins, outs, stride = place.in_channels, place.out_channels, place.stride
+    if config.shortcut == "convolution":
+        return nn.Sequential(conv(ins, outs, 1, stride), nn.BatchNorm2d(outs))
+    parts: list[nn.Module] = []
+    if place.changes_shape:
+        if stage_change(config) == "zero_padding":
+            parts.append(ZeroPadding(ins, outs, stride))
+        else:
+            parts.append(conv(ins, outs, 1, stride))
+            if not is_preactivation(config):
+                parts.append(nn.BatchNorm2d(outs))
+    if config.shortcut == "scaling":
+        parts.append(Scale(config.shortcut_scale))
+    if config.shortcut == "dropout":
+        parts.append(nn.Dropout(config.shortcut_dropout))
+    if not parts:
+        return nn.Identity()
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def is_preactivation(config: ModelConfig) -> bool:
+    """Figure 4 (d) and (e): the activation stands before the weights."""
+    return config.placement in ("relu_only_preactivation", "full_preactivation")
+
+
+def stage_change(config: ModelConfig) -> str:
+    """`projection` or `zero_padding`: the shortcut where the shape changes."""
+    if config.stage_change != "auto":
+        return config.stage_change
+    option_a = (
+        config.stem == "cifar" and config.branch != "bottleneck" and not is_preactivation(config)
+    )
+    return "zero_padding" if option_a else "projection"
+
+
+# --- F: residual branches ----------------------------------------------------------------------
+
+
+def make_branch(config: ModelConfig, place: Place, *, shared_activation: bool) -> nn.Sequential:
+    """F of a unit: its convolutions with BN and ReLU as the placement says (Figure 4).
+
+    Args:
+        shared_activation: the unit's first activation stands before both branches, so F begins
+            with its first convolution.
+    """
+    ins, outs, stride = place.in_channels, place.out_channels, place.stride
+    if config.branch == "basic":
+        convs = [conv(ins, outs, 3, stride), conv(outs, outs, 3)]
+    elif config.branch == "one_layer":
+        convs = [conv(ins, outs, 3, stride)]
+    else:
+        inner = outs // EXPANSION
+        in_3x3 = config.stride_in == "3x3" or (
+            config.stride_in == "auto" and config.stem == "imagenet"
+        )
+        first, middle = (1, stride) if in_3x3 else (stride, 1)
+        convs = [
+            conv(ins, inner, 1, first),
+            conv(inner, inner, 3, middle),
+            conv(inner, outs, 1),
+        ]
+    layers: list[nn.Module] = []
+    for position, convolution in enumerate(convs):
+        is_first, is_last = position == 0, position == len(convs) - 1
+        width_in, width_out = convolution.in_channels, convolution.out_channels
+        if config.placement == "full_preactivation":
+            if not (is_first and shared_activation):
+                layers += bn_relu(width_in)
+            layers.append(convolution)
+        elif config.placement == "relu_only_preactivation":
+            if not (is_first and shared_activation):
+                layers.append(nn.ReLU())
+            layers += [convolution, nn.BatchNorm2d(width_out)]
+        else:
+            layers.append(convolution)
+            if not is_last or config.placement != "bn_after_addition":
+                layers.append(nn.BatchNorm2d(width_out))
+            if not is_last or config.placement == "relu_before_addition":
+                layers.append(nn.ReLU())
+    if config.shortcut == "scaling" and config.residual_scale != 1.0:
+        layers.append(Scale(config.residual_scale))
+    return nn.Sequential(*layers)
+
+
+# --- f: after the addition ---------------------------------------------------------------------
+
+
+def make_after_addition(config: ModelConfig, channels: int) -> nn.Module:
+    """f of a unit (Figure 4): ReLU, BN-ReLU, or the identity."""
+    if config.placement == "original":
+        return nn.ReLU()
+    if config.placement == "bn_after_addition":
+        return bn_relu(channels)
+    return nn.Identity()
+
+
+# --- the unit ----------------------------------------------------------------------------------
+
+
+class Unit(nn.Module):
+    """What a study may rely on: a place, two branches, and f after their sum."""
+
+    place: Place
+    f: nn.Module
+    survival: float = 1.0
+    """Probability that F was active in training; evaluation weighs F by it (Huang et al. 2016,
+    arXiv:1603.09382, equation 5)."""
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(h(x), F(x)), both [N, C', H', W'], before the addition."""
+        raise NotImplementedError
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """h(x) alone, [N, C', H', W'], without computing F."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C', H', W']: equations (1) and (2)."""
+        shortcut, residual = self.branches(x)
+        return self.after(shortcut + residual)
+
+    def skip(self, x: Tensor) -> Tensor:
+        """f(h(x)): the unit with its residual branch deleted."""
+        return self.after(self.shortcut(x))
+
+    def after(self, y: Tensor) -> Tensor:
+        """f(y)."""
+        return self.f(y)  # type: ignore[no-any-return]
+
+
+class ResidualUnit(Unit):
+    """A residual unit with any h, F and f of paper 1.
+
+    `pre` is the identity but in the units of a pre-activation network that come first after the
+    stem or change the shape: there the first activation stands before both branches (He et al.
+    2016, appendix; the authors' resnet-1k-layers code), and x below is its output.
+
+    With gates (section 3.1), g = sigmoid(Wx + b):
+    exclusive gating      y = (1 - g) h(x) + g F(x)
+    shortcut-only gating  y = (1 - g) h(x) + F(x)
+    """
+
+    def __init__(self, config: ModelConfig, place: Place, *, first_of_network: bool) -> None:
+        super().__init__()
+        self.place = place
+        shares = is_preactivation(config) and (first_of_network or place.changes_shape)
+        self.pre: nn.Module = nn.Identity()
+        if shares:
+            full = config.placement == "full_preactivation"
+            self.pre = bn_relu(place.in_channels) if full else nn.ReLU()
+        self.h = make_shortcut(config, place)
+        self.F = make_branch(config, place, shared_activation=shares)
+        self.f = make_after_addition(config, place.out_channels)
+        self.gate: Gate | None = None
+        self.gates_residual = config.shortcut == "exclusive_gating"
+        if config.shortcut in ("exclusive_gating", "shortcut_only_gating"):
+            self.gate = Gate(place.in_channels, place.out_channels, place.stride, config.gate_bias)
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.pre(x)
+        residual = self.F(x)
+        if self.survival != 1.0 and not self.training:
+            residual = self.survival * residual
+        if self.gate is None:
+            return self.h(x), residual
+        g = self.gate(x)
+        return (1 - g) * self.h(x), g * residual if self.gates_residual else residual
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        x = self.pre(x)
+        if self.gate is None:
+            return self.h(x)  # type: ignore[no-any-return]
+        return (1 - self.gate(x)) * self.h(x)  # type: ignore[no-any-return]
+
+
+class PlainUnit(Unit):
+    """A layer of a plain network, x_next = F(x): a unit whose intact shortcut carries nothing.
+
+    Deleting it (paper 2, Figure 3) leaves the identity in its place; where shapes differ, the
+    zero padding of option A, and a pooling that belongs to the layer stays.
+    """
+
+    def __init__(self, place: Place, layer: nn.Module, bypass: nn.Module) -> None:
+        super().__init__()
+        self.place = place
+        self.F = layer
+        self.bypass = bypass
+        self.f: nn.Module = nn.Identity()
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        residual = self.F(x)
+        return torch.zeros_like(residual), residual
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        return self.bypass(x)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.F(x)  # type: ignore[no-any-return]

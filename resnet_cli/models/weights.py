@@ -1,0 +1,180 @@
+"""Weights on disk: ours (safetensors that say what they are), bundled ones, and those of others.
+
+Our files carry everything a study needs: the resolved configuration, the classes, and the
+normalisation of the inputs, so that none of it is the user's job. Nothing here runs pickled code.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from resnet_cli.config import ModelConfig, RunConfig
+from resnet_cli.data import Normalization
+from resnet_cli.errors import UserError, unknown
+from resnet_cli.models import build
+from resnet_cli.models.network import Network
+from resnet_cli.models.survival import set_survival
+
+FORMAT = "resnet-cli weights 1"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with what is known of it."""
+
+    network: Network
+    """In evaluation mode."""
+    model: ModelConfig
+    num_classes: int
+    source: str
+    """What was loaded, for people: a path, or the name of bundled weights."""
+    sha256: str
+    """Of the file."""
+    run: RunConfig | None = None
+    """How it was trained; None for weights of others."""
+    class_names: tuple[str, ...] | None = None
+    normalization: Normalization | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured at the end of training (test_error, epochs, …)."""
+
+
+def weights_bytes(
+    network: Network,
+    run: RunConfig,
+    class_names: tuple[str, ...],
+    normalization: Normalization,
+    outcome: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> bytes:
+    """One safetensors file with a network's weights and what belongs to them.
+
+    Args:
+        dtype: of the stored floating-point weights (float16 halves a file to bundle).
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"normalization.{n}": t for n, t in normalization.tensors().items()}
+    stored = {
+        name: (t.to(dtype) if t.is_floating_point() and name.startswith("model.") else t)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, t in tensors.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "run": run.model_dump_json(),
+        "class_names": json.dumps(class_names),
+        "outcome": json.dumps(dict(outcome), sort_keys=True),
+    }
+    return save(stored, metadata)
+
+
+def bundled_folder() -> Path:
+    """The folder of the weights that travel with the program."""
+    return Path(__file__).parents[1] / "weights"
+
+
+def bundled_names() -> list[str]:
+    """Names of the bundled weights, as `--checkpoint NAME` takes them."""
+    return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
+
+
+def load_network(reference: str | Path) -> Loaded:
+    """A network from a weights file, a run's folder, bundled weights by name, or a state dict of
+    others (see `resnet_cli.models.foreign`).
+
+    Raises:
+        UserError: nothing is there, it is damaged, or it fits no network.
+    """
+    path = Path(reference)
+    if path.is_dir():
+        if not (path / WEIGHTS_FILE).is_file():
+            raise UserError(
+                f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
+                "under runs/ or a checkpoint file"
+            )
+        path = path / WEIGHTS_FILE
+    elif not path.exists():
+        if path.parent != Path(".") or path.suffix:
+            raise UserError(f"--checkpoint {path}: no such file")
+        if str(reference) not in bundled_names():
+            raise unknown("bundled weights", str(reference), bundled_names())
+        path = bundled_folder() / f"{reference}.safetensors"
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: cannot be read: {error.strerror}") from None
+    source = str(reference)
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format", "").startswith("resnet-cli"):
+            return _ours(path, tensors, metadata, source, digest)
+    from resnet_cli.models.foreign import load_foreign
+
+    network, model, num_classes = load_foreign(path)
+    return Loaded(network.eval(), model, num_classes, source, digest)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged or no safetensors file ({' '.join(str(error).split())[:120]})"
+        ) from None
+
+
+def _ours(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], source: str, digest: str
+) -> Loaded:
+    if metadata["format"] != FORMAT:
+        raise UserError(
+            f"{path}: holds {metadata['format']!r}, this version reads {FORMAT!r}; "
+            f"name the run's {WEIGHTS_FILE}"
+        )
+    try:
+        run = RunConfig.model_validate_json(metadata["run"])
+        class_names = tuple(json.loads(metadata["class_names"]))
+        outcome = json.loads(metadata["outcome"])
+        normalization = Normalization(tensors["normalization.mean"], tensors["normalization.std"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
+    network = build(run.model, len(class_names))
+    state = {
+        name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model.")
+    }
+    wanted = network.state_dict()
+    wrong = sorted(set(state) ^ set(wanted))
+    wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+    if wrong:
+        raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+    network.load_state_dict(state)
+    set_survival(network, run.train)
+    return Loaded(
+        network.eval(),
+        run.model,
+        len(class_names),
+        source,
+        digest,
+        run,
+        class_names,
+        normalization,
+        outcome,
+    )

@@ -1,0 +1,1 @@
+"""Results: tables with their provenance, and plots. results/README.md describes the files."""

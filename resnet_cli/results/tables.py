@@ -1,0 +1,362 @@
+"""The CSV contracts: the one place where column names live, and how files are written safely.
+
+A table is tidy: one measurement a row, columns in a fixed order, floats as `repr` writes them (so
+that they read back to the last bit), whole numbers plain, a missing float empty. Errors and
+agreement are percentages, shares and fractions run from 0 to 1. Beside each table stands a
+`.provenance.json`. results/README.md gives each column's meaning.
+"""
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import itertools
+import json
+import operator
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from resnet_cli.errors import UserError, unknown
+from resnet_cli.results.provenance import Provenance
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "training": (
+        "experiment",
+        "case",
+        "seed",
+        "epoch",
+        "iteration",
+        "lr",
+        "train_loss",
+        "train_error",
+        "test_loss",
+        "test_error",
+        "images_per_second",
+        "seconds",
+    ),
+    "table": (
+        "experiment",
+        "case",
+        "dataset",
+        "seed",
+        "params",
+        "status",
+        "test_error",
+        "best_error",
+        "paper_error",
+    ),
+    "lesion_delete": ("k", "sample", "blocks", "test_error", "baseline_error", "images", "seed"),
+    "lesion_reorder": (
+        "swaps",
+        "sample",
+        "order",
+        "kendall_tau",
+        "test_error",
+        "baseline_error",
+        "images",
+        "seed",
+    ),
+    "path_lengths": ("k", "paths", "fraction"),
+    "path_gradients": ("k", "sample", "grad_norm", "images", "seed"),
+    "path_spectrum": (
+        "k",
+        "paths",
+        "mean_norm",
+        "std_norm",
+        "total",
+        "exact_norm",
+        "share_total",
+        "share_exact",
+    ),
+}
+"""The fixed columns of each table, by the stem of its file name. Never reordered."""
+
+_LESION_EXTRA = ("loss", "kl_divergence", "agreement")
+EXTRA: dict[str, tuple[str, ...]] = {
+    "lesion_delete": _LESION_EXTRA,
+    "lesion_reorder": _LESION_EXTRA,
+}
+"""Columns after the fixed ones; new columns are added here, at the end.
+
+loss: mean cross-entropy on the test images; kl_divergence: mean KL(intact || lesioned), nats;
+agreement: percent of images for which the intact network predicts the same class.
+"""
+
+TEXT = frozenset({"experiment", "case", "dataset", "status", "blocks", "order"})
+WHOLE = frozenset(
+    {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
+)
+STATUSES = ("ok", "fail", "diverged")
+PROVENANCE_SUFFIX = ".provenance.json"
+
+
+def header(stem: str) -> tuple[str, ...]:
+    """All columns of a table, in order: the fixed ones, then the extra ones.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    if stem not in COLUMNS:
+        raise unknown("table", stem, COLUMNS)
+    return COLUMNS[stem] + EXTRA.get(stem, ())
+
+
+def provenance_path(table: Path) -> Path:
+    """The provenance file of a table: `table.csv` -> `table.provenance.json` beside it."""
+    return table.with_suffix(PROVENANCE_SUFFIX)
+
+
+def write_table(
+    rows: Sequence[Mapping[str, object]], stem: str, folder: Path, provenance: Provenance
+) -> Path:
+    """Write `folder/stem.csv` and its provenance; return the path of the CSV.
+
+    Both files are complete on disk before either is put in its place. The provenance holds the
+    SHA-256 of the CSV, so a pair torn by a crash between the two is seen (`is_pair`).
+
+    Args:
+        rows: one mapping a row, with exactly the columns of `header(stem)`, in any order.
+        stem: a key of COLUMNS.
+        folder: made if missing.
+
+    Raises:
+        UserError: no such table, or the files cannot be written.
+        ValueError: a row's columns are not the table's, or a status is unknown.
+        TypeError: a value is not of its column's kind.
+    """
+    columns = header(stem)
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for number, row in enumerate(rows):
+        if set(row) != set(columns):
+            missing = ", ".join(sorted(set(columns) - set(row))) or "none"
+            surplus = ", ".join(sorted(set(row) - set(columns))) or "none"
+            raise ValueError(f"{stem}, row {number}: missing: {missing}; not its own: {surplus}")
+        writer.writerow([_as_text(row[column], column, stem, number) for column in columns])
+    content = buffer.getvalue().encode()
+    path = folder / f"{stem}.csv"
+    beside = provenance.to_dict() | {
+        "table": {
+            "file": path.name,
+            "rows": len(rows),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    }
+    write_together({path: content, provenance_path(path): _json(beside)})
+    return path
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """Read a table and check it against its contract.
+
+    Returns:
+        One row a measurement. Text columns are strings; whole ones int64 (Python integers where
+        a count of paths exceeds that); all others float64, with NaN where the file is empty.
+
+    Raises:
+        UserError: the file cannot be read, its name is no table's, its columns differ, or a value
+            is no number; the line names the file and the first column that differs.
+    """
+    expected = header(path.stem)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file, strict=True))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
+    if not lines:
+        raise UserError(f"{path}: is empty; its columns are {','.join(expected)}")
+    found, *rows = lines
+    for number, (is_name, name) in enumerate(itertools.zip_longest(found, expected), 1):
+        if is_name != name:
+            told = "is missing" if is_name is None else f"is {is_name[:40]!r}"
+            wanted = "nothing" if name is None else repr(name)
+            raise UserError(
+                f"{path}: column {number} {told}, expected {wanted}; "
+                "measure it again with this version"
+            )
+    for number, row in enumerate(rows):
+        if len(row) != len(expected):
+            raise UserError(
+                f"{path}: row {number + 1} has {len(row)} values; its columns are {len(expected)}"
+            )
+    return pandas.DataFrame(
+        {
+            name: _read_column([row[index] for row in rows], name, path)
+            for index, name in enumerate(expected)
+        }
+    )
+
+
+def read_provenance(table: Path) -> dict[str, Any]:
+    """The provenance beside a table, as a dictionary.
+
+    Raises:
+        UserError: it is missing or no JSON object.
+    """
+    path = provenance_path(table)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path}: is no JSON; measure {table.name} again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no provenance; measure {table.name} again")
+    return content
+
+
+def is_pair(table: Path) -> bool:
+    """The table is, byte for byte, the one its provenance was written for.
+
+    Raises:
+        UserError: one of the two cannot be read.
+    """
+    recorded = read_provenance(table).get("table")
+    try:
+        digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read: {error.strerror}") from None
+    return isinstance(recorded, dict) and recorded.get("sha256") == digest
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def _as_text(value: object, column: str, stem: str, number: int) -> str:
+    """One value as the CSV has it."""
+    where = f"{stem}, row {number}, column {column}"
+    if column in TEXT:
+        if not isinstance(value, str):
+            raise TypeError(f"{where}: text is expected, not {value!r}")
+        if column == "status" and value not in STATUSES:
+            raise ValueError(f"{where}: {value!r} is none of {', '.join(STATUSES)}")
+        return value
+    if isinstance(value, bool):
+        raise TypeError(f"{where}: a number is expected, not {value!r}")
+    if column in WHOLE:
+        try:
+            return str(operator.index(value))  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"{where}: a whole number is expected, not {value!r}") from None
+    if value is None:
+        return ""
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{where}: a number or None is expected, not {value!r}")
+    return repr(float(value))
+
+
+def _read_column(values: list[str], name: str, path: Path) -> "pandas.Series[Any]":
+    """One column of text as a series of its kind."""
+    if name in TEXT:
+        return pandas.Series(values, dtype=str, name=name)
+    numbers: list[float] = []
+    for number, value in enumerate(values):
+        try:
+            if name in WHOLE:
+                numbers.append(int(value))
+            else:
+                numbers.append(float(value) if value else float("nan"))
+        except ValueError:
+            raise UserError(
+                f"{path}: row {number + 1}, column {name!r}: {value[:40]!r} is no "
+                f"{'whole ' if name in WHOLE else ''}number"
+            ) from None
+    if name not in WHOLE:
+        return pandas.Series(numbers, dtype="float64", name=name)
+    small = all(abs(number) < 2**63 for number in numbers)
+    return pandas.Series(numbers, dtype="int64" if small else "object", name=name)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write a file such that a reader sees the old content or the new, never a part.
+
+    The content goes to a temporary file in the same folder (made if missing), reaches the disk,
+    and takes the name in one step. When that fails the old file is as it was and the temporary
+    one is gone.
+
+    Args:
+        content: text is written as UTF-8 without translating line ends.
+
+    Raises:
+        UserError: the file cannot be written; the line names it and the mend.
+    """
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """`atomic_write` for files that belong together: all are complete before any is replaced.
+
+    Raises:
+        UserError: a file cannot be written; where that shows before the first replacement (a full
+            disk does), every old file is as it was.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            with _explained(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporaries[path] = path.with_name(f".{uuid.uuid4().hex}.tmp")
+                data = content.encode() if isinstance(content, str) else content
+                with temporaries[path].open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            with _explained(path):
+                os.replace(temporary, path)
+    finally:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    for folder in {path.parent for path in contents}:
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's new names to the disk, on systems where a folder can be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_ELSEWHERE = "choose another folder with --out"
+_MENDS: dict[int, str] = {
+    errno.ENOSPC: f"the disk is full; free some space or {_ELSEWHERE}",
+    errno.EDQUOT: f"the disk quota is used up; free some space or {_ELSEWHERE}",
+    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
+    errno.EACCES: f"no permission to write there; {_ELSEWHERE}",
+    errno.EPERM: f"no permission to write there; {_ELSEWHERE}",
+    errno.EEXIST: f"a file stands where its folder should be; move it or {_ELSEWHERE}",
+    errno.ENOTDIR: f"a file stands where its folder should be; move it or {_ELSEWHERE}",
+    errno.EISDIR: f"a folder stands where the file should be; move it or {_ELSEWHERE}",
+    errno.ENAMETOOLONG: f"the name is too long; {_ELSEWHERE}",
+}
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing `path` into one line with a mend."""
+    try:
+        yield
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0) or f"{error.strerror or error}; {_ELSEWHERE}"
+        raise UserError(f"{path}: cannot be written: {mend}") from error

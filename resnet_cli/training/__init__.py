@@ -1,0 +1,1 @@
+"""One trainer for every network: the loop, its schedules, its checkpoints, and whole runs."""

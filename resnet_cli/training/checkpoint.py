@@ -1,0 +1,125 @@
+"""Checkpoints of a run in training: everything that the next iteration depends on.
+
+A checkpoint is one safetensors file: weights, momentum and statistics as tensors, the position
+as JSON. There is no generator state in it, because no generator outlives an iteration: every
+random draw is a function of the seed and the iteration (`resnet_cli.seeding`).
+
+A new checkpoint is written beside the last one, read back and compared by hash, and only then put
+in its place; the last one is kept as `checkpoint.previous.safetensors`. A damaged file is set
+aside under the name `….damaged` and the one before is used.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from resnet_cli.errors import RunError, UserError
+from resnet_cli.models.weights import read_safetensors
+from resnet_cli.results.tables import atomic_write
+
+FORMAT = "resnet-cli checkpoint 1"
+CURRENT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+
+
+@dataclass
+class Position:
+    """Where a run stands. Sums are over the images of the epoch under way."""
+
+    iteration: int = 0
+    """Optimizer steps done."""
+    loss_sum: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    """Training and evaluation time over all sittings."""
+    diverged: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of training.csv so far."""
+
+
+def save_checkpoint(
+    folder: Path, config_hash: str, position: Position, tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a checkpoint into a run's folder, keeping the one before.
+
+    Raises:
+        UserError: the folder or the disk does not take it; the last checkpoint is intact.
+    """
+    stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    position_text = json.dumps(asdict(position), sort_keys=True)
+    metadata = {
+        "format": FORMAT,
+        "config": config_hash,
+        "position": position_text,
+        "sha256": _digest(stored, config_hash + position_text),
+    }
+    new = folder / "checkpoint.new.safetensors"
+    atomic_write(new, save(stored, metadata))
+    if _read(new, config_hash) is None:
+        new.unlink(missing_ok=True)
+        raise RunError(f"{new}: reads back other than written; check the disk")
+    if (folder / CURRENT).exists():
+        os.replace(folder / CURRENT, folder / PREVIOUS)
+    os.replace(new, folder / CURRENT)
+
+
+def load_checkpoint(
+    folder: Path, config_hash: str
+) -> tuple[Position, dict[str, Tensor], list[str]] | None:
+    """The newest undamaged checkpoint of a run's folder, or None when there is none.
+
+    Returns:
+        The position, the tensors, and a line for each damaged file that was set aside.
+    """
+    warnings: list[str] = []
+    for name in (CURRENT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        found = _read(path, config_hash)
+        if found is not None:
+            return (*found, warnings)
+        os.replace(path, path.with_name(path.name + ".damaged"))
+        warnings.append(f"{path} is damaged; set aside as {path.name}.damaged")
+    if warnings:
+        return Position(), {}, warnings
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a finished run's checkpoints: its weights file has all that is needed."""
+    for name in (CURRENT, PREVIOUS, "checkpoint.new.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | None:
+    """A checkpoint that is whole and belongs to the run; None when it is not."""
+    try:
+        tensors, metadata = read_safetensors(path)
+        text = metadata["position"]
+        position = Position(**json.loads(text))
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    whole = metadata.get("sha256") == _digest(tensors, metadata.get("config", "") + text)
+    belongs = metadata.get("format") == FORMAT and metadata.get("config") == config_hash
+    return (position, tensors) if whole and belongs else None
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, and the text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,247 @@
+"""The training loop: SGD on one network, exact to resume at any iteration."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resnet_cli.config import RunConfig
+from resnet_cli.data import Batches, epoch_order
+from resnet_cli.device import autocast
+from resnet_cli.evaluation import evaluate
+from resnet_cli.models.network import Network
+from resnet_cli.models.survival import draw_active, set_survival
+from resnet_cli.seeding import stream, stream_seed
+from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from resnet_cli.training.schedule import learning_rate, total_iterations
+
+CHECKPOINT_SECONDS = 60.0
+CUDA_CHECK_EVERY = 50
+"""Iterations between looks at the loss on CUDA, where each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display is told after every iteration."""
+
+    iteration: int
+    total: int
+    epoch: int
+    row: dict[str, Any] | None
+    """The epoch's row of training.csv, when an epoch has just ended."""
+
+
+class Trainer:
+    """Trains one network as a RunConfig says.
+
+    Args:
+        train, test: the batches of the two splits, on the network's device.
+        folder: where checkpoints go; None keeps none.
+        report: called after every iteration.
+        should_stop: asked after every iteration; True saves and ends the sitting.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        network: Network,
+        train: Batches,
+        test: Batches,
+        folder: Path | None = None,
+        report: Callable[[Progress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.run, self.network, self.train, self.test = run, network, train, test
+        self.folder, self.report, self.should_stop = folder, report, should_stop
+        self.batch_size = min(run.train.batch_size, len(train))
+        self.iterations_per_epoch = len(train) // self.batch_size
+        self.total = total_iterations(run.train, self.iterations_per_epoch)
+        self.device = network.device
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=run.train.lr,
+            momentum=run.train.momentum,
+            nesterov=run.train.nesterov,
+            weight_decay=run.train.weight_decay,
+            fused=True,
+        )
+        self.position = Position()
+        self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
+        self.warnings: list[str] = []
+        network.checkpoint_units = run.train.checkpoint_units
+        set_survival(network, run.train)
+        if folder is not None:
+            self._resume(folder)
+        # Kept on the device between epochs: the sum of losses and the number wrong.
+        self._sums = torch.tensor(
+            (self.position.loss_sum, self.position.wrong), dtype=torch.float64, device=self.device
+        )
+
+    def fit(self) -> bool:
+        """Train to the end, or until `should_stop`. Returns whether the run is over."""
+        position = self.position
+        last_saved = time.monotonic()
+        while position.iteration < self.total and not position.diverged:
+            started = time.perf_counter()
+            self._iterate()
+            self._count(time.perf_counter() - started, epoch=True)
+            row = self._end_epoch() if self._epoch_is_over() else None
+            epoch = math.ceil(position.iteration / self.iterations_per_epoch)
+            self.report(Progress(position.iteration, self.total, epoch, row))
+            over = position.diverged or position.iteration == self.total
+            if self.should_stop() and not over:
+                self.save()
+                return False
+            if not over and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                self.save()
+                last_saved = time.monotonic()
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint, if the run has a folder."""
+        if self.folder is not None:
+            self._read_sums()
+            save_checkpoint(self.folder, self.run.hash, self.position, dict(self._tensors()))
+
+    # --- one iteration ------------------------------------------------------------------------
+
+    def _iterate(self) -> None:
+        """One optimizer step. A loss that is not finite ends the run before the step."""
+        position, config = self.position, self.run.train
+        iteration = position.iteration
+        images, labels = self._batch(iteration)
+        torch.manual_seed(stream_seed(self.run.seed, "layers", iteration))  # dropout
+        active = draw_active(config, len(self.network.units), self.run.seed, iteration)
+        self.network.train()
+        loss_sum, wrong = self._backward(images, labels, active)
+        if self._not_finite(loss_sum, iteration):
+            position.diverged = True
+            self.optimizer.zero_grad()
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, iteration, self.total)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        position.iteration += 1
+        position.images += len(labels)
+        self._sums += torch.stack((loss_sum, wrong.double()))
+
+    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """The augmented images and labels of an iteration."""
+        epoch, step = divmod(iteration, self.iterations_per_epoch)
+        if self._order_epoch != epoch:
+            self._order = epoch_order(len(self.train), self.run.seed, epoch)
+            self._order_epoch = epoch
+        indices = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        return self.train.training(indices, stream(self.run.seed, "augmentation", iteration))
+
+    def _backward(
+        self, images: Tensor, labels: Tensor, active: Sequence[bool] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Accumulate the mean loss's gradient; returns (sum of losses, number wrong).
+
+        Each group of `batch_norm_group` images goes through on its own: its batch statistics are
+        its own, as on the two GPUs of paper 1, and the gradients add up.
+        """
+        config = self.run.train
+        group = config.batch_norm_group or len(labels)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        for x, y in zip(images.split(group), labels.split(group), strict=True):
+            with autocast(self.device, config.precision):
+                logits = self.network(x, active)
+            loss = functional.cross_entropy(logits.float(), y, reduction="sum")
+            (loss / len(labels)).backward()
+            loss_sum += loss.detach().double()
+            wrong += (logits.detach().argmax(1) != y).sum()
+        return loss_sum, wrong
+
+    def _not_finite(self, loss_sum: Tensor, iteration: int) -> bool:
+        if self.device.type == "cuda" and iteration % CUDA_CHECK_EVERY:
+            return False
+        return not math.isfinite(float(loss_sum) + float(self._sums[0]))
+
+    # --- epochs -------------------------------------------------------------------------------
+
+    def _epoch_is_over(self) -> bool:
+        iteration = self.position.iteration
+        return (
+            self.position.diverged
+            or iteration == self.total
+            or iteration % self.iterations_per_epoch == 0
+        )
+
+    def _end_epoch(self) -> dict[str, Any]:
+        """Evaluate, and add the epoch's row."""
+        position, config = self.position, self.run.train
+        self._read_sums()
+        epoch = math.ceil(position.iteration / self.iterations_per_epoch)
+        row: dict[str, Any] = {
+            "seed": self.run.seed,
+            "epoch": epoch,
+            "iteration": position.iteration,
+            "lr": learning_rate(config, max(position.iteration - 1, 0), self.total),
+            "train_loss": None,
+            "train_error": None,
+            "test_loss": None,
+            "test_error": None,
+            "images_per_second": None,
+        }
+        if position.images:
+            row["train_loss"] = position.loss_sum / position.images
+            row["train_error"] = 100.0 * position.wrong / position.images
+            row["images_per_second"] = position.images / position.epoch_seconds
+        last = position.iteration == self.total
+        if not position.diverged and (last or epoch % config.evaluate_every == 0):
+            started = time.perf_counter()
+            result = evaluate(self.network, self.test, config.precision)
+            self._count(time.perf_counter() - started, epoch=False)
+            row["test_loss"], row["test_error"] = result.loss, result.error
+        row["seconds"] = position.seconds
+        position.rows.append(row)
+        position.loss_sum, position.wrong, position.images = 0.0, 0, 0
+        position.epoch_seconds = 0.0
+        self._sums.zero_()
+        return row
+
+    def _count(self, seconds: float, *, epoch: bool) -> None:
+        self.position.seconds += seconds
+        if epoch:
+            self.position.epoch_seconds += seconds
+
+    # --- state --------------------------------------------------------------------------------
+
+    def _read_sums(self) -> None:
+        """Bring the sums kept on the device into the position."""
+        loss_sum, wrong = self._sums.tolist()
+        self.position.loss_sum, self.position.wrong = loss_sum, int(wrong)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.network.state_dict().items():
+            yield f"model.{name}", tensor
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                yield f"momentum.{name}", momentum
+
+    def _resume(self, folder: Path) -> None:
+        """Go on from the folder's checkpoint, if there is one."""
+        found = load_checkpoint(folder, self.run.hash)
+        if found is None:
+            return
+        self.position, tensors, self.warnings = found
+        if not tensors:
+            return
+        model = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+        self.network.load_state_dict(model)
+        for name, parameter in self.network.named_parameters():
+            if f"momentum.{name}" in tensors:
+                momentum = torch.empty_like(parameter)  # keeps the memory format
+                momentum.copy_(tensors[f"momentum.{name}"])
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum

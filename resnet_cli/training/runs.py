@@ -1,0 +1,180 @@
+"""Whole runs: one folder under `runs/` for each training, found again by its configuration.
+
+A run's folder is named by the hash of its complete configuration, so the same training asked for
+by two experiments is done once, and a changed configuration never resumes another's checkpoint.
+    run.json               what it is and how it ended; written last, so it marks a finished run
+    training.csv           one row an epoch
+    weights.safetensors    the trained network, with all a study needs
+    checkpoint.safetensors while it trains
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config import RunConfig
+from resnet_cli.context import Context
+from resnet_cli.models import build
+from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
+from resnet_cli.results.provenance import Provenance, collect
+from resnet_cli.results.tables import atomic_write, write_table
+from resnet_cli.training.checkpoint import remove_checkpoints
+from resnet_cli.training.interrupt import Interrupted, Stopper
+from resnet_cli.training.loop import Progress, Trainer
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A training that is over."""
+
+    folder: Path
+    run: RunConfig
+    rows: list[dict[str, Any]]
+    """Rows of training.csv, without the columns experiment and case."""
+    parameters: int
+    num_classes: int
+    diverged_at: int | None
+    """The iteration whose loss was not finite; None when all were."""
+    data: Mapping[str, str]
+    """Fingerprints of the splits, as provenance takes them."""
+    started: str
+    seconds: float
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS_FILE
+
+    @property
+    def test_error(self) -> float | None:
+        """After the last iteration, in percent; None when the run diverged."""
+        if self.diverged_at is not None or not self.rows:
+            return None
+        return self.rows[-1]["test_error"]  # type: ignore[no-any-return]
+
+    @property
+    def best_error(self) -> float | None:
+        """The lowest test error at any evaluation, in percent."""
+        errors = [row["test_error"] for row in self.rows if row["test_error"] is not None]
+        return min(errors, default=None)
+
+    def provenance(self, config: Mapping[str, Any], profile: str | None, device: str) -> Provenance:
+        """The provenance of a table made from this run alone."""
+        return collect(
+            config,
+            seeds=(self.run.seed,),
+            started=datetime.fromisoformat(self.started),
+            profile=profile,
+            data=self.data,
+            device=device,
+            duration_seconds=self.seconds,
+        )
+
+
+def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
+    """The finished run of a configuration, if there is one."""
+    path = context.runs / run.folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("hash") != run.hash:
+            return None
+        content["run"] = RunConfig.model_validate(content["run"])
+        return FinishedRun(folder=path.parent, **content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train_run(
+    context: Context,
+    run: RunConfig,
+    *,
+    experiment: str,
+    case: str,
+    profile: str | None,
+    stopper: Stopper,
+    report: Callable[[Progress], None] = lambda progress: None,
+    note: Callable[[str], None] = lambda line: None,
+) -> FinishedRun:
+    """Train a configuration to its end, resuming what an earlier sitting began.
+
+    Args:
+        experiment, case: what asks for the training, for its training.csv.
+        note: takes a line for people (resumed, damaged checkpoint set aside).
+
+    Raises:
+        Interrupted: `stopper` said so; the state is saved.
+        UserError: the data are missing, or the folder cannot be written.
+    """
+    folder = context.runs / run.folder
+    data = run.data
+    normalization = context.normalization(data)
+    splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}
+    network = build(run.model, len(splits["train"].classes), run.seed).to(context.device)
+    trainer = Trainer(
+        run,
+        network,
+        context.batches(data, "train", normalization),
+        context.batches(data, "test", normalization),
+        folder,
+        report,
+        stopper,
+    )
+    for warning in trainer.warnings:
+        note(warning)
+    if trainer.position.iteration:
+        note(f"resuming {folder} at iteration {trainer.position.iteration} of {trainer.total}")
+    started = datetime.now(UTC) - timedelta(seconds=trainer.position.seconds)
+    if not trainer.fit():
+        raise Interrupted(
+            f"stopped at iteration {trainer.position.iteration} of {trainer.total}, saved in "
+            f"{folder}; the same command goes on from there"
+        )
+    position = trainer.position
+    finished = FinishedRun(
+        folder=folder,
+        run=run,
+        rows=position.rows,
+        parameters=sum(p.numel() for p in network.parameters()),
+        num_classes=len(splits["train"].classes),
+        diverged_at=position.iteration if position.diverged else None,
+        data={f"{data.dataset}/{name}": split.fingerprint for name, split in splits.items()},
+        started=started.isoformat(timespec="seconds"),
+        seconds=position.seconds,
+    )
+    outcome = {
+        "test_error": finished.test_error,
+        "best_error": finished.best_error,
+        "iterations": position.iteration,
+        "experiment": experiment,
+        "case": case,
+        "profile": profile,
+    }
+    atomic_write(
+        finished.weights,
+        weights_bytes(network, run, splits["train"].classes, normalization, outcome),
+    )
+    rows = [{"experiment": experiment, "case": case} | row for row in finished.rows]
+    provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
+    write_table(rows, "training", folder, provenance)
+    atomic_write(folder / RUN_FILE, json.dumps(_description(finished), indent=1) + "\n")
+    remove_checkpoints(folder)
+    return finished
+
+
+def _description(finished: FinishedRun) -> dict[str, Any]:
+    """What run.json holds; `find_finished` reads it back."""
+    return {
+        "hash": finished.run.hash,
+        "run": finished.run.model_dump(mode="json"),
+        "rows": finished.rows,
+        "parameters": finished.parameters,
+        "num_classes": finished.num_classes,
+        "diverged_at": finished.diverged_at,
+        "data": dict(finished.data),
+        "started": finished.started,
+        "seconds": finished.seconds,
+    }

@@ -1,0 +1,515 @@
+"""The figures: what they say, what they draw, and that files are whole."""
+
+import io
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy
+import pandas
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from resnet_cli.errors import UserError
+from resnet_cli.papers import published
+from resnet_cli.results import plots
+from resnet_cli.results.tables import COLUMNS, header
+
+TITLE = "preact110, digits, profile mini"
+UNITS = 54
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    before = dict(matplotlib.rcParams)
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def training(cases: list[str], seeds: tuple[int, ...] = (0,), epochs: int = 6) -> pandas.DataFrame:
+    rows = [
+        {
+            "experiment": "x",
+            "case": case,
+            "seed": seed,
+            "epoch": epoch,
+            "iteration": 11 * epoch,
+            "lr": 0.1,
+            "train_loss": 2.0 / epoch + 0.1 * seed,
+            "train_error": 50.0,
+            "test_loss": 1.0,
+            "test_error": math.nan if epoch == 2 else 80.0 / epoch + 2 * seed,
+            "images_per_second": 1.0,
+            "seconds": 1.0,
+        }
+        for case in cases
+        for seed in seeds
+        for epoch in range(1, epochs + 1)
+    ]
+    return pandas.DataFrame(rows, columns=list(header("training")))
+
+
+def table(**errors: float | None) -> pandas.DataFrame:
+    """One seed a case; None has diverged, above 20 has failed."""
+    rows = [
+        {
+            "experiment": "x",
+            "case": case.replace("_", "-"),
+            "dataset": "digits",
+            "seed": 0,
+            "params": 1,
+            "status": "diverged" if error is None else "fail" if error > 20 else "ok",
+            "test_error": math.nan if error is None else error,
+            "best_error": math.nan if error is None else error,
+            "paper_error": 6.61 if case == "original" else math.nan,
+        }
+        for case, error in errors.items()
+    ]
+    return pandas.DataFrame(rows, columns=list(header("table")))
+
+
+def deletions(k: int, errors: list[float], baseline: float = 0.8) -> pandas.DataFrame:
+    rows = [
+        {
+            "k": k,
+            "sample": sample,
+            "blocks": " ".join(str(sample + i) for i in range(k)),
+            "test_error": error,
+            "baseline_error": baseline,
+            "images": 360,
+            "seed": 0,
+            "loss": 0.1,
+            "kl_divergence": 0.1,
+            "agreement": 99.0,
+        }
+        for sample, error in enumerate(errors)
+    ]
+    return pandas.DataFrame(rows, columns=list(header("lesion_delete")))
+
+
+def reorders(taus: list[float]) -> pandas.DataFrame:
+    rows = [
+        {
+            "swaps": 1,
+            "sample": sample,
+            "order": "",
+            "kendall_tau": tau,
+            "test_error": 90 * (1 - tau),
+            "baseline_error": 0.8,
+            "images": 360,
+            "seed": 0,
+            "loss": 0.1,
+            "kl_divergence": 0.1,
+            "agreement": 99.0,
+        }
+        for sample, tau in enumerate(taus)
+    ]
+    return pandas.DataFrame(rows, columns=list(header("lesion_reorder")))
+
+
+def lengths(units: int = UNITS) -> pandas.DataFrame:
+    counts = [math.comb(units, k) for k in range(units + 1)]
+    fractions = [count / 2**units for count in counts]
+    return pandas.DataFrame({"k": range(units + 1), "paths": counts, "fraction": fractions})
+
+
+def gradients(last: int = UNITS) -> pandas.DataFrame:
+    rows = [
+        {"k": k, "sample": s, "grad_norm": math.exp(-k) * (1 + 0.1 * s), "images": 128, "seed": 0}
+        for k in range(last + 1)
+        for s in range(5)
+    ]
+    return pandas.DataFrame(rows)
+
+
+def spectrum(units: int = UNITS, exact: bool = True) -> pandas.DataFrame:
+    frame = lengths(units)[["k", "paths"]].copy()
+    frame["mean_norm"] = [math.exp(-k) for k in frame["k"]]
+    frame["std_norm"] = 0.0
+    frame["total"] = [
+        float(n) * norm for n, norm in zip(frame["paths"], frame["mean_norm"], strict=True)
+    ]
+    frame["exact_norm"] = [math.exp(-((k - 4) ** 2) / 8) if exact else math.nan for k in frame["k"]]
+    frame["share_total"] = frame["total"] / frame["total"].sum()
+    frame["share_exact"] = frame["exact_norm"] / frame["exact_norm"].sum()
+    return frame[list(header("path_spectrum"))]
+
+
+def texts(figure: Figure) -> list[str]:
+    """All that a figure says: titles, axis labels, legends, notes."""
+    found = [figure.get_suptitle()]
+    legends = list(figure.legends)
+    for axes in figure.axes:
+        found += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        found += [text.get_text() for text in axes.texts]
+        legends += [axes.get_legend()] if axes.get_legend() else []
+    found += [text.get_text() for legend in legends for text in legend.get_texts()]
+    return [text for text in found if text]
+
+
+def lines(axes: Axes, linestyle: str) -> list[Any]:
+    return [line for line in axes.lines if line.get_linestyle() == linestyle]
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert len(set(image.convert("L").tobytes())) > 2
+        return image.size
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def test_training_draws_error_solid_and_loss_dashed() -> None:
+    figure = plots.training_figure(training(["original", "preact"]), TITLE)
+    errors, losses = figure.axes
+    assert texts(figure) == [
+        TITLE,
+        "iteration",
+        "test error (%)",
+        "training loss (nats)",
+        "original",
+        "preact",
+        "test error",
+        "training loss",
+    ]
+    assert [line.get_color() for line in lines(errors, "-")] == list(plots.PALETTE[:2])
+    assert [line.get_color() for line in lines(losses, "--")] == list(plots.PALETTE[:2])
+    x, y = lines(errors, "-")[0].get_data()
+    assert list(x) == [11, 33, 44, 55, 66]  # the epoch without evaluation is left out
+    assert list(y) == pytest.approx([80, 80 / 3, 20, 16, 80 / 6])
+    assert losses.get_yscale() == "log"
+
+
+def test_training_with_seeds_draws_the_median_and_a_band() -> None:
+    figure = plots.training_figure(training(["main"], seeds=(0, 1, 5)), TITLE)
+    errors = figure.axes[0]
+    assert lines(errors, "-")[0].get_ydata()[0] == pytest.approx(82.0)
+    assert len(errors.collections) == 1
+
+
+def test_training_of_many_cases_has_a_panel_for_each_against_the_first() -> None:
+    cases = [f"case{number}" for number in range(6)]
+    figure = plots.training_figure(training(cases), TITLE)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == cases[1:]
+    assert "case0 (in every panel)" in texts(figure)
+
+
+def test_training_that_diverged_ends_its_lines() -> None:
+    frame = training(["main"])
+    frame.loc[frame["epoch"] > 3, ["train_loss", "test_error"]] = [math.inf, math.nan]
+    losses = plots.training_figure(frame, TITLE).axes[1]
+    assert list(lines(losses, "--")[0].get_xdata()) == [11, 22, 33]
+    frame[["train_loss", "test_error"]] = math.nan
+    _save_to_memory(plots.training_figure(frame, TITLE))
+
+
+def test_training_of_one_epoch_is_visible() -> None:
+    axes = plots.training_figure(training(["main"], epochs=1), TITLE).axes[0]
+    assert lines(axes, "-")[0].get_marker() == "o"
+
+
+def test_large_iterations_are_written_in_thousands() -> None:
+    frame = training(["main"])
+    frame["iteration"] *= 1000
+    figure = plots.training_figure(frame, TITLE)
+    _save_to_memory(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[:3] == ["0", "15k", "30k"]
+
+
+# --- table -------------------------------------------------------------------------------------
+
+
+def test_table_shows_measured_beside_published() -> None:
+    numbers = published("he2016").query("source == 'table1'")
+    frame = table(original=1.1, scaling_0_1=None, dropout=88.0, convolution=2.0)
+    frame["case"] = ["original", "scaling-0-1", "dropout", "convolution"]
+    figure = plots.table_figure(frame, TITLE, numbers)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(frame["case"])
+    said = texts(figure)
+    assert said[:2] == [TITLE, "test error (%)"]
+    for text in ("1.10", "diverged", "fail (88.0)", "2.00"):
+        assert text in said
+    assert "published: cifar10" in said
+    assert "published: fail (> 20 %)" in said
+    marks = {round(float(line.get_xdata()[0]), 2): line.get_marker() for line in axes.lines}
+    assert marks[6.61] == marks[12.22] == "D"
+    assert ">" in marks.values()
+    assert all(line.get_markerfacecolor() == "white" for line in axes.lines)
+    assert axes.get_xlim() == pytest.approx((0, 1.25 * 12.22))
+
+
+def test_table_takes_paper_error_when_no_numbers_are_given() -> None:
+    figure = plots.table_figure(table(original=1.1, other=2.0), TITLE)
+    assert [float(line.get_xdata()[0]) for line in figure.axes[0].lines] == [6.61]
+    assert "published" in texts(figure)
+
+
+def test_table_without_a_published_number_does_not_speak_of_one() -> None:
+    assert not any("published" in text for text in texts(plots.table_figure(table(a=1.0), TITLE)))
+
+
+def test_table_of_several_seeds_shows_median_and_points() -> None:
+    frame = pandas.concat([table(a=e).assign(seed=s) for s, e in enumerate([1.0, 3.0, 1.5])])
+    figure = plots.table_figure(frame, TITLE)
+    assert "1.50" in texts(figure)
+    assert "one seed" in texts(figure)
+    assert sorted(figure.axes[0].lines[0].get_xdata()) == [1.0, 1.5, 3.0]
+
+
+def test_table_of_perfect_and_of_failed_networks() -> None:
+    assert plots.table_figure(table(a=0.0), TITLE).axes[0].get_xlim() == (0, 1)
+    assert plots.table_figure(table(a=None), TITLE).axes[0].get_xlim() == (0, 100)
+
+
+def test_a_number_not_checked_is_called_approximate() -> None:
+    numbers = published("he2016").query("source == 'table1'").assign(checked="m")
+    said = texts(plots.table_figure(table(original=1.1), TITLE, numbers))
+    assert "published, approximate: cifar10" in said
+    assert plots.published_label("5 to 17", "m") == "published, approximate: 5 to 17"
+    assert plots.published_label("5 to 17", "v") == "published: 5 to 17"
+
+
+# --- lesions -----------------------------------------------------------------------------------
+
+
+def test_single_deletions_of_two_networks() -> None:
+    networks = {"vgg15": deletions(1, [88.0, 90.0], 1.4), "preact110": deletions(1, [60, 1, 1])}
+    figure = plots.lesion_single_figure(networks, TITLE, changes={"preact110": [0, 2]}, chance=90.0)
+    axes = figure.axes[0]
+    assert list(lines(axes, "-")[0].get_ydata()) == [88, 90]
+    assert list(lines(axes, "-")[1].get_xdata()) == [0, 1, 2]
+    baselines = [line for line in lines(axes, "--") if line.get_color() != plots.GREY]
+    assert [line.get_ydata()[0] for line in baselines] == pytest.approx([1.4, 0.8])
+    assert [line.get_xdata()[0] for line in lines(axes, ":")] == [0, 2]
+    said = texts(figure)
+    assert said[:3] == [TITLE, "deleted unit (index)", "test error (%)"]
+    assert {"vgg15, one deleted", "intact (1.40 %)", "changes the shape"} <= set(said)
+    assert "guessing (90 %)" in said
+
+
+def test_single_deletions_are_averaged_over_trainings_and_other_k_left_out() -> None:
+    frame = pandas.concat([deletions(1, [10, 20]), deletions(1, [30, 20]), deletions(2, [99])])
+    axes = plots.lesion_single_figure({"n": frame}, TITLE).axes[0]
+    assert list(lines(axes, "-")[0].get_ydata()) == [20, 20]
+
+
+def test_single_deletions_need_some() -> None:
+    with pytest.raises(UserError, match="nothing to draw: lesion_delete of n with k = 1"):
+        plots.lesion_single_figure({"n": deletions(2, [1.0])}, TITLE)
+
+
+def test_deletions_by_count() -> None:
+    frame = pandas.concat([deletions(k, [k, 2 * k, 3 * k]) for k in (1, 2, 5)])
+    figure = plots.lesion_count_figure(frame, TITLE, chance=90)
+    axes = figure.axes[0]
+    medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == plots.PALETTE[1]]
+    assert medians == [2, 4, 10]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "5"]
+    assert "intact network (0.80 %)" in texts(figure)
+    assert "units deleted at random" in texts(figure)
+
+
+def test_reorder_draws_every_sample_and_boxes_where_there_are_enough() -> None:
+    taus = [1.0 - 0.001 * i for i in range(10)] + [0.88, 0.8]
+    figure = plots.lesion_reorder_figure(reorders(taus), TITLE, bins=4)
+    axes = figure.axes[0]
+    assert len(axes.patches) == 1
+    points = [line for line in axes.lines if line.get_marker() == "."]
+    assert list(points[0].get_xdata()) == taus
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]  # disorder grows to the right
+    assert any("Kendall tau" in text for text in texts(figure))
+
+
+def test_reorder_of_a_single_order() -> None:
+    figure = plots.lesion_reorder_figure(reorders([1.0, 1.0]), TITLE)
+    assert len(figure.axes[0].patches) == 0
+    _save_to_memory(figure)
+
+
+# --- paths -------------------------------------------------------------------------------------
+
+
+def test_paths_are_three_axes_in_a_row() -> None:
+    figure = plots.paths_figure(lengths(), gradients(), TITLE, spectrum=spectrum())
+    first, second, third = figure.axes
+    assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)"]
+    assert max(first.lines[0].get_ydata()) == pytest.approx(100 * math.comb(54, 27) / 2**54)
+    assert second.get_yscale() == "log"
+    assert list(second.lines[0].get_ydata())[:2] == pytest.approx([1.2, 1.2 * math.exp(-1)])
+    assert len(second.collections) == 2
+    sampled, exact = third.lines
+    assert sum(sampled.get_ydata()) == pytest.approx(100)
+    assert sum(exact.get_ydata()) == pytest.approx(100)
+    assert "published: 5 to 17, cifar10" in texts(figure)
+
+
+def test_the_published_interval_is_for_networks_of_as_many_units() -> None:
+    figure = plots.paths_figure(lengths(9), gradients(9), TITLE)
+    assert not any("published" in text for text in texts(figure))
+
+
+def test_paths_without_a_spectrum_multiply_by_themselves() -> None:
+    figure = plots.paths_figure(lengths(9), gradients(9), TITLE)
+    (line,) = figure.axes[2].lines
+    weights = numpy.array([math.comb(9, k) * math.exp(-k) for k in range(10)])
+    assert list(line.get_ydata()) == pytest.approx(list(100 * weights / weights.sum()))
+
+
+def test_paths_whose_gradient_vanished() -> None:
+    frame = gradients(9)
+    frame.loc[frame["k"] > 3, "grad_norm"] = 0.0
+    assert list(plots.paths_figure(lengths(9), frame, TITLE).axes[1].lines[0].get_xdata()) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    frame["grad_norm"] = 0.0
+    _save_to_memory(plots.paths_figure(lengths(9), frame, TITLE))
+
+
+def test_spectrum_shades_the_interval_of_each_curve() -> None:
+    figure = plots.spectrum_figure(spectrum(), TITLE)
+    axes = figure.axes[0]
+    assert axes.get_yscale() == "log"
+    assert len(axes.lines) == len(axes.collections) == 2
+    said = texts(figure)
+    assert "exact: norm of their sum; 90 % in 1–7" in said
+    assert any(text.startswith("sampled: paths × mean norm; 90 % in ") for text in said)
+
+
+def test_spectrum_without_the_exact_norm() -> None:
+    figure = plots.spectrum_figure(spectrum(exact=False), TITLE)
+    assert len(figure.axes[0].lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "share", "interval"),
+    [
+        ([1, 2, 4, 2, 1], 0.4, (10, 10)),
+        ([1, 2, 4, 2, 1], 0.5, (9, 10)),
+        ([1, 2, 4, 2, 1], 0.8, (9, 11)),
+        ([1, 2, 4, 2, 1], 1.0, (8, 12)),
+        ([5, 0, 0, 0, 5], 0.5, (8, 8)),
+        ([0, 0, 3, math.nan, 0], 0.99, (10, 10)),
+        ([0.1] * 5, 1.0, (8, 12)),
+    ],
+)
+def test_shortest_interval(weights: list[float], share: float, interval: tuple[int, int]) -> None:
+    assert plots.shortest_interval([8, 9, 10, 11, 12], weights, share) == interval
+
+
+def test_no_interval_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no weight is positive"):
+        plots.shortest_interval([0, 1], [0.0, math.nan], 0.9)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _save_to_memory(figure: Figure) -> None:
+    figure.savefig(io.BytesIO(), format="png")
+
+
+FRAMES = {
+    "training": training(["original", "preact"]),
+    "table": table(original=1.1, other=88.0),
+    "lesion_delete": pandas.concat([deletions(k, [1.0 * k] * 4) for k in (1, 2, 3)]),
+    "lesion_reorder": reorders([1.0 - 0.01 * i for i in range(20)]),
+    "path_lengths": lengths(),
+    "path_gradients": gradients(),
+    "path_spectrum": spectrum(),
+}
+
+
+@pytest.mark.parametrize(
+    ("stem", "files"),
+    [
+        ("training", {"training.png": (720, 543)}),
+        ("table", {"table.png": (720, 306)}),
+        ("lesion_delete", {"lesion_single.png": (720, 510), "lesion_count.png": (720, 510)}),
+        ("lesion_reorder", {"lesion_reorder.png": (720, 510)}),
+        ("path_lengths", {"paths.png": (1440, 480)}),
+        ("path_gradients", {"paths.png": (1440, 480)}),
+        ("path_spectrum", {"path_spectrum.png": (720, 510)}),
+    ],
+)
+def test_plot_for_writes_the_figures_of_a_table(
+    tmp_path: Path, stem: str, files: dict[str, tuple[int, int]]
+) -> None:
+    written = plots.plot_for(stem, FRAMES, tmp_path / "new", TITLE, network="n", changes=[0])
+    assert {path.name: size(path) for path in written} == files
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files)
+
+
+def test_every_table_has_a_plot() -> None:
+    assert set(FRAMES) == set(COLUMNS)
+
+
+def test_plot_for_waits_for_both_path_tables(tmp_path: Path) -> None:
+    assert plots.plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, TITLE) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plot_for_draws_only_the_deletions_that_were_measured(tmp_path: Path) -> None:
+    for k, name in ((1, "lesion_single.png"), (2, "lesion_count.png")):
+        frames = {"lesion_delete": deletions(k, [1.0, 2.0])}
+        (path,) = plots.plot_for("lesion_delete", frames, tmp_path, TITLE)
+        assert path.name == name
+
+
+def test_plot_for_an_unknown_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown table 'lesions'"):
+        plots.plot_for("lesions", FRAMES, tmp_path, TITLE)
+
+
+@pytest.mark.parametrize("stem", sorted(COLUMNS))
+def test_an_empty_table_is_refused(tmp_path: Path, stem: str) -> None:
+    frames = FRAMES | {stem: FRAMES[stem].iloc[:0]}
+    with pytest.raises(UserError, match=f"nothing to draw: {stem} has no rows"):
+        plots.plot_for(stem, frames, tmp_path, TITLE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
+    first = plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
+    second = plots.plot_spectrum(spectrum(), tmp_path / "b.png", TITLE)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_users_own_style_changes_nothing(tmp_path: Path) -> None:
+    first = plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        second = plots.plot_spectrum(spectrum(), tmp_path / "b.png", TITLE)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"a\.png: cannot be written: a folder stands"):
+        plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
+
+
+def test_titles() -> None:
+    assert plots.describe("preact110", "digits", "mini") == TITLE
+    assert plots.describe("preact110", "digits") == "preact110, digits"
+
+
+def test_matplotlib_is_imported_only_to_draw() -> None:
+    code = "import sys, resnet_cli.results.plots; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
