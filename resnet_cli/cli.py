@@ -392,8 +392,8 @@ def models(as_json: JsonOption = False) -> None:
     display = _display(as_json)
     rows = catalog()
     display.table(
-        "Networks (multiply-adds for one image)",
-        ["network", "input", "units", "layers", "parameters", "published", "multiply-adds"],
+        "Networks (multiply-adds in millions, for one image)",
+        ["network", "input", "units", "layers", "parameters", "published", "mult-adds"],
         [
             [
                 row["network"],
@@ -402,7 +402,7 @@ def models(as_json: JsonOption = False) -> None:
                 row["layers"],
                 f"{row['parameters']:,}",
                 row["published_parameters"] or "-",
-                f"{row['multiply_adds'] / 1e6:,.0f} M",
+                round(row["multiply_adds"] / 1e6),
             ]
             for row in rows
         ],
@@ -449,6 +449,40 @@ def data(
             "places": [vars(f) for f in findings],
         }
     )
+
+
+@app.command()
+def weights(
+    export: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Make a bundle of a finished run's folder.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name, as --checkpoint will take it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the bundle goes.  [default: the program's own]")
+    ] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The trained networks that travel with the program; --export adds one."""
+    from resnet_cli.bundles import bundle, cards
+
+    display = _display(as_json)
+    if (export is None) != (name is None):
+        raise UserError("--export RUN and --name NAME go together")
+    if export is not None and name is not None:
+        display.line(f"wrote {bundle(_context('cpu', data_dir, False), export, name, out)}")
+    found = cards()
+    display.table(
+        "Bundled weights",
+        ["name", "network", "data", "test error", "epochs", "sha256"],
+        [
+            [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:12]]
+            for c in found
+        ],
+    )
+    display.summary({"command": "weights", "weights": found})
 
 
 def _version(value: bool) -> None:

@@ -219,7 +219,7 @@ def _load_cifar(dataset: str, root: Path, split: SplitName, limit: int | None) -
         if split in place.splits():
             return place.read(split, limit)
     title = CIFAR_TITLES[dataset]
-    mend = "fetch it with: resnet-cli data --download; or name its folder with --data-dir"
+    mend = f"fetch it: resnet-cli data {dataset} --download; or name its folder with --data-dir"
     for place in places:
         if place.splits():
             raise _NotFoundError(
@@ -319,7 +319,7 @@ class _TorchvisionFiles:
         )
 
     def _checked(self, file: Path, md5: str) -> bytes:
-        mend = f"remove {self.folder} and run resnet-cli data --download"
+        mend = f"remove {self.folder} and run resnet-cli data {self.dataset} --download"
         try:
             content = file.read_bytes()
         except FileNotFoundError:

@@ -272,7 +272,7 @@ def test_torchvisions_files_go_before_parquet_before_class_folders(
 
 
 def test_nothing_found_names_every_folder_and_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"resnet-cli data --download; .* --data-dir$") as error:
+    with pytest.raises(UserError, match=r"data cifar10? --download; .* --data-dir$") as error:
         load_split(CIFAR10, "train", tmp_path)
     for finding in data.find("cifar10", tmp_path):
         assert finding.place in str(error.value)
@@ -373,7 +373,7 @@ def test_no_pickle_is_opened_unless_all_checksums_agree(
     file.write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
     opened: list[bytes] = []
     monkeypatch.setattr(data.pickle, "loads", lambda content, **_: opened.append(content))
-    with pytest.raises(UserError, match=f"{evil}: is damaged .* resnet-cli data --download"):
+    with pytest.raises(UserError, match=f"{evil}: is damaged .* data cifar100? --download"):
         load_split(CIFAR10, split, tmp_path)
     assert opened == []
     assert not (tmp_path / "mark").exists()

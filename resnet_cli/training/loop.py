@@ -71,6 +71,10 @@ class Trainer:
             weight_decay=run.train.weight_decay,
             fused=True,
         )
+        for parameter in network.parameters():
+            # The fused step takes momentum for all of its parameters or for none, and a unit that
+            # was inactive so far would have none. From zero, the first step is the same.
+            self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.position = Position()
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
@@ -92,8 +96,7 @@ class Trainer:
             self._iterate()
             self._count(time.perf_counter() - started, epoch=True)
             row = self._end_epoch() if self._epoch_is_over() else None
-            epoch = math.ceil(position.iteration / self.iterations_per_epoch)
-            self.report(Progress(position.iteration, self.total, epoch, row))
+            self.report(Progress(position.iteration, self.total, self._epoch, row))
             over = position.diverged or position.iteration == self.total
             if self.should_stop() and not over:
                 self.save()
@@ -169,6 +172,12 @@ class Trainer:
 
     # --- epochs -------------------------------------------------------------------------------
 
+    @property
+    def _epoch(self) -> int:
+        """The epoch of the last iteration, counted from 1; one that diverged counts too."""
+        iterations = self.position.iteration + int(self.position.diverged)
+        return math.ceil(iterations / self.iterations_per_epoch)
+
     def _epoch_is_over(self) -> bool:
         iteration = self.position.iteration
         return (
@@ -181,7 +190,7 @@ class Trainer:
         """Evaluate, and add the epoch's row."""
         position, config = self.position, self.run.train
         self._read_sums()
-        epoch = math.ceil(position.iteration / self.iterations_per_epoch)
+        epoch = self._epoch
         row: dict[str, Any] = {
             "seed": self.run.seed,
             "epoch": epoch,
@@ -226,9 +235,7 @@ class Trainer:
         for name, tensor in self.network.state_dict().items():
             yield f"model.{name}", tensor
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                yield f"momentum.{name}", momentum
+            yield f"momentum.{name}", self.optimizer.state[parameter]["momentum_buffer"]
 
     def _resume(self, folder: Path) -> None:
         """Go on from the folder's checkpoint, if there is one."""
@@ -241,7 +248,4 @@ class Trainer:
         model = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
         self.network.load_state_dict(model)
         for name, parameter in self.network.named_parameters():
-            if f"momentum.{name}" in tensors:
-                momentum = torch.empty_like(parameter)  # keeps the memory format
-                momentum.copy_(tensors[f"momentum.{name}"])
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            self.optimizer.state[parameter]["momentum_buffer"].copy_(tensors[f"momentum.{name}"])

@@ -1,0 +1,88 @@
+"""Bundled weights: finished runs as small files with a model card, to travel with the program.
+
+A bundle is `NAME.safetensors`, weights as float16, and `NAME.json`, its card: how it was trained,
+on what, by which command and commit, and the test error of exactly these rounded weights.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cli.context import Context, find_subject
+from resnet_cli.errors import UserError
+from resnet_cli.evaluation import evaluate
+from resnet_cli.models.weights import bundled_folder, bundled_names, load_network, weights_bytes
+from resnet_cli.results.tables import read_provenance, write_together
+
+MAX_BYTES = 4_000_000
+
+
+def bundle(context: Context, run_folder: str, name: str, out: Path | None = None) -> Path:
+    """Make a bundle of a finished run. Returns the weights' path.
+
+    Raises:
+        UserError: the folder holds no finished run, the name is no name, or the file is too big.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise UserError(f"--name {name!r}: use small letters, digits, - and _")
+    folder = out or bundled_folder()
+    subject = find_subject(context, run_folder)
+    run = subject.loaded.run
+    if run is None:
+        raise UserError(
+            f"--export {run_folder}: no run of this program; bundles tell how they arose"
+        )
+    training = read_provenance(Path(run_folder) / "training.csv")
+    network = subject.loaded.network
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half().float())
+    result = evaluate(network, subject.batches("test"))
+    outcome = dict(subject.loaded.outcome) | {
+        "test_error": result.error,
+        "images": result.images,
+        "epochs": run.train.epochs,
+        "command": training["command"],
+        "commit": training["commit"],
+        "data": training["data"],
+        "float32_sha256": subject.loaded.sha256,
+    }
+    names = subject.loaded.class_names or ()
+    content = weights_bytes(
+        network, run, names, subject.normalization, outcome, dtype=torch.float16
+    )
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{name}: {len(content):,} bytes; a bundle may have {MAX_BYTES:,}")
+    card = {
+        "name": name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "run": run.model_dump(mode="json"),
+    } | outcome
+    path = folder / f"{name}.safetensors"
+    text = json.dumps(card, indent=1, sort_keys=True) + "\n"
+    write_together({path: content, path.with_suffix(".json"): text})
+    return path
+
+
+def cards() -> list[dict[str, Any]]:
+    """The cards of all bundled weights, each checked against its file's hash.
+
+    Raises:
+        UserError: a file is not the one its card describes.
+    """
+    found = []
+    for name in bundled_names():
+        path = bundled_folder() / f"{name}.safetensors"
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        loaded = load_network(name)
+        if loaded.sha256 != card["sha256"]:
+            raise UserError(f"{path}: is not the file its card describes; install again")
+        found.append(
+            card | {"network": loaded.model.label, "dataset": card["run"]["data"]["dataset"]}
+        )
+    return found
