@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands that use them, so that `--help` answers at once.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -211,8 +212,8 @@ def evaluate_command(
 
 
 @app.command(
-    epilog="Examples: resnet-cli lesion --blocks 1 (each in turn); --blocks 1-20 --samples 50; "
-    "--only 4,17; --reorder 1-20"
+    epilog="Examples: resnet-cli lesion --blocks 1 --ranked (each in turn); --blocks 1-20 "
+    "--samples 50; --only 4,17 --per-class; --reorder 1-20; --greedy 20; --additivity 2-10"
 )
 def lesion(
     blocks: Annotated[
@@ -229,6 +230,22 @@ def lesion(
     reorder: Annotated[
         str | None, typer.Option(metavar="N|N1-N2", help="Swap so many pairs of equal shape.")
     ] = None,
+    greedy: Annotated[
+        int | None,
+        typer.Option(min=1, help="Delete the least harmful unit, N times; beside random ones."),
+    ] = None,
+    additivity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|K1-K2", help="Joint damage of so many units against the sum of their own."
+        ),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also each class's error (--blocks, --only).")
+    ] = False,
+    ranked: Annotated[
+        bool, typer.Option("--ranked", help="Show deletions worst first (--blocks).")
+    ] = False,
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
@@ -243,17 +260,30 @@ def lesion(
     verbose: VerboseOption = False,
 ) -> None:
     """Delete or reorder units of a trained network and measure its test error."""
-    from resnet_cli.config import DeleteStudy, ReorderStudy
+    from resnet_cli.config import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
 
-    if sum(option is not None for option in (blocks, only, reorder)) > 1:
-        raise UserError("--blocks, --only and --reorder exclude each other; give one")
+    if sum(option is not None for option in (blocks, only, reorder, greedy, additivity)) > 1:
+        raise UserError(
+            "--blocks, --only, --reorder, --greedy and --additivity exclude each other; give one"
+        )
+    deletes = all(option is None for option in (reorder, greedy, additivity))
+    for name, given in (("--per-class", per_class), ("--ranked", ranked)):
+        if given and not deletes:
+            raise UserError(f"{name} goes with --blocks or --only")
     study: AnyStudy
     if reorder is not None:
         swaps = _range("--reorder", reorder)
         study = ReorderStudy(kind="reorder", swaps=swaps, samples=samples)
+    elif greedy is not None:
+        study = GreedyStudy(kind="greedy", max_units=greedy, samples=samples)
+    elif additivity is not None:
+        k = _range("--additivity", additivity)
+        if min(k) < 2:
+            raise UserError("--additivity starts at 2: one unit's damage is its own sum")
+        study = AdditivityStudy(kind="additivity", k=k, samples=samples)
     else:
         k = _range("--blocks", "1" if blocks is None else blocks)
-        study = DeleteStudy(kind="delete", k=k, samples=samples)
+        study = DeleteStudy(kind="delete", k=k, samples=samples, per_class=per_class)
     _study(
         study,
         display=_display(as_json, quiet, verbose),
@@ -262,6 +292,7 @@ def lesion(
         out=out,
         command="lesion",
         only=None if only is None else _range("--only", only),
+        ranked=ranked,
     )
 
 
@@ -277,6 +308,17 @@ def paths(
     exact: Annotated[
         bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
     ] = False,
+    estimator: Annotated[
+        str,
+        typer.Option(help="batch: one path for a batch, as published; image: one for each image."),
+    ] = "batch",
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Add the exact spectrum of each stage.")
+    ] = False,
+    unit: Annotated[
+        int | None,
+        typer.Option(min=0, help="Add the exact spectrum at this unit's parameters."),
+    ] = None,
     lengths: Annotated[
         bool, typer.Option("--lengths", help="Only the number of paths by length.")
     ] = False,
@@ -303,12 +345,17 @@ def paths(
     """Path lengths of a network, and the gradient at its input by path length."""
     from resnet_cli.config import PathsStudy
 
+    if estimator not in ("batch", "image"):
+        raise UserError(f"--estimator {estimator}: use batch or image")
     study = PathsStudy(
         kind="paths",
         k=None if k is None else _range("--k", k),
         samples=samples,
         batch_size=batch_size,
+        estimator=cast('Literal["batch", "image"]', estimator),
         exact=exact,
+        stages=stages,
+        unit=unit,
         lengths_only=lengths,
     )
     _study(
@@ -578,6 +625,11 @@ def run_command(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:  # no permission, a name too long, a disk that fails
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror}")
+        return 1
     except Exception as error:
         from resnet_cli.training.interrupt import Interrupted
 
@@ -604,4 +656,7 @@ def _say(message: str) -> None:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is no crash
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run_command())

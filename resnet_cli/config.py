@@ -222,19 +222,57 @@ class DataConfig(Strict):
     """A data set and how its images become batches."""
 
     dataset: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Pixels a side. digits: 16 (default) or 32; imagefolder: 224; CIFAR is always 32."""
-    normalize: str = "channel"
+    test_size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """imagefolder: pixels a side of the test images; null: image_size. Up to image_size, the
+    centre of an image whose shorter side is 256/224 of that (224 from 256); a larger test crop
+    is taken from a shorter side of its own size (paper 1, section 5: "a single 320x320 crop from
+    s = 320")."""
+    normalize: str = "auto"
     """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
-    `m1,m2,m3/s1,s2,s3` on the 0-1 scale."""
+    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: imagenet for imagefolder, else channel."""
+    augment: Literal["auto", "crop", "scale", "scale_aspect"] = "auto"
+    """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For
+    imagefolder also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al.
+    2015, section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an
+    aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6). `auto`: scale
+    for imagefolder, else crop."""
     pad: int = Field(default=4, ge=0, le=64)
-    """Zero padding before the random crop, in pixels a side; 0 turns the crop off."""
+    """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""
     flip: bool = True
     """Mirror each training image left to right with probability one half."""
     train_images: PositiveInt | None = None
     """Only the first N training images."""
     test_images: PositiveInt | None = None
     """Only the first N test images."""
+
+    @model_validator(mode="after")
+    def _fits_the_data_set(self) -> "DataConfig":
+        if self.dataset != "imagefolder":
+            if self.augment not in ("auto", "crop"):
+                raise ValueError(
+                    f"augment: {self.augment} needs dataset: imagefolder; {self.dataset} has crop"
+                )
+            if self.test_size is not None:
+                raise ValueError(
+                    f"test_size needs dataset: imagefolder; {self.dataset} is tested at its size"
+                )
+        return self
+
+    @property
+    def augmentation(self) -> Literal["crop", "scale", "scale_aspect"]:
+        """`augment`, with `auto` resolved."""
+        if self.augment != "auto":
+            return self.augment
+        return "scale" if self.dataset == "imagefolder" else "crop"
+
+    @property
+    def normalization(self) -> str:
+        """`normalize`, with `auto` resolved."""
+        if self.normalize != "auto":
+            return self.normalize
+        return "imagenet" if self.dataset == "imagefolder" else "channel"
 
 
 class TrainConfig(Strict):
@@ -287,6 +325,8 @@ class DeleteStudy(Strict):
     k: IntRange = (1,)
     samples: PositiveInt = 20
     """Draws for each k > 1."""
+    per_class: bool = False
+    """Also the error on each class (lesion_classes.csv)."""
 
 
 class ReorderStudy(Strict):
@@ -311,11 +351,55 @@ class PathsStudy(Strict):
     """One path for the whole batch, as published, or a path of its own for each image."""
     exact: bool = True
     """Add the exact spectrum: the gradient that all paths of a length deliver together."""
+    stages: bool = False
+    """Also the exact spectrum of each stage: only its units count for a path's length."""
+    unit: int | None = Field(default=None, ge=0)
+    """Also the exact spectrum of the gradient at this unit's parameters."""
     lengths_only: bool = False
     """Only the number of paths by length; no gradient is measured."""
 
 
-Study = Annotated[DeleteStudy | ReorderStudy | PathsStudy, Field(discriminator="kind")]
+class GreedyStudy(Strict):
+    """Delete the least harmful unit again and again, beside random deletions (beyond paper 2)."""
+
+    kind: Literal["greedy"]
+    max_units: PositiveInt = 20
+    samples: PositiveInt = 20
+    """Random sets for each number of units, to compare with."""
+    choose_on: Literal["test", "train"] = "test"
+    """The images the units are chosen on. `test`: those that are measured, which flatters."""
+    choose_images: PositiveInt | None = None
+    """Only the first N images to choose on; for `choose_on: train`."""
+
+
+class AdditivityStudy(Strict):
+    """Joint damage of k deleted units against the sum of single damages (beyond paper 2)."""
+
+    kind: Literal["additivity"]
+    k: IntRange = tuple(range(2, 11))
+    samples: PositiveInt = 20
+    """Random sets for each k."""
+
+    @model_validator(mode="after")
+    def _sets(self) -> "AdditivityStudy":
+        if min(self.k) < 2:
+            raise ValueError("k starts at 2: one unit's damage is its own sum")
+        return self
+
+
+class PathSurvivalStudy(Strict):
+    """The share of paths of each length left after deleting units (paper 2, Figure 7).
+
+    Arithmetic: nothing is trained."""
+
+    kind: Literal["path_survival"]
+    deleted: IntRange = (1, 10, 20)
+
+
+Study = Annotated[
+    DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy | PathSurvivalStudy,
+    Field(discriminator="kind"),
+]
 
 
 class Case(Strict):
@@ -649,7 +733,10 @@ def _validate(
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
+        # Unknown keys come first: a mistyped key that is required is missing as well.
+        first, *others = sorted(
+            error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
+        )
         location = [str(part) for part in (*prefix, *first["loc"])]
         more = f" (and {len(others)} more)" if others else ""
         where = ".".join(location)

@@ -1,5 +1,6 @@
 """Where a command works: its device, where data lie, and the folder of runs."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,14 @@ import torch
 from resnet_cli.config import DataConfig
 from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
 from resnet_cli.errors import UserError
-from resnet_cli.models.weights import WEIGHTS_FILE, Loaded, bundled_names, load_network
+from resnet_cli.imagefolder import Folder
+from resnet_cli.models.weights import (
+    WEIGHTS_FILE,
+    Loaded,
+    bundled_names,
+    load_network,
+    read_safetensors,
+)
 
 RUNS = Path("runs")
 SplitName = Literal["train", "test"]
@@ -23,9 +31,9 @@ class Context:
     data_dir: Path | None = None
     download: bool = False
     runs: Path = RUNS
-    _splits: dict[tuple[DataConfig, str], Split] = field(default_factory=dict)
+    _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
-    def split(self, data: DataConfig, name: SplitName) -> Split:
+    def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
         """One split of a data set.
 
         Raises:
@@ -38,11 +46,11 @@ class Context:
 
     def normalization(self, data: DataConfig) -> Normalization:
         """The normalisation that a data configuration names."""
-        return parse_normalization(data.normalize, lambda: self.split(data, "train"))
+        return parse_normalization(data.normalization, lambda: self.split(data, "train"))
 
     def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
         """The batches of a split, on the device, augmented as the configuration says."""
-        return Batches(self.split(data, name), normalization, data.pad, data.flip, self.device)
+        return self.split(data, name).batches(normalization, data.pad, data.flip, self.device)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ def find_subject(
     dataset: str | None = None,
     normalize: str | None = None,
     test_images: int | None = None,
+    test_size: int | None = None,
 ) -> Subject:
     """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
 
@@ -87,8 +96,13 @@ def find_subject(
     follows from the number of classes and the normalisation defaults to that set's usual one,
     unless given.
 
+    Args:
+        test_size: pixels a side of the test images of an image folder (paper 1 tests at 320 what
+            was trained at 224), see `DataConfig.test_size`.
+
     Raises:
-        UserError: there is no such network, or nothing says which data it takes.
+        UserError: there is no such network, nothing says which data it takes, or these have
+            images of one size only.
     """
     loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
     if loaded.run is not None:
@@ -106,9 +120,14 @@ def find_subject(
         )
     changes: dict[str, object] = {"test_images": test_images} if test_images else {}
     if dataset is not None and dataset != data.dataset:
-        changes |= {"dataset": dataset, "image_size": None}
+        changes = {"dataset": dataset, "image_size": None, "test_size": None, "augment": "auto"}
+        changes |= {"train_images": None, "test_images": test_images}
     if normalize is not None:
         changes["normalize"] = normalize
+    if test_size is not None:
+        if (dataset or data.dataset) != "imagefolder":
+            raise UserError(f"--test-size: {dataset or data.dataset} is tested at its own size")
+        changes["test_size"] = test_size
     if changes:
         data = DataConfig.model_validate(data.model_dump() | changes)
     normalization = loaded.normalization
@@ -119,10 +138,20 @@ def find_subject(
 
 
 def _newest(runs: Path) -> str:
-    """The newest finished run's folder, else the first bundled weights."""
+    """The newest finished run's folder, but none that diverged; else the first bundled weights."""
     finished = sorted(runs.glob(f"*/{WEIGHTS_FILE}"), key=lambda p: (p.stat().st_mtime, str(p)))
-    if finished:
-        return str(finished[-1].parent)
+    for weights in reversed(finished):
+        if not _diverged(weights):
+            return str(weights.parent)
     if not bundled_names():
         raise UserError("no network to study: give --checkpoint, or train one: resnet-cli train")
     return bundled_names()[0]
+
+
+def _diverged(weights: Path) -> bool:
+    """The training of these weights diverged: there is nothing to study in them."""
+    try:
+        outcome = json.loads(read_safetensors(weights)[1]["outcome"])
+        return bool(outcome.get("test_error", 0) is None)
+    except (ValueError, KeyError, AttributeError):
+        return False  # damaged: loading it says how

@@ -4,7 +4,7 @@ Shapes: N images, B images of a batch, C channels, H rows, W columns. Images are
 PyTorch's channels_last memory format: the shape reads [N, C, H, W], the bytes lie in the order
 N, H, W, C. Reading is separate from augmenting: `load_split` gives a `Split`, `Batches` cuts
 batches from it. Files are untrusted: nothing is unpickled whose checksum is not the published
-one, and an image's size is read from its header before a pixel is decoded.
+one; `images` decodes image files, `imagefolder` reads folders of them.
 """
 
 import dataclasses
@@ -13,8 +13,7 @@ import io
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -28,9 +27,18 @@ from torch import Tensor
 from resnet_cli import seeding
 from resnet_cli.config import DataConfig
 from resnet_cli.errors import UserError, unknown
+from resnet_cli.images import (
+    check_same_classes,
+    class_names,
+    decode_all,
+    image_files,
+    one_line,
+    open_rgb,
+    pixels_of,
+)
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from resnet_cli.imagefolder import Folder
 
 SplitName = Literal["train", "test"]
 Progress = Callable[[str, int, int | None], None]
@@ -55,12 +63,6 @@ CIFAR_CLASSES: dict[str, tuple[str, ...]] = {
     "cifar100": tuple(_CIFAR100_NAMES.split()),
 }
 """The class names in the order of the published labels."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MAX_PIXELS = 40_000_000
-"""Larger images of a folder are refused before they are decoded."""
-MAX_BYTES = 8_000_000_000
-"""Larger image folders are refused: they are held in memory whole."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +104,20 @@ class Split:
         digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def chunks(self) -> Iterator[Tensor]:
+        """The images, uint8 [n, C, H, W], about 1,000 at a time, for statistics."""
+        yield from self.images.chunk(1 + len(self) // 1000)
+
+    def batches(
+        self,
+        normalization: "Normalization",
+        pad: int = 0,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> "Batches":
+        """Batches of this split on a device, see `Batches`."""
+        return Batches(self, normalization, pad, flip, device)
+
     def take(self, n: int | None) -> "Split":
         """The first n images (a view), or all of them for None.
 
@@ -110,11 +126,11 @@ class Split:
         """
         if n is None or n == len(self):
             return self
-        _check_limit(n, len(self), self.split)
+        check_limit(n, len(self), self.split)
         return dataclasses.replace(self, images=self.images[:n], labels=self.labels[:n])
 
 
-def _check_limit(limit: int | None, total: int, split: str) -> int:
+def check_limit(limit: int | None, total: int, split: str) -> int:
     """How many images to read: the limit, or all.
 
     Raises:
@@ -141,7 +157,7 @@ def load_split(
     data_dir: Path | None = None,
     download: bool = False,
     progress: Progress | None = None,
-) -> Split:
+) -> "Split | Folder":
     """Read one split of the configured data set, checked, with `train_images`/`test_images`.
 
     Args:
@@ -152,7 +168,8 @@ def load_split(
         progress: told how the download fares.
 
     Returns:
-        images uint8 [N, 3, H, W]; H = W = 16 or 32 (digits), 32 (CIFAR), `image_size` (folders).
+        images uint8 [N, 3, H, W]; H = W = 16 or 32 (digits), 32 (CIFAR), `image_size` or
+        `test_size` (folders, which may be larger than memory: see `imagefolder`).
 
     Raises:
         UserError: nothing was found (names every folder tried), a file is damaged or not what it
@@ -164,7 +181,9 @@ def load_split(
         return _load_digits(config.image_size, split).take(limit)
     root = data_root(data_dir)
     if config.dataset == "imagefolder":
-        return _load_imagefolder(root, split, config.image_size, limit)
+        from resnet_cli import imagefolder
+
+        return imagefolder.load(root, split, config, limit)
     if config.image_size not in (None, CIFAR_SIZE):
         raise UserError(
             f"data.image_size: {config.image_size} does not fit; "
@@ -308,7 +327,7 @@ class _TorchvisionFiles:
         targets = np.asarray(labels, np.int64)
         where = str(self.folder)
         _check_cifar_labels(self.dataset, split, targets, where)
-        n = _check_limit(limit, len(targets), split)
+        n = check_limit(limit, len(targets), split)
         return Split(
             self.dataset,
             split,
@@ -363,7 +382,7 @@ class _ClassFolders:
     def _top(self, split: str) -> Path | None:
         names = ("train",) if split == "train" else ("test", "val")
         tops = (self.folder / name for name in names)
-        return next((top for top in tops if _class_names(top)), None)
+        return next((top for top in tops if class_names(top)), None)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in ("train", "test") if self._top(split) is not None)
@@ -375,7 +394,7 @@ class _ClassFolders:
     def read(self, split: SplitName, limit: int | None) -> Split:
         top = self._top(split)
         assert top is not None
-        classes = _class_names(top)  # sorted; so are the canonical names, which keep their order
+        classes = class_names(top)  # sorted; so are the canonical names, which keep their order
         expected = len(CIFAR_CLASSES[self.dataset])
         if len(classes) != expected:
             raise UserError(
@@ -384,18 +403,18 @@ class _ClassFolders:
             )
         other = self._top("test" if split == "train" else "train")
         if other is not None:
-            _check_same_classes(top, other)
-        files, labels = _image_files(top, self.folder, classes)
-        n = _check_limit(limit, len(files), split)
-        images = _decode_all(
+            check_same_classes(top, other)
+        files, labels = image_files(top, self.folder, classes)
+        n = check_limit(limit, len(files), split)
+        images = decode_all(
             n,
             CIFAR_SIZE,
-            lambda i: _pixels(_open_rgb(files[i], str(files[i]), side=CIFAR_SIZE)),
+            lambda i: pixels_of(open_rgb(files[i], files[i], side=CIFAR_SIZE)),
         )
-        return _split_of(self.dataset, split, images, labels[:n], classes, f"class folders {top}")
+        return split_of(self.dataset, split, images, labels[:n], classes, f"class folders {top}")
 
 
-def _split_of(
+def split_of(
     dataset: str,
     split: str,
     pixels: npt.NDArray[np.uint8],
@@ -469,7 +488,7 @@ def read_parquet(
         where = str(file) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
         targets = np.concatenate(labels)
         _check_cifar_labels(dataset, split, targets, where)
-        total = _check_limit(limit, len(targets), split)
+        total = check_limit(limit, len(targets), split)
         pixels = np.empty((total, CIFAR_SIZE, CIFAR_SIZE, 3), np.uint8)
         done = 0
         for file, (image, _) in zip(files, columns, strict=True):
@@ -477,9 +496,9 @@ def read_parquet(
             pixels[done : done + len(encoded)] = _decode_parquet_rows(file, encoded)
             done += len(encoded)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: damaged, or no parquet file: {_one_line(error)}") from None
+        raise UserError(f"{file}: damaged, or no parquet file: {one_line(error)}") from None
     source = f"Hugging Face parquet: {', '.join(map(str, files))}"
-    return _split_of(dataset, split, pixels, targets[:total], CIFAR_CLASSES[dataset], source)
+    return split_of(dataset, split, pixels, targets[:total], CIFAR_CLASSES[dataset], source)
 
 
 def _parquet_columns(dataset: str, file: Path, schema: Any) -> tuple[str, str]:
@@ -529,224 +548,9 @@ def _decode_parquet_rows(file: Path, encoded: list[bytes | None]) -> npt.NDArray
         where = f"{file}, row {row}"
         if content is None:
             raise UserError(f"{where}: holds no image bytes (a path alone is not enough)")
-        return _pixels(_open_rgb(io.BytesIO(content), where, side=CIFAR_SIZE))
+        return pixels_of(open_rgb(io.BytesIO(content), where, side=CIFAR_SIZE))
 
-    return _decode_all(len(encoded), CIFAR_SIZE, decode)
-
-
-# --- decoding --------------------------------------------------------------------------------
-
-
-def _decode_all(
-    count: int, side: int, decode: Callable[[int], npt.NDArray[np.uint8]]
-) -> npt.NDArray[np.uint8]:
-    """`decode(0)` to `decode(count - 1)`, each [side, side, 3], on a few threads.
-
-    Of several failures the one of the lowest chunk is raised, whatever the threads do.
-    """
-    from PIL import Image
-
-    Image.init()  # registers the formats once, before the threads need them
-    pixels = np.empty((count, side, side, 3), np.uint8)
-    chunk = 500
-
-    def work(start: int) -> None:
-        for i in range(start, min(start + chunk, count)):
-            pixels[i] = decode(i)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(work, range(0, count, chunk)):
-                pass
-    return pixels
-
-
-def _open_rgb(source: Path | io.BytesIO, where: str, *, side: int | None = None) -> "Image.Image":
-    """Decode one image to RGB; its size is judged by the header, before any pixel is decoded.
-
-    Args:
-        source: the file or its content.
-        where: names the image in an error.
-        side: the only width and height allowed; None allows up to MAX_PIXELS in all.
-
-    Raises:
-        UserError: the image is damaged, of another format, or of a size not allowed.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(source, formats=IMAGE_FORMATS) as image:
-            width, height = image.size
-            if side is not None and (width, height) != (side, side):
-                raise UserError(f"{where}: {width}x{height} pixels; expected are {side}x{side}")
-            if width * height > MAX_PIXELS:
-                raise _too_large(where)
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(where) from None
-    except Exception as error:  # Pillow's decoders raise of all kinds for a damaged file
-        raise UserError(f"{where}: damaged, or no image: {_one_line(error)}") from None
-
-
-def _pixels(image: "Image.Image") -> npt.NDArray[np.uint8]:
-    """An RGB image -> uint8 [H, W, 3] (less work than np.asarray, which counts for tiny images)."""
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
-
-
-def _too_large(where: str) -> UserError:
-    return UserError(f"{where}: more than {MAX_PIXELS // 1_000_000} megapixels are refused")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-# --- folders of images -----------------------------------------------------------------------
-
-
-def _class_names(folder: Path) -> list[str]:
-    """The class folders in a folder, sorted, hidden ones left out; none if there is no folder."""
-    from torchvision.datasets.folder import find_classes
-
-    try:
-        names: list[str] = find_classes(folder)[0]
-    except OSError:  # no folder, or none inside
-        return []
-    return [name for name in names if not name.startswith(".")]
-
-
-def _check_same_classes(one: Path, other: Path) -> None:
-    """Both splits must have the same classes, or their labels would differ.
-
-    Raises:
-        UserError: they do not; names the first that differ.
-    """
-    difference = sorted(set(_class_names(one)) ^ set(_class_names(other)))
-    if difference:
-        shown = ", ".join(difference[:5]) + (" …" if len(difference) > 5 else "")
-        raise UserError(
-            f"{one} and {other}: must have the same class folders; only one has {shown}"
-        )
-
-
-def _image_files(
-    folder: Path, root: Path, classes: Sequence[str]
-) -> tuple[list[Path], npt.NDArray[np.int64]]:
-    """All image files below the class folders, with their labels.
-
-    They come in one fixed shuffled order, so that the first N are a fair subset of the classes.
-
-    Raises:
-        UserError: a class is empty, or a link leads out of `root`.
-    """
-    from torchvision.datasets.folder import make_dataset
-
-    _check_link(folder, root.resolve())
-    for name in classes:
-        _check_link(folder / name, root.resolve())
-        _check_tree(folder / name, root.resolve())
-    indices = {name: index for index, name in enumerate(classes)}
-    try:
-        samples = make_dataset(folder, indices, extensions=IMAGE_SUFFIXES)
-    except FileNotFoundError as error:  # torchvision names the empty classes and the suffixes
-        raise UserError(f"{folder}: {_one_line(error)}") from None
-    order = torch.randperm(len(samples), generator=seeding.stream(0, "folder", len(samples)))
-    shuffled = [samples[i] for i in order.tolist()]
-    labels = np.array([label for _, label in shuffled], np.int64)
-    return [Path(path) for path, _ in shuffled], labels
-
-
-def _check_tree(folder: Path, root: Path) -> None:
-    """Everything below a folder is a file or folder of its own, or a link to a file inside root."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_symlink():
-                _check_link(path, root)
-                if path.is_dir():
-                    raise UserError(f"{path}: is a link to a folder, which is not followed")
-            elif entry.is_dir():
-                _check_tree(path, root)
-            elif not entry.is_file():
-                raise UserError(f"{path}: is neither file nor folder; remove it")
-
-
-def _check_link(path: Path, root: Path) -> None:
-    """A path must stay inside root (itself resolved) after following links."""
-    try:
-        target = path.resolve()
-    except (OSError, RuntimeError) as error:  # a link that leads to itself
-        raise UserError(f"{path}: cannot be followed: {_one_line(error)}") from None
-    if not target.is_relative_to(root):
-        raise UserError(f"{path}: leads out of the data folder {root}, to {target}; copy it inside")
-
-
-def _load_imagefolder(
-    root: Path, split: SplitName, image_size: int | None, limit: int | None
-) -> Split:
-    """A tree of class folders, ImageNet's layout included, decoded into memory.
-
-    `root` has `train/` and `val/` or `test/` (in this order) with a folder for each class; for
-    the test split it may hold the class folders itself. The shorter side is resized to
-    round(size * 256 / 224) (bilinear, antialiased), then the centre is cropped, as is usual for
-    ImageNet.
-    """
-    size = 224 if image_size is None else image_size
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; name the image folder with --data-dir")
-    folder = _imagefolder_half(root, split)
-    classes = _class_names(folder)
-    if not classes:
-        raise UserError(
-            f"{folder}: has no class folders; expected are {folder.name}/<class>/<image>, "
-            "one folder for each class"
-        )
-    if folder != root:
-        other = _imagefolder_half(root, "test" if split == "train" else "train", missing_ok=True)
-        if _class_names(other):
-            _check_same_classes(folder, other)
-    files, labels = _image_files(folder, root, classes)
-    n = _check_limit(limit, len(files), split)
-    needed = n * 3 * size * size
-    if needed > MAX_BYTES:
-        most = MAX_BYTES // (3 * size * size)
-        raise UserError(
-            f"{folder}: {n:,} images of {size}x{size} take {needed / 1e9:.1f} GB and images are "
-            f"held in memory; set data.{split}_images to at most {most} or data.image_size lower"
-        )
-    images = _decode_all(n, size, lambda i: _resized(files[i], size))
-    return _split_of("imagefolder", split, images, labels[:n], classes, f"class folders {folder}")
-
-
-def _imagefolder_half(root: Path, split: str, missing_ok: bool = False) -> Path:
-    """The folder of a split; the first candidate with class folders, else the first there is."""
-    names = ("train",) if split == "train" else ("val", "test")
-    halves = [root / name for name in names if (root / name).is_dir()]
-    for half in halves:
-        if _class_names(half):
-            return half
-    if halves or missing_ok:
-        return halves[0] if halves else root / names[0]
-    if split == "test" and not (root / "train").is_dir():
-        return root
-    raise UserError(f"{root}: has no {' or '.join(name + '/' for name in names)} folder")
-
-
-def _resized(file: Path, size: int) -> npt.NDArray[np.uint8]:
-    """One image file -> uint8 [size, size, 3]."""
-    from torchvision.transforms.functional import center_crop, resize
-
-    image = _open_rgb(file, str(file))
-    short = round(size * 256 / 224)
-    if short * short * max(image.size) > MAX_PIXELS * min(image.size):  # 1 x 1,000,000 pixels
-        raise UserError(
-            f"{file}: {image.width}x{image.height} is too narrow to resize to {size}x{size}"
-        )
-    return _pixels(center_crop(resize(image, short), size))
+    return decode_all(len(encoded), CIFAR_SIZE, decode)
 
 
 # --- normalisation ---------------------------------------------------------------------------
@@ -833,7 +637,7 @@ def _check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
         raise UserError(f"{where}: means are on the 0-1 scale; divide yours and the stds by 255")
 
 
-def parse_normalization(text: str, train: Callable[[], Split]) -> Normalization:
+def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Normalization:
     """The normalisation that `data.normalize` or `--normalize` names.
 
     - `channel`: mean and (population) standard deviation of each channel over `train()`.
@@ -855,16 +659,16 @@ def parse_normalization(text: str, train: Callable[[], Split]) -> Normalization:
     name = text.strip()
     where = f"normalize {name!r}"
     if name == "channel":
-        mean, std = _channel_statistics(train().images)
+        mean, std = _channel_statistics(train().chunks())
         if not bool((std > 0).all()):
             raise UserError(f"{where}: a channel of the training images never varies; use none")
         return Normalization(mean.view(-1, 1, 1), std.view(-1, 1, 1))
     if name == "pixel":
-        images = train().images
-        total = torch.zeros(images.shape[1:], dtype=torch.int64)
-        for chunk in images.chunk(1 + len(images) // 1000):
-            total += chunk.sum(dim=0, dtype=torch.int64)
-        mean = (total.double() / (255 * len(images))).float()
+        split = train()
+        total = torch.stack([chunk.sum(dim=0, dtype=torch.int64) for chunk in split.chunks()]).sum(
+            0
+        )
+        mean = (total.double() / (255 * len(split))).float()
         return Normalization(mean.contiguous(), torch.ones(len(mean), 1, 1))
     if name in _PUBLISHED:
         means, stds = _PUBLISHED[name]
@@ -890,18 +694,19 @@ def _parse_triples(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return means, stds
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def _channel_statistics(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of each channel on the 0-1 scale, float32 [C].
 
     Taken from the exact histogram of the byte values, so it does not depend on the order of a
     sum or the number of threads.
     """
+    histograms = torch.zeros(1, 256, dtype=torch.int64)  # [C, 256] from the first chunk on
+    for chunk in chunks:
+        counts = [torch.bincount(channel.flatten(), minlength=256) for channel in chunk.unbind(1)]
+        histograms = histograms + torch.stack(counts)
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in images.unbind(1):
-        histogram = torch.zeros(256, dtype=torch.int64)
-        for chunk in channel.chunk(1 + len(channel) // 1000):
-            histogram += torch.bincount(chunk.flatten(), minlength=256)
+    for histogram in histograms:
         share = histogram.double() / histogram.sum()
         mean = (share * values).sum()
         means.append(mean)
@@ -948,6 +753,19 @@ class Batches:
             UserError: the normalisation is for images of another shape.
         """
         shape = tuple(split.images.shape[1:])
+        self._describe(split, shape, normalization, pad, flip, device)
+        self.images = split.images.to(self.device)
+
+    def _describe(
+        self,
+        split: "Split | Folder",
+        shape: tuple[int, ...],
+        normalization: Normalization,
+        pad: int,
+        flip: bool,
+        device: torch.device | str,
+    ) -> None:
+        """All but the images themselves, which are [N, *shape]."""
         allowed = (shape,) if normalization.per_pixel else ((shape[0], 1, 1),)
         if tuple(normalization.mean.shape) not in allowed:
             raise UserError(
@@ -956,7 +774,6 @@ class Batches:
             )
         self.device = torch.device(device)
         self.classes = split.classes
-        self.images = split.images.to(self.device)
         self.labels = split.labels.to(self.device)
         self.normalization = normalization.to(self.device)
         self.pad = pad
@@ -965,6 +782,12 @@ class Batches:
     def __len__(self) -> int:
         """The number of images."""
         return len(self.labels)
+
+    def announce(self, indices: Tensor, generator: torch.Generator) -> None:
+        """Tell which batch `training` will be asked for next, so that it can be made ready.
+
+        Nothing depends on it but time. Images in memory are ready.
+        """
 
     def training(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """An augmented batch.
@@ -982,14 +805,12 @@ class Batches:
         top = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         left = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5
-        indices = indices.to(self.device)
-        # Advanced indexing keeps no memory format, so it works on the [N, H, W, C] view.
-        images = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
+        images = self._pixels(indices)
         if self.normalization.per_pixel:
             images = self._augment(self.normalization.apply(images), top, left, mirrored)
         else:
             images = self.normalization.apply(self._augment(images, top, left, mirrored))
-        return images, self.labels[indices]
+        return images, self.labels[indices.to(self.device)]
 
     def _augment(self, images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
         """Pad, crop at (top, left) [B] each, mirror where told; [B, C, H, W] of any dtype."""
@@ -1015,9 +836,14 @@ class Batches:
         Returns:
             images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device.
         """
-        indices = indices.to(self.device)
-        pixels = self.images.permute(0, 2, 3, 1)[indices].permute(0, 3, 1, 2)
-        return self.normalization.apply(pixels), self.labels[indices]
+        images = self.normalization.apply(self._pixels(indices))
+        return images, self.labels[indices.to(self.device)]
+
+    def _pixels(self, indices: Tensor) -> Tensor:
+        """These images, uint8 [B, C, H, W], channels_last, on the device."""
+        # Advanced indexing keeps no memory format, so it works on the [N, H, W, C] view.
+        chosen = self.images.permute(0, 2, 3, 1)[indices.to(self.device)]
+        return chosen.permute(0, 3, 1, 2)
 
     def evaluation(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Images `start` to `stop` (exclusive, cut at the end) as they are, normalised.

@@ -42,12 +42,12 @@ class Display:
     def __init__(self, *, as_json: bool = False, verbosity: int = 0) -> None:
         self.as_json = as_json
         self.verbosity = verbosity
-        self.console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=as_json, highlight=False, emoji=False, soft_wrap=True)
 
     def line(self, text: str, *, level: int = 0) -> None:
         """A line for people, if the verbosity is at least `level`."""
         if self.verbosity >= level:
-            self.console.print(escape(text))
+            self.console.print(text, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table with right-aligned numbers. Floats are shown to two decimals."""

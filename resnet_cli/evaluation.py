@@ -24,16 +24,23 @@ class Evaluation:
     """Mean cross-entropy in nats."""
     predictions: Tensor
     """int64 [N], the class of the largest logit."""
+    wrong_top5: int | None = None
+    """Images whose class is not among the five largest logits; None for at most five classes."""
 
     @property
     def error(self) -> float:
         """Top-1 error in percent."""
         return 100.0 * self.wrong / self.images
 
+    @property
+    def top5_error(self) -> float | None:
+        """Top-5 error in percent; None for at most five classes."""
+        return None if self.wrong_top5 is None else 100.0 * self.wrong_top5 / self.images
+
 
 @torch.inference_mode()
 def evaluate(network: Network, batches: Batches, precision: str = "float32") -> Evaluation:
-    """Top-1 error and loss over all images, in evaluation mode; the mode is restored after.
+    """Errors and loss over all images, in evaluation mode; the mode is restored after.
 
     Images whose logits are not finite count as wrong.
     """
@@ -41,7 +48,9 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
     network.eval()
     device = network.device
     wrong = torch.zeros((), dtype=torch.int64, device=device)
+    wrong_top5 = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
+    has_top5 = False
     predictions = []
     try:
         for start in range(0, len(batches), BATCH_SIZE):
@@ -52,9 +61,18 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
             predicted = logits.argmax(1)
             finite = logits.isfinite().all(1)
             wrong += ((predicted != labels) | ~finite).sum()
+            if has_top5 := logits.shape[1] > 5:
+                among = (logits.topk(5).indices == labels[:, None]).any(1)
+                wrong_top5 += (~among | ~finite).sum()
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
             predictions.append(predicted)
     finally:
         network.train(was_training)
     count = len(batches)
-    return Evaluation(count, int(wrong), float(loss) / count, torch.cat(predictions).cpu())
+    return Evaluation(
+        count,
+        int(wrong),
+        float(loss) / count,
+        torch.cat(predictions).cpu(),
+        int(wrong_top5) if has_top5 else None,
+    )

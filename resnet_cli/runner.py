@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame, concat
+
 from resnet_cli.config import (
+    AdditivityStudy,
     Case,
     DeleteStudy,
     Experiment,
+    GreedyStudy,
     PathsStudy,
+    PathSurvivalStudy,
     ReorderStudy,
     RunConfig,
     config_hash,
@@ -19,16 +24,19 @@ from resnet_cli.config import (
 from resnet_cli.context import Context, Subject, find_subject
 from resnet_cli.display import Display
 from resnet_cli.errors import UserError
+from resnet_cli.intervals import SHARES, shortest_interval
 from resnet_cli.papers import published, published_error
-from resnet_cli.results.plots import describe, plot_for
+from resnet_cli.results.plots import describe, plot_for, plot_lesion_ranked, plot_lesion_single
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
-from resnet_cli.studies import lesion, paths
+from resnet_cli.studies import additivity, greedy, lesion, paths
+from resnet_cli.studies.path_survival import path_survival
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run
 
-AnyStudy = DeleteStudy | ReorderStudy | PathsStudy
+AnyStudy = DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy
+"""The studies of a network; path_survival needs none."""
 
 
 @dataclass
@@ -63,6 +71,8 @@ def run_experiment(
     """
     display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
     started = datetime.now(UTC)
+    if isinstance(experiment.study, PathSurvivalStudy):
+        return _path_survival(experiment, experiment.study, out, display)
     trained: list[tuple[Case, FinishedRun]] = []
     written = Written()
     for case, run in experiment.runs():
@@ -74,6 +84,7 @@ def run_experiment(
         _show_table(experiment, out, display)
         return written
     several_seeds = len(experiment.seeds) > 1
+    studied: list[tuple[Case, Subject, Path]] = []
     for case, finished in trained:
         if stopper():
             raise Interrupted("stopped between studies; the same command goes on from there")
@@ -96,6 +107,68 @@ def run_experiment(
         )
         written.files += more.files
         written.facts[case.name if not several_seeds else folder.name] = more.facts
+        studied.append((case, subject, folder))
+    if isinstance(experiment.study, DeleteStudy) and len(studied) > 1:
+        written.files += _plot_together(experiment, experiment.study, studied, out)
+    return written
+
+
+def _plot_together(
+    experiment: Experiment,
+    study: DeleteStudy,
+    studied: Sequence[tuple[Case, Subject, Path]],
+    out: Path,
+) -> list[Path]:
+    """Single deletions of all cases in one plot (paper 2, Figures 3 and 8), averaged over seeds."""
+    if 1 not in study.k:
+        return []
+    tables: dict[str, list[DataFrame]] = {}
+    changes: dict[str, list[int]] = {}
+    for case, subject, folder in studied:
+        name = case.title or case.name
+        tables.setdefault(name, []).append(read_table(folder / "lesion_delete.csv"))
+        if subject.loaded.model.family == "resnet":  # a VGG's shape changes at every pooling
+            places = subject.loaded.network.places
+            changes[name] = [place.index for place in places if place.changes_shape]
+    subject = studied[0][1]
+    return [
+        plot_lesion_single(
+            {name: concat(frames, ignore_index=True) for name, frames in tables.items()},
+            out / "lesion_single.png",
+            describe(experiment.title, subject.data.dataset, experiment.profile),
+            changes=changes,
+            chance=100.0 * (1 - 1 / subject.loaded.num_classes),
+        )
+    ]
+
+
+def _path_survival(
+    experiment: Experiment, study: PathSurvivalStudy, out: Path, display: Display
+) -> Written:
+    """path_survival.csv and its plot: arithmetic on the number of units, nothing is trained."""
+    num_units = sum(experiment.model.stage_units())
+    rows = path_survival(num_units, study.deleted)
+    provenance = collect(
+        experiment.model_dump(mode="json"),
+        seeds=(),
+        started=datetime.now(UTC),
+        profile=experiment.profile,
+    )
+    written = Written([write_table(rows, "path_survival", out, provenance)])
+    frame = read_table(written.files[0])
+    title = f"{experiment.title}, {num_units} units"
+    written.files += plot_for("path_survival", {"path_survival": frame}, out, title)
+    left = {
+        count: sum(row["remaining"] for row in rows if row["deleted"] == count)
+        for count in study.deleted
+    }
+    shares = {str(count): left[count] / 2**num_units for count in left}
+    written.facts = {"units": num_units, "paths_left": shares}
+    display.table(
+        f"{num_units} units, {2**num_units:,} paths",
+        ["units deleted", "paths left", "share of all"],
+        [[count, f"{left[count]:,}", f"{100 * shares[str(count)]:.3g} %"] for count in left],
+    )
     return written
 
 
@@ -178,7 +251,7 @@ def write_training_tables(
         path = write_table(rows, stem, out, provenance)
         written.files.append(path)
         numbers = None
-        if stem == "table" and experiment.paper is not None and experiment.figure is not None:
+        if stem == "table" and experiment.paper == "he2016" and experiment.figure is not None:
             numbers = published(experiment.paper)
             numbers = numbers[numbers["source"] == experiment.figure]
             numbers = None if numbers.empty else numbers
@@ -238,6 +311,7 @@ def run_study(
     profile: str | None = None,
     config: Mapping[str, Any] | None = None,
     only: Sequence[int] | None = None,
+    ranked: bool = False,
     batch_statistics: bool = False,
 ) -> Written:
     """Ask a study of a network and write its tables and plots; skipped when `out` has them.
@@ -245,6 +319,7 @@ def run_study(
     Args:
         config: the resolved experiment; None for a command typed by hand.
         only: delete exactly these units, together.
+        ranked: show deletions by damage, worst first.
 
     Raises:
         UserError: the study asks for units or lengths that the network does not have.
@@ -258,9 +333,13 @@ def run_study(
     }
     recorder = _Recorder(subject, described, seed, out, profile)
     if isinstance(study, DeleteStudy):
-        _delete(subject, study, seed, recorder, display, only)
+        _delete(subject, study, seed, recorder, display, only, ranked)
     elif isinstance(study, ReorderStudy):
         _reorder(subject, study, seed, recorder, display)
+    elif isinstance(study, GreedyStudy):
+        _greedy(subject, study, seed, recorder, display)
+    elif isinstance(study, AdditivityStudy):
+        _additivity(subject, study, seed, recorder, display)
     else:
         _paths(subject, study, seed, recorder, display, batch_statistics)
     return recorder.written
@@ -286,9 +365,9 @@ class _Recorder:
     def done(self, stem: str) -> bool:
         """This very table is there: same configuration, same weights, whole."""
         path = self.out / f"{stem}.csv"
-        if not path.exists() or not is_pair(path):
-            return False
         try:
+            if not path.exists() or not is_pair(path):
+                return False
             old = read_provenance(path)
         except UserError:
             return False
@@ -331,6 +410,14 @@ class _Recorder:
             chance=100.0 * (1 - 1 / loaded.num_classes),
         )
 
+    def plot_ranked(self, deletions: DataFrame) -> None:
+        """Draw single deletions by damage."""
+        loaded, data = self.subject.loaded, self.subject.data
+        changes = [place.index for place in loaded.network.places if place.changes_shape]
+        title = describe(loaded.model.label, data.dataset, self.profile)
+        path = self.out / "lesion_ranked.png"
+        self.written.files.append(plot_lesion_ranked(deletions, path, title, changes=changes))
+
 
 def _delete(
     subject: Subject,
@@ -339,20 +426,30 @@ def _delete(
     recorder: _Recorder,
     display: Display,
     only: Sequence[int] | None,
+    ranked: bool,
 ) -> None:
     num_units = len(subject.loaded.network.units)
     if only is not None:
         deletions = [lesion.Deletion(0, tuple(only))]
     else:
         deletions = lesion.draw_deletions(num_units, study.k, study.samples, seed)
-    if not recorder.done("lesion_delete"):
+    stems = ["lesion_delete", *(["lesion_classes"] if study.per_class else [])]
+    if not all(recorder.done(stem) for stem in stems):
         batches = subject.batches("test")
         with display.progress(f"deleting units of {subject.label}") as update:
-            rows = lesion.delete_units(subject.loaded.network, batches, deletions, seed, update)
+            outcomes = lesion.measure_deletions(subject.loaded.network, batches, deletions, update)
+        rows = lesion.deletion_rows(deletions, outcomes, seed)
         recorder.write("lesion_delete", rows, "test")
+        if study.per_class:
+            by_class = lesion.class_rows(deletions, outcomes, batches, seed)
+            recorder.write("lesion_classes", by_class, "test")
     if only is None:
         recorder.plot("lesion_delete")
+    if study.per_class:
+        recorder.plot("lesion_classes")
     frame = read_table(recorder.out / "lesion_delete.csv")
+    if ranked and (frame["k"] == 1).any():
+        recorder.plot_ranked(frame)
     baseline = float(frame["baseline_error"].iloc[0])
     recorder.written.facts = {
         "baseline_error": baseline,
@@ -362,27 +459,141 @@ def _delete(
         },
     }
     title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
-    if frame["k"].nunique() == 1 and len(frame) <= 60:
-        shown = ["blocks", "test_error", "kl_divergence", "agreement"]
-        if int(frame["k"].iloc[0]) == 1:
-            places = subject.loaded.network.places
-            names = [places[int(blocks)].name for blocks in frame["blocks"]]
-            rows_shown = [
-                [blocks, name, *rest]
-                for name, (blocks, *rest) in zip(
-                    names, frame[shown].itertuples(index=False), strict=True
-                )
-            ]
-            display.table(title, ["unit", "name", *shown[1:]], rows_shown)
-        else:
-            display.table(title, shown, list(frame[shown].itertuples(index=False)))
-    else:
+    _show_deletions(subject, frame, title, ranked, display)
+    if study.per_class:
+        _show_classes(read_table(recorder.out / "lesion_classes.csv"), display)
+
+
+MOST_SHOWN = 60
+"""Deletions listed one by one; more are summarised by k, or cut when ranked."""
+
+
+def _show_deletions(
+    subject: Subject, frame: DataFrame, title: str, ranked: bool, display: Display
+) -> None:
+    """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
+    if ranked:
+        worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
+        if len(worst) > MOST_SHOWN:
+            title += f"; the worst {MOST_SHOWN} of {len(worst)}"
+        frame = worst.head(MOST_SHOWN)
+    elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
         summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
         display.table(
             title,
             ["k", "samples", "min error", "median error", "max error"],
             [[k, int(n), *rest] for k, n, *rest in summary.itertuples()],
         )
+        return
+    shown = ["blocks", "test_error", "kl_divergence", "agreement"]
+    rows = [list(row) for row in frame[shown].itertuples(index=False)]
+    columns = list(shown)
+    if (frame["k"] == 1).all():
+        places = subject.loaded.network.places
+        columns = ["unit", "name", *shown[1:]]
+        rows = [[blocks, places[int(blocks)].name, *rest] for blocks, *rest in rows]
+    display.table(title, columns, rows)
+
+
+def _show_classes(classes: DataFrame, display: Display) -> None:
+    """The error of each class, intact and by deletion."""
+    by_class = classes.groupby(["class", "class_name"], sort=True)
+    display.table(
+        "by class",
+        ["class", "images", "intact", "mean with units deleted", "worst", "units deleted there"],
+        [
+            [
+                name,
+                int(rows["images"].iloc[0]),
+                float(rows["baseline_error"].iloc[0]),
+                float(rows["test_error"].mean()),
+                float(rows["test_error"].max()),
+                rows["blocks"].iloc[int(rows["test_error"].fillna(-1).argmax())],
+            ]
+            for (_, name), rows in by_class
+        ],
+    )
+
+
+def _greedy(
+    subject: Subject, study: GreedyStudy, seed: int, recorder: _Recorder, display: Display
+) -> None:
+    network = subject.loaded.network
+    num_units = len(network.units)
+    ks = range(1, study.max_units + 1)
+    if not (recorder.done("lesion_greedy") and recorder.done("lesion_delete")):
+        batches = subject.batches("test")
+        chosen_on, splits = None, ["test"]
+        if study.choose_on == "train":
+            limit = study.choose_images or subject.data.train_images
+            data = subject.data.model_copy(update={"train_images": limit})
+            chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
+        with display.progress(f"deleting the least harmful units of {subject.label}") as update:
+            rows = greedy.delete_greedily(
+                network, batches, study.max_units, seed, choose_on=chosen_on, report=update
+            )
+        recorder.write("lesion_greedy", rows, *splits)
+        deletions = lesion.draw_deletions(num_units, ks, study.samples, seed)
+        with display.progress(f"deleting random units of {subject.label}") as update:
+            drawn = lesion.delete_units(network, batches, deletions, seed, update)
+        recorder.write("lesion_delete", drawn, "test")
+    recorder.plot("lesion_delete", "lesion_greedy")
+    frame = read_table(recorder.out / "lesion_greedy.csv")
+    random = read_table(recorder.out / "lesion_delete.csv").groupby("k")["test_error"].mean()
+    baseline = float(frame["baseline_error"].iloc[0])
+    recorder.written.facts = {
+        "baseline_error": baseline,
+        "chosen_on": study.choose_on,
+        "order": [int(unit) for unit in frame["unit"]],
+        "error_by_k": {
+            str(k): error for k, error in zip(frame["k"], frame["test_error"], strict=True)
+        },
+        "mean_random_error_by_k": {str(k): float(error) for k, error in random.items()},
+    }
+    display.table(
+        f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %; units chosen "
+        f"on {'these same' if study.choose_on == 'test' else 'training'} images",
+        ["k", "unit deleted", "error", "mean error, random"],
+        [
+            [k, unit, error, float(random[k])]
+            for k, unit, error in frame[["k", "unit", "test_error"]].itertuples(index=False)
+        ],
+    )
+
+
+def _additivity(
+    subject: Subject, study: AdditivityStudy, seed: int, recorder: _Recorder, display: Display
+) -> None:
+    network = subject.loaded.network
+    sets = additivity.draw_sets(len(network.units), study.k, study.samples, seed)
+    if not recorder.done("lesion_additivity"):
+        batches = subject.batches("test")
+        with display.progress(f"deleting sets of units of {subject.label}") as update:
+            rows = additivity.compare_damages(network, batches, sets, seed, update)
+        recorder.write("lesion_additivity", rows, "test")
+    recorder.plot("lesion_additivity")
+    frame = read_table(recorder.out / "lesion_additivity.csv")
+    found = additivity.correlations(frame.to_dict("records"))  # type: ignore[arg-type]
+    recorder.written.facts = {
+        "baseline_error": float(frame["baseline_error"].iloc[0]),
+        "rows": len(frame),
+        "correlation": found,
+    }
+    columns = ["joint_damage", "summed_damage", "joint_loss_damage", "summed_loss_damage"]
+    display.table(
+        f"{subject.label}: {frame['images'].iloc[0]} images; means over sets of k units",
+        ["k", "sets", "joint error", "summed error", "joint loss", "summed loss"],
+        [
+            [k, len(rows), *(float(rows[column].mean()) for column in columns)]
+            for k, rows in frame.groupby("k")
+        ],
+    )
+    told = [f"{name.replace('_', ', ')}: {_correlation(value)}" for name, value in found.items()]
+    display.line(f"correlation of joint with summed damage: {'; '.join(told)}", level=-1)
+
+
+def _correlation(value: float | None) -> str:
+    return "none, the damages do not vary" if value is None else f"{value:.3f}"
 
 
 def _reorder(
@@ -433,36 +644,76 @@ def _paths(
         ]
         display.table(f"{subject.label}: {2**num_units:,} paths", ["k", "paths", "share"], rows)
         return
-    if not (recorder.done("path_gradients") and recorder.done("path_spectrum")):
-        batches = subject.batches("train")
-        with display.progress(f"sampling paths of {subject.label}") as update:
-            gradients = paths.sample_path_gradients(
-                network,
-                batches,
-                ks,
-                study.samples,
-                study.batch_size,
-                seed,
-                batch_statistics=batch_statistics,
-                report=update,
-            )
-        recorder.write("path_gradients", gradients, "train")
-        exact = None
-        if study.exact:
-            images, labels = batches.plain(
-                paths.batch_indices(len(batches), study.batch_size, seed, 0)
-            )
-            with display.progress(f"exact spectrum of {subject.label}") as update:
-                exact = paths.exact_spectrum(network, images, labels, update)
-            display.line(
-                f"exact spectrum over {exact.images} images: its sum differs from the ordinary "
-                f"gradient by {exact.check:.1e} (relative)"
-            )
-            recorder.written.facts["exact_check"] = exact.check
-        recorder.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
+    stems = ["path_gradients", "path_spectrum"]
+    stems += ["path_spectrum_stages"] if study.stages else []
+    stems += ["path_spectrum_unit"] if study.unit is not None else []
+    if not all(recorder.done(stem) for stem in stems):
+        _measure_paths(subject, study, ks, seed, recorder, display, batch_statistics)
     recorder.plot("path_lengths", "path_gradients", "path_spectrum")
     recorder.plot("path_lengths", "path_spectrum", "path_gradients")
+    for stem in stems[2:]:
+        recorder.plot(stem)
+    _show_spectrum(subject, recorder, display)
+
+
+def _measure_paths(
+    subject: Subject,
+    study: PathsStudy,
+    ks: Sequence[int],
+    seed: int,
+    recorder: _Recorder,
+    display: Display,
+    batch_statistics: bool,
+) -> None:
+    """Sample paths and, if asked, sweep the exact spectra; write their tables."""
+    network = subject.loaded.network
+    num_units = len(network.units)
+    batches = subject.batches("train")
+    with display.progress(f"sampling paths of {subject.label}") as update:
+        gradients = paths.sample_path_gradients(
+            network,
+            batches,
+            ks,
+            study.samples,
+            study.batch_size,
+            seed,
+            estimator=study.estimator,
+            batch_statistics=batch_statistics,
+            report=update,
+        )
+    recorder.write("path_gradients", gradients, "train")
+    images, labels = batches.plain(paths.batch_indices(len(batches), study.batch_size, seed, 0))
+    exact = None
+    if study.exact:
+        with display.progress(f"exact spectrum of {subject.label}") as update:
+            exact = paths.exact_spectrum(network, images, labels, report=update)
+        recorder.written.facts["exact_check"] = exact.check
+        display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
+    recorder.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
+    if study.stages:
+        rows = []
+        for stage in sorted({place.stage for place in network.places}):
+            counted = [place.index for place in network.places if place.stage == stage]
+            with display.progress(f"exact spectrum of stage {stage}") as update:
+                found = paths.exact_spectrum(network, images, labels, counted, update)
+            display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
+            rows += paths.exact_rows("stage", stage, found)
+        recorder.write("path_spectrum_stages", rows, "train")
+    if study.unit is not None:
+        with display.progress(f"exact spectrum at unit {study.unit}") as update:
+            found = paths.exact_spectrum_of_unit(network, images, labels, study.unit, update)
+        display.line(f"parameters of unit {study.unit}: {_checked(found)}")
+        recorder.write("path_spectrum_unit", paths.exact_rows("unit", study.unit, found), "train")
+
+
+def _checked(exact: paths.ExactSpectrum) -> str:
+    return f"its sum differs from the ordinary gradient by {exact.check:.1e} (relative)"
+
+
+def _show_spectrum(subject: Subject, recorder: _Recorder, display: Display) -> None:
+    """The spectrum as a table, and the intervals of lengths that hold most of it."""
     frame = read_table(recorder.out / "path_spectrum.csv")
+    num_units = len(subject.loaded.network.units)
     recorder.written.facts |= {"rows": len(frame)}
     columns = ("k", "paths", "mean_norm", "exact_norm", "share_total", "share_exact")
     display.table(
@@ -473,6 +724,23 @@ def _paths(
             for k, paths_of_k, mean, whole, st, se in frame[list(columns)].itertuples(index=False)
         ],
     )
+    if len(frame) < num_units + 1:
+        return
+    for name, column in (("sampled", "total"), ("exact", "exact_norm")):
+        weights = [float(weight) for weight in frame[column]]
+        if not any(weight > 0 for weight in weights):
+            continue
+        lengths = [int(k) for k in frame["k"]]
+        intervals = {share: shortest_interval(lengths, weights, share) for share in SHARES}
+        words = ", ".join(f"{share:.0%} in {a}-{b}" for share, (a, b) in intervals.items())
+        first, last = intervals[0.9]
+        inside = sum(math.comb(num_units, k) for k in range(first, last + 1)) / 2**num_units
+        display.line(
+            f"{name}: {words} units; {first}-{last} are {100 * inside:.2g} % of all paths", level=-1
+        )
+        recorder.written.facts[f"intervals_{name}"] = {
+            f"{share:g}": list(interval) for share, interval in intervals.items()
+        }
 
 
 def _short(value: float) -> str:

@@ -1,6 +1,5 @@
 """Evaluation: counts, loss and modes against numpy, and a public network's published error."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +19,9 @@ IMAGES = 2 * BATCH_SIZE + 1
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make_network() -> Network:
+def make_network(classes: int = 5) -> Network:
     """A small network with random batch norms."""
-    network = build(ModelConfig(depth=8, widths=(4, 8, 12), shortcut="dropout"), 5, seed=1)
+    network = build(ModelConfig(depth=8, widths=(4, 8, 12), shortcut="dropout"), classes, seed=1)
     generator = torch.Generator().manual_seed(4)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -85,8 +75,22 @@ def test_any_number_of_images_is_evaluated_once(count: int) -> None:
     assert found.wrong == int(expected.sum())
 
 
-def test_error_is_in_percent() -> None:
+def test_errors_are_in_percent() -> None:
     assert Evaluation(8, 3, 0.5, torch.zeros(8)).error == 37.5
+    assert Evaluation(8, 3, 0.5, torch.zeros(8)).top5_error is None
+    assert Evaluation(8, 3, 0.5, torch.zeros(8), 1).top5_error == 12.5
+
+
+@pytest.mark.parametrize("classes", [5, 6, 9])
+def test_top_5_counts_the_five_largest_logits_of_more_than_five(classes: int) -> None:
+    network, batches = make_network(classes), make_batches()
+    batches.labels = batches.labels + torch.arange(IMAGES) % (classes - 4)
+    found = evaluate(network, batches)
+    logits, labels = logits_of(network, batches), batches.labels.numpy()
+    larger = (logits > logits[range(IMAGES), labels][:, None]).sum(1)
+    assert found.wrong == int((larger > 0).sum())
+    assert found.wrong_top5 == (None if classes == 5 else int((larger > 4).sum()))
+    assert classes == 5 or 0 < found.wrong_top5 < found.wrong
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -147,7 +151,6 @@ def test_a_public_resnet20_has_its_published_error() -> None:
     network, _, classes = load_foreign(AKAMASTER)
     split = load_split(DataConfig(dataset="cifar10"), "test", SHARED / "data")
     assert len(split.classes) == classes
-    torch.set_num_threads(2)
     found = evaluate(network, Batches(split, parse_normalization("imagenet", lambda: split)))
     assert found.images == 10_000
     assert abs(found.wrong - 827) <= 2  # an image or two on the border may fall either way

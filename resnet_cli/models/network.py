@@ -67,14 +67,14 @@ def _recomputed(unit: Unit, x: Tensor) -> Tensor:
 
     @contextmanager
     def frozen_statistics() -> Iterator[None]:
-        momenta = [norm.momentum for norm in norms]
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
-            norm.momentum = 0.0
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), frozen_statistics()

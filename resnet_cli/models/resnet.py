@@ -51,8 +51,10 @@ def make_places(config: ModelConfig) -> list[Place]:
 def make_stem(config: ModelConfig, channels: int) -> nn.Sequential:
     """The first convolution, with the BN and ReLU that the first unit does not bring itself.
 
-    A pre-activation network's first unit has its activation before both branches, so the stem of
-    (e) is the bare convolution and that of (d), whose units activate by ReLU alone, conv-BN.
+    A pre-activation CIFAR network's first unit has its activation before both branches, so the
+    stem of (e) is the bare convolution and that of (d), whose units activate by ReLU alone,
+    conv-BN. ImageNet's is conv-BN-ReLU-max pooling for all, and the first unit brings none
+    (models/preresnet.lua of facebookarchive/fb.resnet.torch).
     """
     if config.stem == "imagenet":
         first = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
@@ -60,7 +62,6 @@ def make_stem(config: ModelConfig, channels: int) -> nn.Sequential:
         first = conv(3, channels, 3)
     layers: list[nn.Module] = [first]
     if config.stem == "imagenet" or not is_preactivation(config):
-        # ImageNet: conv-BN-ReLU-max pooling before the first unit in the released code as well.
         layers += bn_relu(channels)
     elif config.placement == "relu_only_preactivation":
         layers.append(nn.BatchNorm2d(channels))

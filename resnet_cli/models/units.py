@@ -7,6 +7,7 @@ rows of the paper's tables are choices of the three. Shapes: N batch, C channels
 `F` is the residual branch everywhere here, so `torch.nn.functional` is `functional`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -139,12 +140,12 @@ def stage_change(config: ModelConfig) -> str:
 # --- F: residual branches ----------------------------------------------------------------------
 
 
-def make_branch(config: ModelConfig, place: Place, *, shared_activation: bool) -> nn.Sequential:
+def make_branch(config: ModelConfig, place: Place, *, activated: bool) -> nn.Sequential:
     """F of a unit: its convolutions with BN and ReLU as the placement says (Figure 4).
 
     Args:
-        shared_activation: the unit's first activation stands before both branches, so F begins
-            with its first convolution.
+        activated: of a pre-activation unit, its first activation stands before both branches or
+            in the stem, so F begins with its first convolution.
     """
     ins, outs, stride = place.in_channels, place.out_channels, place.stride
     if config.branch == "basic":
@@ -167,11 +168,11 @@ def make_branch(config: ModelConfig, place: Place, *, shared_activation: bool) -
         is_first, is_last = position == 0, position == len(convs) - 1
         width_in, width_out = convolution.in_channels, convolution.out_channels
         if config.placement == "full_preactivation":
-            if not (is_first and shared_activation):
+            if not (is_first and activated):
                 layers += bn_relu(width_in)
             layers.append(convolution)
         elif config.placement == "relu_only_preactivation":
-            if not (is_first and shared_activation):
+            if not (is_first and activated):
                 layers.append(nn.ReLU())
             layers += [convolution, nn.BatchNorm2d(width_out)]
         else:
@@ -222,6 +223,10 @@ class Unit(nn.Module):
         shortcut, residual = self.branches(x)
         return self.after(shortcut + residual)
 
+    def residual_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of F."""
+        raise NotImplementedError
+
     def skip(self, x: Tensor) -> Tensor:
         """f(h(x)): the unit with its residual branch deleted."""
         return self.after(self.shortcut(x))
@@ -236,7 +241,10 @@ class ResidualUnit(Unit):
 
     `pre` is the identity but in the units of a pre-activation network that come first after the
     stem or change the shape: there the first activation stands before both branches (He et al.
-    2016, appendix; the authors' resnet-1k-layers code), and x below is its output.
+    2016, appendix; resnet-pre-act.lua in the authors' KaimingHe/resnet-1k-layers), and x below is
+    its output. An ImageNet stem ends in BN, ReLU and max pooling, so the first unit after it has
+    no pre-activation at all (`no_preact` in models/preresnet.lua of facebookarchive's
+    fb.resnet.torch, the code and the trained ResNet-200 that paper 1's Table 5 points to).
 
     With gates (section 3.1), g = sigmoid(Wx + b):
     exclusive gating      y = (1 - g) h(x) + g F(x)
@@ -246,13 +254,16 @@ class ResidualUnit(Unit):
     def __init__(self, config: ModelConfig, place: Place, *, first_of_network: bool) -> None:
         super().__init__()
         self.place = place
-        shares = is_preactivation(config) and (first_of_network or place.changes_shape)
+        by_stem = first_of_network and config.stem == "imagenet"
+        shares = (
+            is_preactivation(config) and (first_of_network or place.changes_shape) and not by_stem
+        )
         self.pre: nn.Module = nn.Identity()
         if shares:
             full = config.placement == "full_preactivation"
             self.pre = bn_relu(place.in_channels) if full else nn.ReLU()
         self.h = make_shortcut(config, place)
-        self.F = make_branch(config, place, shared_activation=shares)
+        self.F = make_branch(config, place, activated=shares or by_stem)
         self.f = make_after_addition(config, place.out_channels)
         self.gate: Gate | None = None
         self.gates_residual = config.shortcut == "exclusive_gating"
@@ -268,6 +279,9 @@ class ResidualUnit(Unit):
             return self.h(x), residual
         g = self.gate(x)
         return (1 - g) * self.h(x), g * residual if self.gates_residual else residual
+
+    def residual_parameters(self) -> Iterator[nn.Parameter]:
+        return self.F.parameters()
 
     def shortcut(self, x: Tensor) -> Tensor:
         x = self.pre(x)
@@ -293,6 +307,9 @@ class PlainUnit(Unit):
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         residual = self.F(x)
         return torch.zeros_like(residual), residual
+
+    def residual_parameters(self) -> Iterator[nn.Parameter]:
+        return self.F.parameters()
 
     def shortcut(self, x: Tensor) -> Tensor:
         return self.bypass(x)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ text; others only with the word "approximate" (`published_label`).
 
 import functools
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy
 import pandas
 
 from resnet_cli.errors import UserError, unknown
+from resnet_cli.intervals import shortest_interval
 from resnet_cli.papers import published
 from resnet_cli.results.tables import COLUMNS, atomic_write
 
@@ -90,36 +92,6 @@ def published_label(text: str, checked: str) -> str:
     """The legend of a paper's number; one not checked against the paper is "approximate"."""
     label = "published" if checked == "v" else "published, approximate"
     return f"{label}: {text}" if text else label
-
-
-def shortest_interval(
-    lengths: Sequence[float], weights: Sequence[float], share: float
-) -> tuple[int, int]:
-    """The shortest run of path lengths that holds `share` of the weights' sum; the first such.
-
-    Args:
-        lengths: rising.
-        weights: as many; those not finite or negative count as zero.
-        share: above 0, at most 1.
-
-    Returns:
-        (first, last), both included.
-
-    Raises:
-        ValueError: no weight is positive.
-    """
-    held = numpy.nan_to_num(numpy.asarray(weights, dtype=float), nan=0.0, posinf=0.0)
-    held = numpy.clip(held, 0.0, None)
-    if not held.sum() > 0:
-        raise ValueError("no weight is positive: there is no interval")
-    sums = numpy.concatenate([[0.0], numpy.cumsum(held / held.sum())])
-    for width in range(1, len(held) + 1):
-        inside = sums[width:] - sums[:-width]
-        # The sum of all rounds to 1 - 1e-16 or so: the tolerance lets share 1 be met.
-        if inside.max() >= share - 1e-12:
-            first = int(numpy.argmax(inside >= share - 1e-12))
-            return int(lengths[first]), int(lengths[first + width - 1])
-    raise AssertionError("unreachable: the whole range holds everything")
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -507,6 +479,162 @@ def lesion_reorder_figure(
     return figure
 
 
+@_styled
+def lesion_ranked_figure(
+    lesions: pandas.DataFrame, title: str, *, changes: Sequence[int] = ()
+) -> "Figure":
+    """The increase of the error by each deleted unit, worst first; units named by their index.
+
+    Args:
+        lesions: rows of lesion_delete.csv, of which those with k = 1 count.
+        changes: the units that change the shape, in another colour.
+
+    Raises:
+        UserError: there is no row with k = 1.
+    """
+    from matplotlib.patches import Patch
+
+    single = lesions[lesions["k"] == 1]
+    _not_empty(single, "lesion_delete with k = 1")
+    damage = (single["test_error"] - single["baseline_error"]).groupby(single["blocks"].astype(int))
+    ranked = damage.mean().sort_values(ascending=False, kind="stable")
+    wide = len(ranked) > 30
+    figure = _new_figure(ROW_WIDTH if wide else WIDTH, HEIGHT)
+    axes = figure.subplots()
+    colors = [PALETTE[1] if unit in set(changes) else PALETTE[0] for unit in ranked.index]
+    axes.bar(range(len(ranked)), ranked, color=colors, width=0.75)
+    step = math.ceil(len(ranked) / 80)
+    axes.set_xticks(
+        range(0, len(ranked), step), [str(u) for u in ranked.index[::step]], fontsize=6.5
+    )
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("deleted unit (index), worst first")
+    axes.set_ylabel("increase of the test error (points)")
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    handles = [Patch(color=PALETTE[0], label="keeps the shape")]
+    if set(changes) & set(ranked.index):
+        handles.append(Patch(color=PALETTE[1], label="changes the shape"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def lesion_greedy_figure(
+    greedy: pandas.DataFrame,
+    title: str,
+    *,
+    random: pandas.DataFrame | None = None,
+    chance: float | None = None,
+) -> "Figure":
+    """Error against the number of deleted units: the least harmful ones against random ones.
+
+    Args:
+        greedy: rows of lesion_greedy.csv.
+        random: rows of lesion_delete.csv: their mean by k, and the band of 5 to 95 %.
+        chance: the error of guessing, percent.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    _not_empty(greedy, "lesion_greedy")
+    figure = _new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    if random is not None and not random.empty:
+        errors = random.groupby("k")["test_error"]
+        mean = errors.mean()
+        axes.plot(
+            mean.index, mean, color=PALETTE[0], marker="o", markersize=3, label="random, mean"
+        )
+        axes.fill_between(
+            mean.index,
+            errors.quantile(0.05),
+            errors.quantile(0.95),
+            color=PALETTE[0],
+            alpha=0.18,
+            linewidth=0,
+            label="random, 90 % of draws",
+        )
+    axes.plot(
+        greedy["k"],
+        greedy["test_error"],
+        color=PALETTE[1],
+        marker="s",
+        markersize=3,
+        label="least harmful first",
+    )
+    _baseline(axes, greedy)
+    if chance is not None:
+        _chance(axes, chance)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("units deleted")
+    axes.set_ylabel("test error (%)")
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def lesion_additivity_figure(sets: pandas.DataFrame, title: str) -> "Figure":
+    """Joint damage of a set of units against the sum of their single damages, error and loss.
+
+    On the diagonal the units act independently; above it they are worse together.
+
+    Args:
+        sets: rows of lesion_additivity.csv.
+    """
+    _not_empty(sets, "lesion_additivity")
+    figure = _new_figure(ROW_WIDTH * 0.75, HEIGHT)
+    panels = (
+        ("summed_damage", "joint_damage", "error increase (points)"),
+        ("summed_loss_damage", "joint_loss_damage", "loss increase (nats)"),
+    )
+    for axes, (summed, joint, unit) in zip(figure.subplots(1, 2), panels, strict=True):
+        rows = sets[numpy.isfinite(sets[summed]) & numpy.isfinite(sets[joint])]
+        points = axes.scatter(rows[summed], rows[joint], c=rows["k"], s=9, cmap="viridis")
+        both = [*rows[summed], *rows[joint], 0.0]
+        low, high = min(both), max(both)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.0)
+        axes.set_xlabel(f"sum of single damages: {unit}")
+        axes.set_ylabel(f"joint damage: {unit}")
+    figure.colorbar(points, ax=figure.axes, label="units deleted together, k")
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    return figure
+
+
+@_styled
+def lesion_classes_figure(classes: pandas.DataFrame, title: str) -> "Figure":
+    """The increase of the error of each class: by unit, or by k where several were deleted.
+
+    Args:
+        classes: rows of lesion_classes.csv; of several rows the mean is drawn.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    _not_empty(classes, "lesion_classes")
+    damage = classes["test_error"] - classes["baseline_error"]
+    single = bool((classes["k"] == 1).all())
+    column = classes["blocks"].astype(int) if single else classes["k"]
+    grid = damage.groupby([classes["class"], column]).mean().unstack()
+    names = classes.groupby("class")["class_name"].first()
+    figure = _new_figure(ROW_WIDTH * 0.75, 1.4 + min(0.22 * len(names), 6.0))
+    axes = figure.subplots()
+    top = max(float(numpy.nanmax(numpy.abs(grid.to_numpy()))), 1e-9)
+    image = axes.imshow(grid, aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top)
+    axes.grid(visible=False)
+    step = math.ceil(len(names) / 30)
+    axes.set_yticks(range(0, len(names), step), list(names)[::step])
+    labels = [str(value) for value in grid.columns]
+    step = math.ceil(len(labels) / 20)
+    axes.set_xticks(range(0, len(labels), step), labels[::step])
+    axes.set_xlabel("deleted unit (index)" if single else "units deleted together, k")
+    axes.set_ylabel("class")
+    bar = figure.colorbar(image, ax=axes, label="error increase (points)")
+    bar.locator = MaxNLocator(5)
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    return figure
+
+
 def _boxes(
     axes: "Axes",
     samples: Sequence[Any],
@@ -690,6 +818,61 @@ def spectrum_figure(spectrum: pandas.DataFrame, title: str) -> "Figure":
     return figure
 
 
+@_styled
+def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
+    """Exact spectra by path length, one curve for each stage or unit, each as shares of its sum.
+
+    Args:
+        spectra: rows of path_spectrum_stages.csv or path_spectrum_unit.csv.
+        key: `stage` or `unit`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    _not_empty(spectra, f"path_spectrum_{'stages' if key == 'stage' else key}")
+    figure = _new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for number, (value, rows) in enumerate(spectra.groupby(key)):
+        weights = list(rows["exact_norm"])
+        name = f"{key} {value}"
+        if any(weight > 0 for weight in weights):
+            first, last = shortest_interval(list(rows["k"]), weights, 0.9)
+            name += f"; 90 % in {first}–{last}"
+        color = PALETTE[number % len(PALETTE)]
+        axes.plot(rows["k"], 100 * rows["share_exact"], color=color, marker="o", label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
+    axes.set_ylabel("share of the exact norms (%)")
+    axes.set_ylim(bottom=0)
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@_styled
+def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
+    """The share of paths of each length left after deleting units: paper 2, Figure 7.
+
+    Args:
+        survival: rows of path_survival.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    _not_empty(survival, "path_survival")
+    figure = _new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for (count, rows), color in zip(
+        survival.groupby("deleted"), itertools.cycle(PALETTE), strict=False
+    ):
+        axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("path length k (units passed)")
+    axes.set_ylabel("paths left (% of this length)")
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def _product(lengths: pandas.DataFrame, gradients: pandas.DataFrame) -> pandas.DataFrame:
     """k, share_total: the share of (fraction of paths) x (mean gradient norm) at each length."""
     means = gradients.groupby("k")["grad_norm"].mean()
@@ -764,6 +947,40 @@ def plot_lesion_reorder(
     return _save(lesion_reorder_figure(lesions, title, chance=chance), path)
 
 
+def plot_lesion_ranked(
+    lesions: pandas.DataFrame, path: Path, title: str, *, changes: Sequence[int] = ()
+) -> Path:
+    """Write `lesion_ranked_figure`. Raises UserError when the file cannot be written."""
+    return _save(lesion_ranked_figure(lesions, title, changes=changes), path)
+
+
+def plot_lesion_greedy(
+    greedy: pandas.DataFrame,
+    path: Path,
+    title: str,
+    *,
+    random: pandas.DataFrame | None = None,
+    chance: float | None = None,
+) -> Path:
+    """Write `lesion_greedy_figure`. Raises UserError when the file cannot be written."""
+    return _save(lesion_greedy_figure(greedy, title, random=random, chance=chance), path)
+
+
+def plot_lesion_additivity(sets: pandas.DataFrame, path: Path, title: str) -> Path:
+    """Write `lesion_additivity_figure`. Raises UserError when the file cannot be written."""
+    return _save(lesion_additivity_figure(sets, title), path)
+
+
+def plot_lesion_classes(classes: pandas.DataFrame, path: Path, title: str) -> Path:
+    """Write `lesion_classes_figure`. Raises UserError when the file cannot be written."""
+    return _save(lesion_classes_figure(classes, title), path)
+
+
+def plot_path_survival(survival: pandas.DataFrame, path: Path, title: str) -> Path:
+    """Write `path_survival_figure`. Raises UserError when the file cannot be written."""
+    return _save(path_survival_figure(survival, title), path)
+
+
 def plot_paths(
     lengths: pandas.DataFrame,
     gradients: pandas.DataFrame,
@@ -797,7 +1014,9 @@ def plot_for(
     training -> training.png; table -> table.png; lesion_delete -> lesion_single.png when k = 1 was
     measured and lesion_count.png when another k was; lesion_reorder -> lesion_reorder.png;
     path_lengths and path_gradients -> paths.png once both are there; path_spectrum ->
-    path_spectrum.png.
+    path_spectrum.png; lesion_greedy (with lesion_delete, if there), lesion_additivity,
+    lesion_classes, path_survival, path_spectrum_stages and path_spectrum_unit -> a PNG of the
+    same name.
 
     Args:
         stem: which table to draw.
@@ -825,6 +1044,18 @@ def plot_for(
         return [plot_lesion_reorder(frame, folder / "lesion_reorder.png", title, chance=chance)]
     if stem == "path_spectrum":
         return [plot_spectrum(frame, folder / "path_spectrum.png", title)]
+    if stem in ("path_spectrum_stages", "path_spectrum_unit"):
+        figure = exact_figure(frame, "stage" if stem.endswith("stages") else "unit", title)
+        return [_save(figure, folder / f"{stem}.png")]
+    if stem == "lesion_greedy":
+        path, drawn = folder / "lesion_greedy.png", tables.get("lesion_delete")
+        return [plot_lesion_greedy(frame, path, title, random=drawn, chance=chance)]
+    if stem == "lesion_additivity":
+        return [plot_lesion_additivity(frame, folder / "lesion_additivity.png", title)]
+    if stem == "lesion_classes":
+        return [plot_lesion_classes(frame, folder / "lesion_classes.png", title)]
+    if stem == "path_survival":
+        return [plot_path_survival(frame, folder / "path_survival.png", title)]
     if stem == "lesion_delete":
         _not_empty(frame, stem)
         written = []

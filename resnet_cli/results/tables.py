@@ -62,7 +62,23 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "images",
         "seed",
     ),
+    "lesion_greedy": ("k", "unit", "blocks", "test_error", "baseline_error", "images", "seed"),
+    "lesion_additivity": (
+        "k",
+        "sample",
+        "blocks",
+        "joint_damage",
+        "summed_damage",
+        "joint_loss_damage",
+        "summed_loss_damage",
+        "test_error",
+        "baseline_error",
+        "images",
+        "seed",
+    ),
+    "lesion_classes": ("blocks", "class", "images", "test_error", "baseline_error"),
     "path_lengths": ("k", "paths", "fraction"),
+    "path_survival": ("deleted", "k", "paths", "remaining", "fraction"),
     "path_gradients": ("k", "sample", "grad_norm", "images", "seed"),
     "path_spectrum": (
         "k",
@@ -74,6 +90,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "share_total",
         "share_exact",
     ),
+    "path_spectrum_stages": ("stage", "k", "paths", "exact_norm", "share_exact"),
+    "path_spectrum_unit": ("unit", "k", "paths", "exact_norm", "share_exact"),
 }
 """The fixed columns of each table, by the stem of its file name. Never reordered."""
 
@@ -81,6 +99,9 @@ _LESION_EXTRA = ("loss", "kl_divergence", "agreement")
 EXTRA: dict[str, tuple[str, ...]] = {
     "lesion_delete": _LESION_EXTRA,
     "lesion_reorder": _LESION_EXTRA,
+    "lesion_greedy": _LESION_EXTRA,
+    "lesion_classes": ("class_name", "k", "sample", "seed"),
+    "path_spectrum": ("cancellation",),
 }
 """Columns after the fixed ones; new columns are added here, at the end.
 
@@ -88,9 +109,10 @@ loss: mean cross-entropy on the test images; kl_divergence: mean KL(intact || le
 agreement: percent of images for which the intact network predicts the same class.
 """
 
-TEXT = frozenset({"experiment", "case", "dataset", "status", "blocks", "order"})
+TEXT = frozenset({"experiment", "case", "dataset", "status", "blocks", "order", "class_name"})
 WHOLE = frozenset(
     {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
+    | {"unit", "class", "deleted", "remaining", "stage"}
 )
 STATUSES = ("ok", "fail", "diverged")
 PROVENANCE_SUFFIX = ".provenance.json"

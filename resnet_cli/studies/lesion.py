@@ -63,15 +63,73 @@ def delete_units(
     Raises:
         UserError: a unit does not exist.
     """
+    return deletion_rows(deletions, measure_deletions(network, batches, deletions, report), seed)
+
+
+def measure_deletions(
+    network: Network,
+    batches: Batches,
+    deletions: Sequence[Deletion],
+    report: Report = lambda done, total: None,
+) -> list[Outcome]:
+    """The outcome of the intact network, then of each deletion in the order given.
+
+    Raises:
+        UserError: a unit does not exist.
+    """
     whole = intact(len(network.units))
     walks = [delete(whole, deletion.units) for deletion in deletions]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report)
+    return evaluate_walks(network, batches, [whole, *walks], report)
+
+
+def deletion_rows(
+    deletions: Sequence[Deletion], outcomes: Sequence[Outcome], seed: int
+) -> list[Row]:
+    """Rows of lesion_delete.csv from what `measure_deletions` found."""
+    baseline, *lesioned = outcomes
     return [
         {"k": len(deletion.units), "sample": deletion.sample}
-        | {"blocks": " ".join(map(str, deletion.units))}
-        | _measured(outcome, baseline, seed)
-        for deletion, outcome in zip(deletions, outcomes, strict=True)
+        | {"blocks": _blocks(deletion)}
+        | measured_columns(outcome, baseline, seed)
+        for deletion, outcome in zip(deletions, lesioned, strict=True)
     ]
+
+
+def class_rows(
+    deletions: Sequence[Deletion], outcomes: Sequence[Outcome], batches: Batches, seed: int
+) -> list[Row]:
+    """Rows of lesion_classes.csv from what `measure_deletions` found: each deletion's error on
+    the images of each class. A class without images has no error.
+
+    Args:
+        batches: the images measured on.
+    """
+    images = torch.bincount(batches.labels, minlength=len(batches.classes)).tolist()
+    baseline, *lesioned = outcomes
+    return [
+        {
+            "blocks": _blocks(deletion),
+            "class": index,
+            "images": images[index],
+            "test_error": _share(outcome.wrong_by_class[index], images[index]),
+            "baseline_error": _share(baseline.wrong_by_class[index], images[index]),
+            "class_name": name,
+            "k": len(deletion.units),
+            "sample": deletion.sample,
+            "seed": seed,
+        }
+        for deletion, outcome in zip(deletions, lesioned, strict=True)
+        for index, name in enumerate(batches.classes)
+    ]
+
+
+def _blocks(deletion: Deletion) -> str:
+    return " ".join(map(str, deletion.units))
+
+
+def _share(wrong: int, images: int) -> float | None:
+    """Percent; None of no images."""
+    return 100.0 * wrong / images if images else None
 
 
 @dataclass(frozen=True)
@@ -136,13 +194,13 @@ def reorder_units(
             "order": " ".join(map(str, reordering.order)),
             "kendall_tau": float(kendalltau(range(len(whole)), reordering.order).statistic),
         }
-        | _measured(outcome, baseline, seed)
+        | measured_columns(outcome, baseline, seed)
         for reordering, outcome in zip(reorderings, outcomes, strict=True)
     ]
 
 
-def _measured(outcome: Outcome, baseline: Outcome, seed: int) -> Row:
-    """The columns that all lesions share."""
+def measured_columns(outcome: Outcome, baseline: Outcome, seed: int) -> Row:
+    """The columns that all lesions share: test_error to agreement."""
     return {
         "test_error": outcome.error,
         "baseline_error": baseline.error,

@@ -18,7 +18,7 @@ Shapes: N images, C channels, H and W pixels, K path lengths.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,9 @@ from torch.nn import functional
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network
-from resnet_cli.models.units import PlainUnit, Unit
+from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
 from resnet_cli.seeding import stream
+from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
 
 Row = dict[str, Any]
 Report = Callable[[int, int], None]
@@ -52,42 +53,24 @@ def path_lengths(num_units: int) -> list[Row]:
     ]
 
 
-def shortest_interval(weights: Sequence[float], share: float) -> tuple[int, int]:
-    """The shortest run of indices, first and last, that holds at least `share` of the sum.
-
-    Of equally short ones, the one that holds most.
-    """
-    total = math.fsum(weights)
-    for length in range(1, len(weights) + 1):
-        sums = [math.fsum(weights[i : i + length]) for i in range(len(weights) - length + 1)]
-        best = max(range(len(sums)), key=sums.__getitem__)
-        if sums[best] >= share * total:
-            return best, best + length - 1
-    return 0, len(weights) - 1
-
-
 # --- one forward pass, cut into its pieces -----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """A unit's local graph at the activations of one forward pass."""
+    """How gradients pass one unit, at the activations of one forward pass."""
 
-    x: Tensor
-    """Leaf, the unit's input."""
-    shortcut: Tensor | None
-    """h(x); None where it is x itself."""
-    residual: Tensor
-    """F(x)."""
-    y: Tensor
-    """Leaf, h(x) + F(x)."""
-    out: Tensor | None
-    """f(y); None where it is y itself."""
+    after: Pullback
+    """From the unit's output to its sum, through f."""
+    shortcut: Pullback
+    """From the sum to the unit's input, through h."""
+    residual: Pullback
+    """From the sum to the unit's input, through F."""
 
 
 class CutNetwork:
-    """A network at one batch, its graph cut between units, so that gradients can be led through
-    either branch of each.
+    """A network at one batch, cut between its units, so that gradients can be led through either
+    branch of each.
 
     The loss is the mean cross-entropy over the batch.
 
@@ -106,59 +89,38 @@ class CutNetwork:
     ) -> None:
         if any(isinstance(unit, PlainUnit) for unit in network.units):
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
-        with _norms_in_mode(network, batch_statistics), torch.enable_grad():
-            self._images = images.detach().requires_grad_()
-            self._stem_out = network.stem(self._images)
-            x = self._stem_out.detach().requires_grad_()
-            self._cuts: list[_Cut] = []
+        with _norms_in_mode(network, batch_statistics), torch.no_grad():
+            x, self.stem = trace(network.stem, images.detach())
+            self.units: list[_Cut] = []
             for unit in network.unit_list:
-                cut = _cut(unit, x)
-                self._cuts.append(cut)
-                x = (cut.y if cut.out is None else cut.out).detach().requires_grad_()
-            loss = functional.cross_entropy(network.head(x), labels)
-            self._top: Tensor = torch.autograd.grad(loss, x)[0]
-
-    @property
-    def top(self) -> Tensor:
-        """The loss's gradient at the last unit's output, [N, C, H, W]."""
-        return self._top
-
-    def after(self, index: int, gradient: Tensor, *, batched: bool = False) -> Tensor:
-        """Lead a gradient at unit `index`'s output through its f."""
-        cut = self._cuts[index]
-        return gradient if cut.out is None else _vjp(cut.out, cut.y, gradient, batched)
-
-    def shortcut(self, index: int, gradient: Tensor, *, batched: bool = False) -> Tensor:
-        """Lead a gradient at unit `index`'s sum through its shortcut, to its input."""
-        cut = self._cuts[index]
-        return gradient if cut.shortcut is None else _vjp(cut.shortcut, cut.x, gradient, batched)
-
-    def residual(self, index: int, gradient: Tensor, *, batched: bool = False) -> Tensor:
-        """Lead a gradient at unit `index`'s sum through its residual branch, to its input."""
-        cut = self._cuts[index]
-        return _vjp(cut.residual, cut.x, gradient, batched)
-
-    def stem(self, gradient: Tensor, *, batched: bool = False) -> Tensor:
-        """Lead a gradient at the first unit's input through the stem, to the images."""
-        return _vjp(self._stem_out, self._images, gradient, batched)
+                x, cut = _cut(unit, x)
+                self.units.append(cut)
+            _, head = trace_autograd(lambda y: functional.cross_entropy(network.head(y), labels), x)
+            self.top = head(torch.ones(1, device=x.device, dtype=x.dtype))
+            """The loss's gradient at the last unit's output, [1, N, C, H, W]."""
 
     def __len__(self) -> int:
-        return len(self._cuts)
+        return len(self.units)
 
 
-def _cut(unit: Unit, x: Tensor) -> _Cut:
-    shortcut, residual = unit.branches(x)
-    y = (shortcut + residual).detach().requires_grad_()
-    out = unit.after(y)
-    return _Cut(x, None if shortcut is x else shortcut, residual, y, None if out is y else out)
+def _cut(unit: Unit, x: Tensor) -> tuple[Tensor, _Cut]:
+    """A unit's output at x and the pullbacks of its parts."""
+    if isinstance(unit, ResidualUnit) and unit.gate is None and unit.survival == 1.0:
+        x, pre = trace(unit.pre, x)
+        shortcut, h = trace(unit.h, x)
+        residual, F = trace(unit.F, x)
+        out, f = trace(unit.f, shortcut + residual)
+        return out, _Cut(f, _after(h, pre), _after(F, pre))
+    shortcut, h = trace_autograd(unit.shortcut, x)
+    residual, F = trace_autograd(lambda x: unit.branches(x)[1], x)
+    out, f = trace(unit.f, shortcut + residual)
+    return out, _Cut(f, h, F)
 
 
-def _vjp(output: Tensor, leaf: Tensor, gradient: Tensor, batched: bool) -> Tensor:
-    """The gradient at `leaf` of one gradient at `output`, or of a stack of them [K, …]."""
-    found: tuple[Tensor, ...] = torch.autograd.grad(
-        output, leaf, gradient, retain_graph=True, is_grads_batched=batched
-    )
-    return found[0]
+def _after(first: Pullback, second: Pullback) -> Pullback:
+    if second is identity:
+        return first
+    return lambda gradients: second(first(gradients))
 
 
 @contextmanager
@@ -167,17 +129,17 @@ def _norms_in_mode(network: Network, batch_statistics: bool) -> Iterator[None]:
     after."""
     was_training = network.training
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
+    tracked = [norm.track_running_stats for norm in norms]
     network.eval()
     if batch_statistics:
         for norm in norms:
             norm.train()
-            norm.momentum = 0.0
+            norm.track_running_stats = False  # not even the number of batches is counted
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, tracks in zip(norms, tracked, strict=True):
+            norm.track_running_stats = tracks
         network.train(was_training)
 
 
@@ -191,24 +153,66 @@ def path_gradient(cut: CutNetwork, units: Iterable[int]) -> Tensor:
         units: the units passed through their residual branch; all others by their shortcut.
     """
     chosen = set(units)
-    gradient = cut.top
+    gradient = cut.top.clone()
     for index in reversed(range(len(cut))):
-        gradient = cut.after(index, gradient)
-        branch = cut.residual if index in chosen else cut.shortcut
-        gradient = branch(index, gradient)
-    return cut.stem(gradient)
+        unit = cut.units[index]
+        gradient = unit.after(gradient)
+        gradient = (unit.residual if index in chosen else unit.shortcut)(gradient)
+    return cut.stem(gradient)[0]
 
 
-def gradient_by_length(cut: CutNetwork) -> Tensor:
+def gradient_by_length(cut: CutNetwork, counted: Collection[int] | None = None) -> Tensor:
     """The exact spectrum: [n + 1, N, 3, H, W], entry k the gradient at the images that all paths
-    of length k deliver together. Its sum over k is the ordinary gradient."""
-    gradients = cut.top.unsqueeze(0)
+    of length k deliver together. Its sum over k is the ordinary gradient.
+
+    Args:
+        counted: the units whose residual branches count for a path's length, n of them; the
+            others pass the gradient whole, by both branches. None: all.
+    """
+    return cut.stem(_sweep(cut, range(len(cut)), counted))
+
+
+def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None) -> Tensor:
+    """The gradients by length at the input of the first of `units`, led back from the top."""
+    gradients = cut.top.clone()
+    for index in reversed(units):
+        unit = cut.units[index]
+        gradients = unit.after(gradients)
+        # The residual branch goes first and on a copy: pullbacks may reuse their argument.
+        longer = unit.residual(gradients.clone())
+        same = unit.shortcut(gradients)
+        if counted is None or index in counted:
+            gradients = torch.cat((same[:1], same[1:] + longer[:-1], longer[-1:]))
+        else:
+            gradients = same + longer
+    return gradients
+
+
+def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
+    """The gradients at the images that a path of its own for each image delivers.
+
+    Args:
+        chosen: bool [K, N, n], for each of K paths of each image whether it passes each of the n
+            units through the residual branch.
+
+    Returns:
+        [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual branch are
+        led through it, gathered into as few rows as the busiest image needs.
+    """
+    gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
     for index in reversed(range(len(cut))):
-        gradients = cut.after(index, gradients, batched=True)
-        longer = cut.residual(index, gradients, batched=True)
-        same = cut.shortcut(index, gradients, batched=True)
-        gradients = torch.cat((same[:1], same[1:] + longer[:-1], longer[-1:]))
-    return cut.stem(gradients, batched=True)
+        unit = cut.units[index]
+        gradients = unit.after(gradients)
+        through = chosen[:, :, index]  # [K, N]
+        rows = int(through.sum(0).max())
+        # For each image its chosen paths first: order [K, N], of which the first `rows` matter.
+        order = through.to(torch.uint8).argsort(dim=0, descending=True, stable=True)[:rows]
+        images = torch.arange(through.shape[1], device=through.device).expand_as(order)
+        residual = unit.residual(gradients[order, images])
+        gradients = unit.shortcut(gradients)
+        wanted = through[order, images]
+        gradients[order[wanted], images[wanted]] = residual[wanted]
+    return cut.stem(gradients)
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, sample: int) -> Tensor:
@@ -231,40 +235,76 @@ def sample_path_gradients(
     batch_size: int,
     seed: int,
     *,
+    estimator: str = "batch",
     batch_statistics: bool = False,
     report: Report = lambda done, total: None,
 ) -> list[Row]:
-    """Norms of the gradients of single paths, as paper 2 sampled them (section 4.3).
+    """Norms of the gradients of single paths (paper 2, section 4.3).
 
     Each sample draws a batch, sends it forward whole, and for each k leads the gradient of the
-    mean loss back along one path of length k, the same for all images of the batch.
+    mean loss back along paths of length k.
 
     Args:
         ks: path lengths, each 0 to the number of units.
+        estimator: `batch`, as published: one path, the same for all images of the batch. `image`:
+            each image has a path of its own, so one sample averages over as many paths as there
+            are images. Images do not see one another by running statistics, so the squared norm
+            has the same expectation for both, and less spread for `image`.
+        batch_statistics: normalise by the batch's statistics; `batch` only, since then the
+            images do see one another.
 
     Returns:
         Rows of path_gradients.csv by k, then sample; grad_norm is the L2 norm over all values of
         the gradient at the batch's images.
 
     Raises:
-        UserError: a k that no path of this network has.
+        UserError: a k that no path of this network has, or `image` with batch statistics.
     """
+    if estimator == "image" and batch_statistics:
+        raise UserError(
+            "--estimator image takes images one by one, which batch statistics mix; "
+            "use --estimator batch"
+        )
     check_lengths(ks, len(network.units))
     norms: dict[int, list[float]] = {k: [] for k in ks}
     images_used = min(batch_size, len(batches))
     for sample in range(samples):
         indices = batch_indices(len(batches), batch_size, seed, sample)
         images, labels = batches.plain(indices)
-        cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
-        for k in ks:
-            path = draw_path(len(cut), k, seed, sample)
-            norms[k].append(float(path_gradient(cut, path).double().norm()))
+        if estimator == "image":
+            found = _norms_by_image(network, images, labels, ks, seed, sample)
+        else:
+            cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
+            paths = [draw_path(len(cut), k, seed, sample) for k in ks]
+            found = [float(path_gradient(cut, path).double().norm()) for path in paths]
+        for k, norm in zip(ks, found, strict=True):
+            norms[k].append(norm)
         report(sample + 1, samples)
     return [
         {"k": k, "sample": sample, "grad_norm": norm, "images": images_used, "seed": seed}
         for k in ks
         for sample, norm in enumerate(norms[k])
     ]
+
+
+def _norms_by_image(
+    network: Network, images: Tensor, labels: Tensor, ks: Sequence[int], seed: int, sample: int
+) -> list[float]:
+    """For each k the norm over a batch whose images have each a path of length k of their own."""
+    squares = torch.zeros(len(ks), dtype=torch.float64)
+    generator = stream(seed, "image paths", sample)
+    num_units, total = len(network.units), len(labels)
+    lengths = torch.tensor(list(ks)).view(-1, 1, 1)
+    # The k units with the smallest of n random numbers are a uniformly drawn set of k.
+    ranks = torch.rand(len(ks), total, num_units, generator=generator).argsort(-1).argsort(-1)
+    chosen = (ranks < lengths).to(images.device)
+    for start in range(0, total, EXACT_CHUNK):
+        part = slice(start, start + EXACT_CHUNK)
+        cut = CutNetwork(network, images[part], labels[part])
+        gradients = path_gradients_by_image(cut, chosen[:, part])
+        share = len(labels[part]) / total
+        squares += (gradients.double() * share).square().flatten(1).sum(1).cpu()
+    return squares.sqrt().tolist()
 
 
 def check_lengths(ks: Sequence[int], num_units: int) -> None:
@@ -289,38 +329,104 @@ class ExactSpectrum:
 
 
 EXACT_CHUNK = 16
-"""Images carried through the exact sweep at a time."""
+"""Images carried through a sweep at a time."""
 
 
 def exact_spectrum(
     network: Network,
     images: Tensor,
     labels: Tensor,
+    counted: Collection[int] | None = None,
     report: Report = lambda done, total: None,
 ) -> ExactSpectrum:
     """The exact gradient spectrum of the mean loss over a batch, by running batch statistics.
 
     In evaluation mode images do not see one another, so the sweep takes a chunk at a time; memory
-    is (n + 1) gradients of a chunk at the widest activation.
+    is three times (n + 1) gradients of a chunk at the widest activation.
 
     Args:
         images: float32 [N, 3, H, W].
         labels: int64 [N].
+        counted: the units that count for a path's length; None: all (`gradient_by_length`).
     """
-    squares = torch.zeros(len(network.units) + 1, dtype=torch.float64)
+    num_counted = len(network.units) if counted is None else len(set(counted))
+    squares = torch.zeros(num_counted + 1, dtype=torch.float64)
     difference = ordinary_square = 0.0
     total = len(labels)
     for start in range(0, total, EXACT_CHUNK):
         x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
         share = len(y) / total
-        by_length = gradient_by_length(CutNetwork(network, x, y)).double() * share
+        by_length = gradient_by_length(CutNetwork(network, x, y), counted).double() * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
         squares += by_length.square().flatten(1).sum(1).cpu()
         difference += float((by_length.sum(0) - ordinary).square().sum())
         ordinary_square += float(ordinary.square().sum())
         report(min(start + EXACT_CHUNK, total), total)
-    check = math.sqrt(difference / ordinary_square) if ordinary_square else math.sqrt(difference)
-    return ExactSpectrum(squares.sqrt().tolist(), check, total)
+    return ExactSpectrum(squares.sqrt().tolist(), _relative(difference, ordinary_square), total)
+
+
+def exact_spectrum_of_unit(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    unit: int,
+    report: Report = lambda done, total: None,
+) -> ExactSpectrum:
+    """The exact spectrum of the gradient at the parameters of one unit's residual branch.
+
+    The paths lead from the loss through the units after it and end in its F, which counts as one:
+    k is 1 to (units after it) + 1, and norms[0] is zero.
+
+    Args:
+        images: float32 [N, 3, H, W].
+        labels: int64 [N].
+        unit: index, from 0.
+
+    Raises:
+        UserError: the unit does not exist.
+    """
+    num_units = len(network.units)
+    if not 0 <= unit < num_units:
+        raise UserError(
+            f"unit {unit} does not exist; this network has {num_units} units, 0 to {num_units - 1}"
+        )
+    target = network.unit_list[unit]
+    parameters = list(target.residual_parameters())
+    total = len(labels)
+    sums = [torch.zeros((), dtype=torch.float64)] * len(parameters)
+    ordinary = [torch.zeros((), dtype=torch.float64)] * len(parameters)
+    for start in range(0, total, EXACT_CHUNK):
+        x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
+        share = len(y) / total
+        cut = CutNetwork(network, x, y)
+        gradients = cut.units[unit].after(_sweep(cut, range(unit + 1, num_units)))
+        with _norms_in_mode(network, batch_statistics=False):
+            with torch.no_grad():
+                z = network.stem(x)
+                for before in network.unit_list[:unit]:
+                    z = before(z)
+            with torch.enable_grad():
+                residual = target.branches(z)[1]
+                by_length = torch.autograd.grad(
+                    residual, parameters, gradients, is_grads_batched=True
+                )
+                loss = functional.cross_entropy(network(x), y)
+                whole = torch.autograd.grad(loss, parameters)
+        sums = [a + b.double() * share for a, b in zip(sums, by_length, strict=True)]
+        ordinary = [a + b.double() * share for a, b in zip(ordinary, whole, strict=True)]
+        report(min(start + EXACT_CHUNK, total), total)
+    squares = torch.stack([s.flatten(1).square().sum(1) for s in sums]).sum(0)
+    pairs = list(zip(sums, ordinary, strict=True))
+    difference = math.fsum(float((s.sum(0) - whole).square().sum()) for s, whole in pairs)
+    ordinary_square = math.fsum(float(whole.square().sum()) for whole in ordinary)
+    norms = [0.0, *squares.sqrt().tolist()]
+    return ExactSpectrum(norms, _relative(difference, ordinary_square), total)
+
+
+def _relative(difference_square: float, reference_square: float) -> float:
+    if reference_square == 0.0:
+        return math.sqrt(difference_square)
+    return math.sqrt(difference_square / reference_square)
 
 
 def _ordinary_gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
@@ -336,6 +442,9 @@ def spectrum_rows(
     num_units: int, gradients: Sequence[Mapping[str, Any]], exact: ExactSpectrum | None
 ) -> list[Row]:
     """Rows of path_spectrum.csv: for each length the sampled estimate beside the exact norm.
+
+    `cancellation` is exact norm over sampled total: what is left of the paths' gradients when those
+    of one length are added up as vectors instead of by their norms.
 
     Lengths that were not sampled have no sampled columns, and without an exact spectrum there are
     no exact ones; shares are of the sum over the lengths that are there.
@@ -363,6 +472,32 @@ def spectrum_rows(
                 "exact_norm": exact.norms[k] if exact else None,
                 "share_total": totals[k] / sum_total if k in totals and sum_total else None,
                 "share_exact": exact.norms[k] / sum_exact if exact and sum_exact else None,
+                "cancellation": exact.norms[k] / totals[k] if exact and totals.get(k) else None,
             }
         )
     return rows
+
+
+def exact_rows(key: str, value: int, exact: ExactSpectrum) -> list[Row]:
+    """Rows of path_spectrum_stages.csv and path_spectrum_unit.csv: one spectrum's exact norms.
+
+    Args:
+        key: the first column, `stage` or `unit`; for a unit, paths end in its F, so that of k
+            branches k - 1 are chosen freely.
+        value: that column's value.
+    """
+    total = math.fsum(exact.norms)
+    free = len(exact.norms) - 1
+    counts = [math.comb(free, k) for k in range(free + 1)]
+    if key == "unit":
+        counts = [0, *(math.comb(free - 1, k) for k in range(free))]
+    return [
+        {
+            key: value,
+            "k": k,
+            "paths": counts[k],
+            "exact_norm": norm,
+            "share_exact": norm / total if total else None,
+        }
+        for k, norm in enumerate(exact.norms)
+    ]

@@ -19,6 +19,7 @@ from resnet_cli.models.network import Network
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from resnet_cli.training.memory import return_large_blocks
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
 CHECKPOINT_SECONDS = 60.0
@@ -79,6 +80,8 @@ class Trainer:
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
         network.checkpoint_units = run.train.checkpoint_units
+        if run.train.checkpoint_units and self.device.type == "cpu":
+            return_large_blocks()
         set_survival(network, run.train)
         if folder is not None:
             self._resume(folder)
@@ -136,13 +139,23 @@ class Trainer:
         self._sums += torch.stack((loss_sum, wrong.double()))
 
     def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """The augmented images and labels of an iteration."""
+        """The augmented images and labels of an iteration; the next one's are announced."""
+        batch = self.train.training(
+            self._indices(iteration), stream(self.run.seed, "augmentation", iteration)
+        )
+        if iteration + 1 < self.total:
+            self.train.announce(
+                self._indices(iteration + 1), stream(self.run.seed, "augmentation", iteration + 1)
+            )
+        return batch
+
+    def _indices(self, iteration: int) -> Tensor:
+        """Which images an iteration sees."""
         epoch, step = divmod(iteration, self.iterations_per_epoch)
         if self._order_epoch != epoch:
             self._order = epoch_order(len(self.train), self.run.seed, epoch)
             self._order_epoch = epoch
-        indices = self._order[step * self.batch_size : (step + 1) * self.batch_size]
-        return self.train.training(indices, stream(self.run.seed, "augmentation", iteration))
+        return self._order[step * self.batch_size : (step + 1) * self.batch_size]
 
     def _backward(
         self, images: Tensor, labels: Tensor, active: Sequence[bool] | None

@@ -130,6 +130,26 @@ def gradients(last: int = UNITS) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
+def stages(key: str = "stage") -> pandas.DataFrame:
+    rows = [
+        {key: value, "k": k, "paths": math.comb(3, k), "exact_norm": 2.0 ** -abs(k - value)}
+        | {"share_exact": 0.25}
+        for value in (1, 2)
+        for k in range(4)
+    ]
+    stem = "path_spectrum_stages" if key == "stage" else "path_spectrum_unit"
+    return pandas.DataFrame(rows)[list(header(stem))]
+
+
+def test_exact_spectra_are_curves_of_their_own() -> None:
+    figure = plots.exact_figure(stages(), "stage", TITLE)
+    assert [line.get_label() for line in figure.axes[0].lines] == [
+        "stage 1; 90 % in 0–3",
+        "stage 2; 90 % in 0–3",
+    ]
+    assert "in the stage" in figure.axes[0].get_xlabel()
+
+
 def spectrum(units: int = UNITS, exact: bool = True) -> pandas.DataFrame:
     frame = lengths(units)[["k", "paths"]].copy()
     frame["mean_norm"] = [math.exp(-k) for k in frame["k"]]
@@ -140,6 +160,7 @@ def spectrum(units: int = UNITS, exact: bool = True) -> pandas.DataFrame:
     frame["exact_norm"] = [math.exp(-((k - 4) ** 2) / 8) if exact else math.nan for k in frame["k"]]
     frame["share_total"] = frame["total"] / frame["total"].sum()
     frame["share_exact"] = frame["exact_norm"] / frame["exact_norm"].sum()
+    frame["cancellation"] = frame["exact_norm"] / frame["total"]
     return frame[list(header("path_spectrum"))]
 
 
@@ -397,25 +418,108 @@ def test_spectrum_without_the_exact_norm() -> None:
     assert len(figure.axes[0].lines) == 1
 
 
-@pytest.mark.parametrize(
-    ("weights", "share", "interval"),
-    [
-        ([1, 2, 4, 2, 1], 0.4, (10, 10)),
-        ([1, 2, 4, 2, 1], 0.5, (9, 10)),
-        ([1, 2, 4, 2, 1], 0.8, (9, 11)),
-        ([1, 2, 4, 2, 1], 1.0, (8, 12)),
-        ([5, 0, 0, 0, 5], 0.5, (8, 8)),
-        ([0, 0, 3, math.nan, 0], 0.99, (10, 10)),
-        ([0.1] * 5, 1.0, (8, 12)),
-    ],
-)
-def test_shortest_interval(weights: list[float], share: float, interval: tuple[int, int]) -> None:
-    assert plots.shortest_interval([8, 9, 10, 11, 12], weights, share) == interval
+# --- beyond the paper --------------------------------------------------------------------------
 
 
-def test_no_interval_of_nothing() -> None:
-    with pytest.raises(ValueError, match="no weight is positive"):
-        plots.shortest_interval([0, 1], [0.0, math.nan], 0.9)
+def greedy(steps: int = 5) -> pandas.DataFrame:
+    frame = pandas.concat([deletions(k, [0.9 * k]) for k in range(1, steps + 1)])
+    return frame.drop(columns="sample").assign(unit=frame["k"])[list(header("lesion_greedy"))]
+
+
+def additivity() -> pandas.DataFrame:
+    frame = pandas.concat([deletions(k, [2.0 * k, 3.0 * k]) for k in (2, 5)])
+    damages = {
+        "joint_damage": frame["test_error"] - 0.8,
+        "summed_damage": 1.0 * frame["k"],
+        "joint_loss_damage": 0.1 * frame["k"],
+        "summed_loss_damage": 0.2 * frame["k"],
+    }
+    return frame.assign(**damages)[list(header("lesion_additivity"))]
+
+
+def classes(k: int = 1) -> pandas.DataFrame:
+    rows = [
+        {
+            "blocks": " ".join(map(str, range(sample, sample + k))),
+            "class": index,
+            "images": 36,
+            "test_error": 5.0 * index + sample,
+            "baseline_error": 1.0,
+            "class_name": name,
+            "k": k,
+            "sample": sample,
+            "seed": 0,
+        }
+        for sample in range(3)
+        for index, name in enumerate(("cat", "dog"))
+    ]
+    return pandas.DataFrame(rows, columns=list(header("lesion_classes")))
+
+
+def survival(units: int = UNITS) -> pandas.DataFrame:
+    rows = [
+        {
+            "deleted": d,
+            "k": k,
+            "paths": math.comb(units, k),
+            "remaining": math.comb(units - d, k),
+            "fraction": math.comb(units - d, k) / math.comb(units, k),
+        }
+        for d in (1, 10, 20)
+        for k in range(units + 1)
+    ]
+    return pandas.DataFrame(rows, columns=list(header("path_survival")))
+
+
+def test_ranked_draws_the_worst_unit_first() -> None:
+    figure = plots.lesion_ranked_figure(deletions(1, [1.0, 9.0, 4.0]), TITLE, changes=[2])
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([8.2, 3.2, 0.2])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "0"]
+    assert "changes the shape" in texts(figure)
+    with pytest.raises(UserError, match="lesion_delete with k = 1 has no rows"):
+        plots.lesion_ranked_figure(deletions(2, [1.0]), TITLE)
+
+
+def test_greedy_is_drawn_against_the_mean_of_random_deletions() -> None:
+    random = pandas.concat([deletions(k, [1.0 * k, 3.0 * k]) for k in (1, 2, 3)])
+    figure = plots.lesion_greedy_figure(greedy(), TITLE, random=random, chance=90)
+    mean, steps = figure.axes[0].lines[:2]
+    assert list(mean.get_ydata()) == [2.0, 4.0, 6.0]
+    assert list(steps.get_ydata()) == pytest.approx([0.9, 1.8, 2.7, 3.6, 4.5])
+    assert {"random, mean", "least harmful first", "guessing (90 %)"} <= set(texts(figure))
+    alone = plots.lesion_greedy_figure(greedy(), TITLE)
+    assert not any("random" in text for text in texts(alone))
+
+
+def test_additivity_draws_joint_against_summed_damage() -> None:
+    figure = plots.lesion_additivity_figure(additivity(), TITLE)
+    error = figure.axes[0].collections[0].get_offsets()
+    assert numpy.asarray(error)[:, 0].tolist() == [2.0, 2.0, 5.0, 5.0]
+    assert numpy.asarray(error)[:, 1].tolist() == pytest.approx([3.2, 5.2, 9.2, 14.2])
+    assert "loss increase (nats)" in " ".join(texts(figure))
+
+
+def test_classes_are_drawn_by_unit_or_by_k() -> None:
+    for k, label in ((1, "deleted unit (index)"), (2, "units deleted together, k")):
+        figure = plots.lesion_classes_figure(classes(k), TITLE)
+        assert label in texts(figure)
+        grid = figure.axes[0].images[0].get_array()
+        assert grid is not None
+        expected = [[-1, 0, 1], [4, 5, 6]] if k == 1 else [[0], [5]]
+        assert grid.tolist() == expected
+
+
+def test_path_survival_has_a_line_for_each_number_of_deleted_units() -> None:
+    figure = plots.path_survival_figure(survival(), TITLE)
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == [
+        "1 deleted",
+        "10 deleted",
+        "20 deleted",
+    ]
+    first, last = axes.lines[1].get_ydata()[1], axes.lines[1].get_ydata()[-1]
+    assert (first, last) == (pytest.approx(100 * 44 / 54), 0.0)
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -433,6 +537,12 @@ FRAMES = {
     "path_lengths": lengths(),
     "path_gradients": gradients(),
     "path_spectrum": spectrum(),
+    "path_spectrum_stages": stages(),
+    "path_spectrum_unit": stages("unit"),
+    "lesion_greedy": greedy(),
+    "lesion_additivity": additivity(),
+    "lesion_classes": classes(),
+    "path_survival": survival(),
 }
 
 
@@ -446,6 +556,12 @@ FRAMES = {
         ("path_lengths", {"paths.png": (1440, 480)}),
         ("path_gradients", {"paths.png": (1440, 480)}),
         ("path_spectrum", {"path_spectrum.png": (720, 510)}),
+        ("path_spectrum_stages", {"path_spectrum_stages.png": (720, 510)}),
+        ("path_spectrum_unit", {"path_spectrum_unit.png": (720, 510)}),
+        ("lesion_greedy", {"lesion_greedy.png": (720, 510)}),
+        ("lesion_additivity", {"lesion_additivity.png": (1080, 510)}),
+        ("lesion_classes", {"lesion_classes.png": (1080, 276)}),
+        ("path_survival", {"path_survival.png": (720, 510)}),
     ],
 )
 def test_plot_for_writes_the_figures_of_a_table(

@@ -37,9 +37,18 @@ HEADERS = {
     "loss,kl_divergence,agreement",
     "lesion_reorder": "swaps,sample,order,kendall_tau,test_error,baseline_error,images,seed,"
     "loss,kl_divergence,agreement",
+    "lesion_greedy": "k,unit,blocks,test_error,baseline_error,images,seed,"
+    "loss,kl_divergence,agreement",
+    "lesion_additivity": "k,sample,blocks,joint_damage,summed_damage,joint_loss_damage,"
+    "summed_loss_damage,test_error,baseline_error,images,seed",
+    "lesion_classes": "blocks,class,images,test_error,baseline_error,class_name,k,sample,seed",
     "path_lengths": "k,paths,fraction",
+    "path_survival": "deleted,k,paths,remaining,fraction",
     "path_gradients": "k,sample,grad_norm,images,seed",
-    "path_spectrum": "k,paths,mean_norm,std_norm,total,exact_norm,share_total,share_exact",
+    "path_spectrum": "k,paths,mean_norm,std_norm,total,exact_norm,share_total,share_exact,"
+    "cancellation",
+    "path_spectrum_stages": "stage,k,paths,exact_norm,share_exact",
+    "path_spectrum_unit": "unit,k,paths,exact_norm,share_exact",
 }
 README = Path(__file__).parents[2] / "results" / "README.md"
 

@@ -3,7 +3,6 @@
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,11 @@ from resnet_cli.results.tables import header
 from resnet_cli.studies.lesion import (
     Deletion,
     Reordering,
+    class_rows,
     delete_units,
     draw_deletions,
     draw_reorderings,
+    measure_deletions,
     reorder_units,
 )
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
@@ -35,15 +36,6 @@ from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
 SHARED = Path(__file__).parents[3] / "shared"
 AKAMASTER = SHARED / "checkpoints" / "akamaster-resnet20-12fca82f.th"
 TEST_FILE = SHARED / "data" / "cifar10" / "test-00000-of-00001.parquet"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_network() -> Network:
@@ -236,6 +228,44 @@ def test_rows_of_deletions() -> None:
     assert len({row["loss"] for row in rows}) == 3
 
 
+@torch.no_grad()
+def test_rows_by_class() -> None:
+    """One row for each deletion and class, against the predictions of one unit list a deletion."""
+    network, batches = make_network().eval(), make_batches()
+    batches.labels[batches.labels == 3] = 1  # a class without images
+    deletions = [Deletion(0, (2, 5)), Deletion(4, (1,))]
+    rows = class_rows(deletions, measure_deletions(network, batches, deletions), batches, seed=6)
+    images, labels = batches.evaluation(0, 30)
+    whole = network(images).argmax(1)
+    expected = []
+    for deletion in deletions:
+        predicted = network(images, active=[i not in deletion.units for i in range(8)]).argmax(1)
+        for index, name in enumerate("abcde"):
+            here = labels == index
+            errors: list[float | None] = [None, None]
+            if here.any():
+                errors = [
+                    100 * float((p != labels)[here].double().mean()) for p in (predicted, whole)
+                ]
+            blocks = {(2, 5): "2 5", (1,): "1"}[deletion.units]
+            expected.append(
+                {
+                    "blocks": blocks,
+                    "class": index,
+                    "images": int(here.sum()),
+                    "test_error": errors[0] if errors[0] is None else pytest.approx(errors[0]),
+                    "baseline_error": errors[1] if errors[1] is None else pytest.approx(errors[1]),
+                    "class_name": name,
+                    "k": len(deletion.units),
+                    "sample": deletion.sample,
+                    "seed": 6,
+                }
+            )
+    assert rows == expected
+    assert rows[3]["images"] == 0
+    assert all(set(row) == set(header("lesion_classes")) for row in rows)
+
+
 def test_rows_of_reorderings() -> None:
     network, batches = make_network(), make_batches()
     draws = draw_reorderings(network.places, (1, 3), 4, seed=12)
@@ -253,7 +283,7 @@ def test_rows_of_reorderings() -> None:
         assert row["test_error"] == alone.error
         assert row["loss"] == alone.loss
         assert row["agreement"] == alone.agreement
-    assert rows[-1]["kendall_tau"] == 1
+    assert rows[-1]["kendall_tau"] == pytest.approx(1, abs=1e-12)
     assert rows[-1]["kl_divergence"] == 0
     assert rows[-1]["loss"] == pytest.approx(baseline.loss, rel=1e-6)
 
@@ -332,7 +362,6 @@ def test_single_deletions_of_a_public_resnet20_equal_plain_convolutions() -> Non
     network, _, _ = load_foreign(AKAMASTER)
     split = load_split(DataConfig(dataset="cifar10", test_images=images), "test", SHARED / "data")
     normalization = parse_normalization("imagenet", lambda: split)
-    torch.set_num_threads(2)
     rows = delete_units(
         network, Batches(split, normalization), draw_deletions(9, (1,), 1, seed=0), seed=0
     )

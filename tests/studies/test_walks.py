@@ -1,7 +1,7 @@
 """Walks against a naive evaluation: each walk whole, from the images on, every part written out."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "stochastic depth": TINY,
     "vgg": {"family": "vgg", "depth": 10, "widths": (4, 8, 6, 8, 8)},  # 8 to 6: channels are cut
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 NORMALIZATION = Normalization(
@@ -140,38 +131,48 @@ def through(unit: Unit, x: Tensor, deleted: bool) -> Tensor:
     return unit.f(y)
 
 
-@torch.no_grad()
-def naive_logits(network: Network, batches: Batches, walk: Walk) -> np.ndarray:
-    """All images in one go through a copy of the network, step by step; float64 [N, classes]."""
-    copied = copy.deepcopy(network).eval()
-    scaled = batches.images.float() / 255
-    x = copied.stem((scaled - batches.normalization.mean) / batches.normalization.std)
-    for step in walk:
-        x = through(copied.unit_list[step.unit], x, step.deleted)
-    return copied.head(x).double().numpy()
+class Naive:
+    """Evaluates one walk at a time on a copy of a network, all images in one go."""
 
+    @torch.no_grad()
+    def __init__(self, network: Network, batches: Batches) -> None:
+        self.network = copy.deepcopy(network).eval()
+        scaled = batches.images.float() / 255
+        self.images = (scaled - batches.normalization.mean) / batches.normalization.std
+        self.labels = batches.labels.numpy()
+        n = len(network.units)
+        self.log_p, self.whole = self.predict(tuple(Step(i, False) for i in range(n)))
 
-def naive_outcome(network: Network, batches: Batches, walk: Walk) -> dict[str, Any]:
-    labels = batches.labels.numpy()
+    @torch.no_grad()
+    def logits(self, walk: Walk) -> np.ndarray:
+        """Every step of the walk, from the images on; float64 [N, classes]."""
+        x = self.network.stem(self.images)
+        for step in walk:
+            x = through(self.network.unit_list[step.unit], x, step.deleted)
+        return self.network.head(x).double().numpy()
 
-    def predict(steps: Walk) -> tuple[np.ndarray, np.ndarray]:
-        logits = naive_logits(network, batches, steps)
+    def predict(self, walk: Walk) -> tuple[np.ndarray, np.ndarray]:
+        """The classes' log-probabilities and the most probable class of each image."""
+        logits = self.logits(walk)
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return shifted - log_sum, logits.argmax(axis=1)
 
-    log_p, whole = predict(tuple(Step(i, False) for i in range(len(network.units))))
-    log_q, predicted = predict(walk)
-    wrong = predicted != labels
-    return {
-        "images": len(labels),
-        "wrong": int(wrong.sum()),
-        "error": 100 * float(wrong.mean()),
-        "loss": float(np.mean([-log_q[i, label] for i, label in enumerate(labels)])),
-        "kl_divergence": float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()),
-        "agreement": 100 * float((predicted == whole).mean()),
-        "wrong_by_class": tuple(int((wrong & (labels == c)).sum()) for c in range(CLASSES)),
-    }
+    def outcome(self, walk: Walk) -> dict[str, Any]:
+        log_q, predicted = self.predict(walk)
+        wrong = predicted != self.labels
+        divergences = (np.exp(self.log_p) * (self.log_p - log_q)).sum(axis=1)
+        return {
+            "images": len(self.labels),
+            "wrong": int(wrong.sum()),
+            "error": 100 * float(wrong.mean()),
+            "loss": float(np.mean([-log_q[i, label] for i, label in enumerate(self.labels)])),
+            "kl_divergence": float(divergences.mean()),
+            "agreement": 100 * float((predicted == self.whole).mean()),
+            "wrong_by_class": tuple(
+                int((wrong & (self.labels == c)).sum()) for c in range(CLASSES)
+            ),
+        }
 
 
 def assert_same(outcome: Outcome, expected: dict[str, Any]) -> None:
@@ -214,10 +215,11 @@ def test_every_outcome_equals_the_naive_one_in_the_order_given(name: str) -> Non
     walks = some_walks(network)
     if name != "vgg":
         assert any(sorted(walk) != list(walk) for walk in walks)  # some are reordered
+    naive = Naive(network, batches)
     outcomes = evaluate_walks(network, batches, walks)
     assert len(outcomes) == len(walks)
     for walk, outcome in zip(walks, outcomes, strict=True):
-        assert_same(outcome, naive_outcome(network, batches, walk))
+        assert_same(outcome, naive.outcome(walk))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -399,7 +401,7 @@ def test_deleting_identity_units_equals_a_network_without_them(name: str, kept: 
     with torch.no_grad():
         skipping = network(images, active=[i in kept for i in range(n)])
         assert torch.equal(skipping, small(images))  # to the bit
-        by_hand = naive_logits(network, batches, delete(intact(n), gone))[:20]
+    by_hand = Naive(network, batches).logits(delete(intact(n), gone))[:20]
     np.testing.assert_allclose(skipping.numpy(), by_hand, rtol=1e-4, atol=1e-4)
 
 

@@ -17,6 +17,7 @@ from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training import loop
 from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.loop import Progress, Trainer
+from resnet_cli.training.schedule import learning_rate
 
 DATA = DataConfig(train_images=256, test_images=50, pad=2)
 BATCH = 64  # 4 iterations an epoch
@@ -460,6 +461,30 @@ def test_exactly_k_units_are_active_and_the_others_cost_nothing(
             assert with_gradient == [is_active] * len(with_gradient)
         chosen.add(tuple(active))
     assert len(chosen) > 1 or k == 6
+
+
+@pytest.mark.parametrize("rule", [{"active_units": 1}, {"stochastic_depth": 0.2}])
+def test_units_that_join_late_step_as_in_torchs_plain_sgd(
+    rule: dict[str, Any], batches: tuple[Batches, Batches]
+) -> None:
+    run = make_run({"depth": 14}, iterations=8, batch_norm_group=None, **rule)
+    trainer = make_trainer(run, batches)
+    assert trainer.fit()
+
+    network = build(run.model, 10, run.seed).train()
+    sgd = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, foreach=False, fused=False
+    )
+    for iteration in range(8):
+        images, labels = batch_by_hand(run, batches[0], iteration)
+        sgd.zero_grad()
+        active = draw_active(run.train, 6, run.seed, iteration)
+        functional.cross_entropy(network(images, active), labels).backward()
+        sgd.param_groups[0]["lr"] = learning_rate(run.train, iteration, 8)
+        sgd.step()
+    plain = network.state_dict()
+    for name, tensor in trainer.network.state_dict().items():
+        torch.testing.assert_close(tensor, plain[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_skipped_unit_keeps_its_weights_and_statistics(batches: tuple[Batches, Batches]) -> None:

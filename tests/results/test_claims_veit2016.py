@@ -1,0 +1,471 @@
+"""Paper 2's claims, judged from made tables whose answers are known."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from resnet_cli.config import load_experiment
+from resnet_cli.errors import UserError
+from resnet_cli.results import claims_veit2016
+from resnet_cli.results.claims import Claim
+from resnet_cli.results.claims_veit2016 import JUDGES, claims
+from resnet_cli.results.provenance import collect
+from resnet_cli.results.tables import header, write_table
+from resnet_cli.studies.path_survival import path_survival
+
+Row = dict[str, Any]
+NUM_UNITS = 54
+TEXTS = [judge.text for judge in JUDGES]
+
+
+def write(
+    folder: Path, experiment: str, stem: str, rows: Sequence[Mapping[str, Any]], seed: int = 0
+) -> None:
+    """A table with the provenance that the experiment would give it."""
+    name = experiment.split("/")[0]
+    config = load_experiment(f"veit2016/{name}", "mini").model_dump(mode="json")
+    provenance = collect(config, seeds=[seed], started=datetime.now(UTC), profile="mini")
+    write_table(rows, stem, folder / experiment, provenance)
+
+
+def judged(folder: Path, text: str, profile: str = "mini") -> Claim:
+    (claim,) = [claim for claim in claims(folder, profile) if text in claim.text]
+    return claim
+
+
+def deletion(k: int, sample: int, units: Sequence[int], error: float, baseline: float = 2.0) -> Row:
+    blocks = " ".join(map(str, units))
+    return {"k": k, "sample": sample, "blocks": blocks, "test_error": error} | {
+        "baseline_error": baseline,
+        "images": 360,
+        "seed": 0,
+        "loss": 0.1,
+        "kl_divergence": 0.1,
+        "agreement": 90.0,
+    }
+
+
+def singles(damages: Sequence[float], baseline: float = 2.0) -> list[Row]:
+    return [
+        deletion(1, unit, [unit], baseline + damage, baseline)
+        for unit, damage in enumerate(damages)
+    ]
+
+
+def damages(low: float, **at: float) -> list[float]:
+    """54 damages: `low` but where told, `u18=9.0`."""
+    found = [low] * NUM_UNITS
+    for unit, damage in at.items():
+        found[int(unit[1:])] = damage
+    return found
+
+
+# --- nothing there -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "cpu", "paper"])
+def test_nothing_measured_names_the_commands(tmp_path: Path, profile: str) -> None:
+    for claim, judge in zip(claims(tmp_path, profile), JUDGES, strict=True):
+        assert claim.verdict == "not measured"
+        assert (claim.paper, claim.source, claim.text) == ("veit2016", judge.source, judge.text)
+        taken = "paper --data-dir FOLDER" if judge.experiment == "fig4" else profile
+        assert claim.evidence == f"resnet-cli run veit2016/{judge.experiment} --profile {taken}"
+        assert not claim.caveat
+
+
+def test_no_claim_of_the_issue_is_missing() -> None:
+    words = ["VGG", "residual network barely", "downsample matter most", "number of deleted units"]
+    words += ["reordered", "falls exponentially", "5 to 17", "short and few", "23 of 54"]
+    words += ["more resilient", "resilience at the units that downsample", "Highway"]
+    assert all(any(word in text for text in TEXTS) for word in words)
+    assert len(set(TEXTS)) == len(TEXTS)
+
+
+def test_a_damaged_table_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "fig5a", "lesion_delete", singles(damages(0.1)))
+    (tmp_path / "fig5a" / "lesion_delete.csv").write_text("k,sample\n1,2\n")
+    with pytest.raises(UserError, match=r"lesion_delete.csv: column 3 is missing"):
+        claims(tmp_path, "mini")
+
+
+def test_each_profile_has_its_caveat(tmp_path: Path) -> None:
+    write(tmp_path, "fig3/vgg15", "lesion_delete", singles([80.0] * 14))
+    for profile, words in (("smoke", "the code runs"), ("mini", "16x16 digits"), ("cpu", "10 ep")):
+        caveat = judged(tmp_path, "VGG", profile).caveat
+        assert caveat.startswith(f"{profile}: ")
+        assert words in caveat
+        assert caveat.endswith("; a single seed")
+    assert judged(tmp_path, "VGG", "paper").caveat == "a single seed"
+
+
+# --- single deletions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "verdict"),
+    [
+        ([88.0] * 14, "holds"),
+        ([70.0] * 8 + [5.0] * 6, "holds"),  # the median falls to 72 %
+        ([69.9] * 8 + [5.0] * 6, "does not hold"),
+        ([88.0] * 6 + [5.0] * 8, "does not hold"),
+    ],
+)
+def test_vgg(tmp_path: Path, layers: list[float], verdict: str) -> None:
+    write(tmp_path, "fig3/vgg15", "lesion_delete", singles(layers))
+    claim = judged(tmp_path, "VGG")
+    assert claim.verdict == verdict
+    assert claim.evidence.startswith("intact 2.00 %; after deleting one of 14 layers median")
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"), [(0.0, "holds"), (1.0, "holds"), (1.01, "does not hold")]
+)
+@pytest.mark.parametrize(
+    ("experiment", "text"),
+    [("fig3/preact110", "of a residual network barely"), ("fig4", "ImageNet")],
+)
+def test_a_residual_network(
+    tmp_path: Path, low: float, verdict: str, experiment: str, text: str
+) -> None:
+    rows = singles(damages(low, u18=30.0, u36=20.0))
+    if experiment == "fig4":  # has no mini profile to write a provenance from
+        write(tmp_path, "fig5a", "lesion_delete", rows)
+        (tmp_path / "fig5a").rename(tmp_path / "fig4")
+    else:
+        write(tmp_path, experiment, "lesion_delete", rows)
+    claim = judged(tmp_path, text)
+    assert claim.verdict == verdict
+    assert "30.00 at worst (unit 18)" in claim.evidence
+    assert f"{2 if low <= 1 else 54} units by more than 1 (1 training)" in claim.evidence
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (damages(0.1, u18=30.0, u36=20.0), "holds"),
+        (damages(0.1, u0=50.0, u18=30.0, u36=20.0), "holds"),
+        (damages(0.1, u18=30.0), "does not hold"),
+        (damages(0.1, u17=30.0, u35=20.0), "does not hold"),
+        ([0.1 + 0.1 * unit for unit in range(54)], "does not hold"),
+        (damages(0.0), "does not hold"),
+    ],
+)
+def test_downsampling_units(tmp_path: Path, found: list[float], verdict: str) -> None:
+    write(tmp_path, "fig3/preact110", "lesion_delete", singles(found))
+    claim = judged(tmp_path, "matter most")
+    assert claim.verdict == verdict
+    assert claim.evidence.startswith("unit 18: ")
+    assert "unit 36: " in claim.evidence
+
+
+def test_ranks_of_the_downsampling_units(tmp_path: Path) -> None:
+    found = damages(0.1, u0=50.0, u18=30.0, u36=20.0)
+    write(tmp_path, "fig3/preact110", "lesion_delete", singles(found))
+    assert judged(tmp_path, "matter most").evidence == (
+        "unit 18: +30.00 points, rank 2 of 54, unit 36: +20.00 points, rank 3 of 54; the other "
+        "units' 90th percentile is +0.10, the worst of them unit 0 with +50.00 (1 training)"
+    )
+
+
+@pytest.mark.parametrize("error", [45.1, 90.0, math.nan])
+def test_a_network_that_learned_nothing_decides_nothing(tmp_path: Path, error: float) -> None:
+    rows = singles([0.0] * 54, baseline=error)
+    for experiment in ("fig3/vgg15", "fig3/preact110", "fig5a", "fig8/plain"):
+        write(tmp_path, experiment, "lesion_delete", rows)
+    write(tmp_path, "fig8/stochastic-depth", "lesion_delete", singles([0.0] * 54))
+    for text in ("VGG", "of a residual network barely", "matter most", "number of", "resilient"):
+        claim = judged(tmp_path, text, "smoke")
+        assert claim.verdict == "not measured"
+        assert "it learned too little; resnet-cli run veit2016/fig" in claim.evidence
+        assert claim.evidence.endswith("--profile mini")
+
+
+# --- stochastic depth ----------------------------------------------------------------------------
+
+
+def write_fig8(folder: Path, pairs: Mapping[int, tuple[list[float], list[float]]]) -> None:
+    for seed, both in pairs.items():
+        suffix = f"-seed{seed}" if len(pairs) > 1 else ""
+        for case, found in zip(("plain", "stochastic-depth"), both, strict=True):
+            write(folder, f"fig8/{case}{suffix}", "lesion_delete", singles(found), seed)
+
+
+def test_stochastic_depth_must_be_better_in_every_training(tmp_path: Path) -> None:
+    better = (damages(0.5, u18=30.0, u36=20.0), damages(0.25, u18=10.0, u36=20.0))
+    write_fig8(tmp_path, {0: better, 1: better})
+    whole, downsampling = (judged(tmp_path, t) for t in ("more resilient", "at the units that"))
+    assert (whole.verdict, downsampling.verdict) == ("holds", "holds")
+    assert "by seed 25.00 to 15.00, 25.00 to 15.00" in downsampling.evidence
+    before = (52 * 0.5 + 50) / 54
+    assert f"mean damage {before:.2f} points plain" in whole.evidence
+    assert "2 trainings each" in whole.evidence
+    assert not whole.caveat.endswith("single seed")
+    worse = (damages(0.5), damages(0.6))
+    write_fig8(tmp_path, {0: better, 1: worse})
+    assert judged(tmp_path, "more resilient").verdict == "does not hold"
+
+
+def test_stochastic_depth_on_one_seed(tmp_path: Path) -> None:
+    write_fig8(tmp_path, {0: (damages(0.5, u18=5.0), damages(0.4, u18=5.5))})
+    whole, downsampling = (judged(tmp_path, t) for t in ("more resilient", "at the units that"))
+    assert (whole.verdict, downsampling.verdict) == ("holds", "does not hold")
+    assert whole.caveat.endswith("; a single seed")
+
+
+def test_seeds_are_paired(tmp_path: Path) -> None:
+    write(tmp_path, "fig8/plain-seed0", "lesion_delete", singles(damages(0.5)), 0)
+    write(tmp_path, "fig8/stochastic-depth-seed1", "lesion_delete", singles(damages(0.4)), 1)
+    claim = judged(tmp_path, "more resilient")
+    assert claim.verdict == "not measured"
+    assert claim.evidence.startswith("no seed was trained both ways; resnet-cli run veit2016/fig8")
+
+
+# --- several units -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ([2.0 + 1.5 * k for k in range(1, 21)], "holds"),
+        ([2.0 + 0.1 * k**2 for k in range(1, 21)], "holds"),
+        ([2.0 + 1.5 * k - 4 * (k == 9) for k in range(1, 21)], "holds"),  # one small dip
+        ([2.0 + 0.01 * k for k in range(1, 20)] + [90.0], "does not hold"),  # a cliff
+        ([2.0] * 20, "does not hold"),
+        ([40.0 - k for k in range(1, 21)], "does not hold"),
+    ],
+)
+def test_error_by_k(tmp_path: Path, errors: list[float], verdict: str) -> None:
+    rows = [
+        deletion(k, sample, range(k), error + spread)
+        for k, error in enumerate(errors, 1)
+        for sample, spread in enumerate((-1.0, 0.0, 5.0))
+    ]
+    write(tmp_path, "fig5a", "lesion_delete", rows)
+    claim = judged(tmp_path, "number of deleted units")
+    assert claim.verdict == verdict
+    assert (
+        f"median error {errors[0]:.2f} % at k = 1, {errors[-1]:.2f} % at k = 20" in claim.evidence
+    )
+    assert "(60 deletions)" in claim.evidence
+    assert "nan" not in claim.evidence
+
+
+def reorderings(errors: Sequence[float], taus: Sequence[float]) -> list[Row]:
+    return [
+        {"swaps": index // 5 + 1, "sample": index % 5, "order": "0 1", "kendall_tau": tau}
+        | {
+            name: value
+            for name, value in deletion(1, 0, [0], error).items()
+            if name not in ("k", "sample", "blocks")
+        }
+        for index, (error, tau) in enumerate(zip(errors, taus, strict=True))
+    ]
+
+
+def test_error_by_disorder(tmp_path: Path) -> None:
+    taus = [1.0 - 0.002 * (index // 5) - 0.0001 * (index % 5) for index in range(100)]
+    write(tmp_path, "fig5b", "lesion_reorder", reorderings([90 * (1 - t) for t in taus], taus))
+    claim = judged(tmp_path, "reordered")
+    assert claim.verdict == "holds"
+    assert claim.evidence.startswith("Spearman of error and 1 - tau 1.000")
+    assert "100 orders, tau 0.962 to 1.000" in claim.evidence
+    # The order of the errors no longer goes with tau inside each number of swaps.
+    write(tmp_path, "fig5b", "lesion_reorder", reorderings([2.0] * 100, taus))
+    flat = judged(tmp_path, "reordered")
+    assert flat.verdict == "does not hold"
+    assert "no rise" in flat.evidence
+    backwards = reorderings([90 * t for t in taus], taus)
+    write(tmp_path, "fig5b", "lesion_reorder", backwards)
+    assert judged(tmp_path, "reordered").verdict == "does not hold"
+
+
+def test_the_interval_of_a_rank_correlation() -> None:
+    low, high = claims_veit2016._fisher(0.6, 103)
+    half = 1.959964 * math.sqrt(1.06 / 100)
+    assert (math.atanh(low), math.atanh(high)) == pytest.approx(
+        (math.atanh(0.6) - half, math.atanh(0.6) + half)
+    )
+    assert claims_veit2016._fisher(1.0, 103) == (1.0, 1.0)
+    assert claims_veit2016._fisher(0.6, 3) == (-1.0, 1.0)
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
+def gradients(norms: Sequence[float]) -> list[Row]:
+    return [
+        {"k": k, "sample": s, "grad_norm": norm * (1 + 0.1 * s), "images": 64, "seed": 0}
+        for k, norm in enumerate(norms)
+        for s in (-1, 0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("norms", "verdict"),
+    [
+        ([0.8**k for k in range(55)], "holds"),
+        ([0.8 ** min(k, 30) for k in range(55)], "does not hold"),  # R2 0.83
+        ([1.0 / (1 + k) for k in range(55)], "does not hold"),  # a power law
+        ([1.25**k for k in range(55)], "does not hold"),
+    ],
+)
+def test_norm_by_length(tmp_path: Path, norms: list[float], verdict: str) -> None:
+    write(tmp_path, "fig6", "path_gradients", gradients(norms))
+    claim = judged(tmp_path, "falls exponentially")
+    assert claim.verdict == verdict
+    assert "over lengths 0 to 54 (165 paths)" in claim.evidence
+    if verdict == "holds":
+        assert "multiplies the norm by 0.800; R2 1.000" in claim.evidence
+
+
+def test_vanished_gradients_are_left_out(tmp_path: Path) -> None:
+    norms = [0.5**k if k < 40 else 0.0 for k in range(55)]
+    write(tmp_path, "fig6", "path_gradients", gradients(norms))
+    claim = judged(tmp_path, "falls exponentially")
+    assert claim.verdict == "holds"
+    assert "multiplies the norm by 0.500; R2 1.000 over lengths 0 to 39" in claim.evidence
+
+
+def spectrum(ratio: float, exact: float | None, units: int = NUM_UNITS) -> list[Row]:
+    """Norms that fall by `ratio` a unit, exact ones by `exact` (their binomial, in both)."""
+    rows = []
+    for k in range(units + 1):
+        paths = math.comb(units, k)
+        row: Row = dict.fromkeys(header("path_spectrum"))
+        row |= {"k": k, "paths": paths, "mean_norm": ratio**k, "total": paths * ratio**k}
+        row["exact_norm"] = None if exact is None else paths * exact**k
+        rows.append(row)
+    return rows
+
+
+def binomial_mass(p: float, first: int, last: int, units: int = NUM_UNITS) -> float:
+    """Totals C(n, k) r^k are a binomial with p = r / (1 + r), up to their sum."""
+    return float(stats.binom.cdf(last, units, p) - stats.binom.cdf(first - 1, units, p))
+
+
+def test_published_lengths(tmp_path: Path) -> None:
+    write(tmp_path, "fig6", "path_spectrum", spectrum(0.25, 1.0))  # p = 0.2 and 0.5
+    sampled = judged(tmp_path, "5 to 17 of 54 units (sampled")
+    exact = judged(tmp_path, "5 to 17 of 54 units (exact")
+    assert (sampled.verdict, exact.verdict) == ("holds", "does not hold")
+    assert f"lengths 5 to 17 hold {100 * binomial_mass(0.2, 5, 17):.1f} %" in sampled.evidence
+    assert f"lengths 5 to 17 hold {100 * binomial_mass(0.5, 5, 17):.1f} %" in exact.evidence
+    for share in ("50 %", "90 %", "95 %", "99 %"):
+        assert f"{share} in " in sampled.evidence
+    few, few_exact = (judged(tmp_path, f"short and few ({kind}") for kind in ("sampled", "exact"))
+    assert (few.verdict, few_exact.verdict) == ("holds", "does not hold")
+    assert "(published 0.45 %)" in few.evidence
+    # With equal norms the gradient lies where the paths are: on 21 to 33, and on no shorter run.
+    assert binomial_mass(0.5, 22, 33) < 0.9 < binomial_mass(0.5, 21, 33)
+    inside = f"{100 * binomial_mass(0.5, 21, 33):.3g} % of all paths"
+    assert f"is 21 to 33 of 54 units and has {inside}" in few_exact.evidence
+
+
+def test_the_published_interval_is_of_54_units(tmp_path: Path) -> None:
+    write(tmp_path, "fig6", "path_spectrum", spectrum(0.25, 0.25, units=27))
+    claim = judged(tmp_path, "5 to 17 of 54 units (sampled")
+    assert claim.verdict == "not measured"
+    assert claim.evidence.startswith("measured on 27 units, not 54; resnet-cli run veit2016/fig6")
+    assert judged(tmp_path, "short and few (exact").verdict != "not measured"
+
+
+def test_without_the_exact_spectrum_its_claims_are_not_measured(tmp_path: Path) -> None:
+    write(tmp_path, "fig6", "path_spectrum", spectrum(0.25, None))
+    assert judged(tmp_path, "5 to 17 of 54 units (exact").verdict == "not measured"
+    assert judged(tmp_path, "5 to 17 of 54 units (sampled").verdict == "holds"
+
+
+def test_paths_left(tmp_path: Path) -> None:
+    rows = path_survival(54, (1, 10, 20))
+    write(tmp_path, "fig7", "path_survival", rows)
+    claim = judged(tmp_path, "mostly long paths")
+    assert claim.verdict == "holds"
+    left = 100 * math.comb(44, 10) / math.comb(54, 10)
+    assert f"10 deleted: 81.5 % of length 1, {left:.3g} % of length 10" in claim.evidence
+    rows[5]["fraction"] = rows[4]["fraction"]
+    write(tmp_path, "fig7", "path_survival", rows)
+    assert judged(tmp_path, "mostly long paths").verdict == "does not hold"
+
+
+def test_highways(tmp_path: Path) -> None:
+    for case, ratio in (("identity", 1.0), ("exclusive-gating", 0.1), ("shortcut-gating", 0.2)):
+        write(tmp_path, f"highway_paths/{case}", "path_spectrum", spectrum(1.0, ratio))
+    claim = judged(tmp_path, "Highway")
+    assert claim.verdict == "holds"
+    assert "identity: 21 to 33 of 54 units" in claim.evidence
+    write(tmp_path, "highway_paths/shortcut-gating", "path_spectrum", spectrum(0.1, 1.0))
+    assert judged(tmp_path, "Highway").verdict == "does not hold"
+    (tmp_path / "highway_paths/exclusive-gating/path_spectrum.csv").unlink()
+    assert judged(tmp_path, "Highway").verdict == "not measured"
+
+
+# --- section 4.3 ---------------------------------------------------------------------------------
+
+
+def write_table43(folder: Path, **errors: Sequence[float | None]) -> None:
+    rows = [
+        {
+            "experiment": "veit2016/effective_paths",
+            "case": case.replace("_", "-"),
+            "dataset": "digits",
+            "seed": seed,
+            "params": 1,
+            "status": "diverged" if error is None else "ok",
+            "test_error": error,
+            "best_error": error,
+            "paper_error": None,
+        }
+        for case, values in errors.items()
+        for seed, error in enumerate(values)
+    ]
+    write(folder, "effective_paths", "table", rows)
+
+
+@pytest.mark.parametrize(
+    ("full", "active", "verdict"),
+    [
+        ([1.0, 1.2, 1.1], [1.0, 1.1, 1.2], "holds"),
+        ([1.0, 1.2, 1.1], [0.2, 0.3, 0.1], "holds"),  # better
+        ([1.0, 1.2, 1.1], [1.5, 1.6, 1.4], "does not hold"),  # +0.4, but surely worse
+        ([1.0, 5.0, 0.0], [3.0, 3.5, 2.0], "does not hold"),  # +0.83, though not surely
+        ([2.0], [2.5], "holds"),
+        ([2.0], [2.6], "does not hold"),
+        ([1.0, 1.0], [1.0, 1.0], "holds"),
+        ([1.0, 1.0], [1.2, 1.2], "does not hold"),
+        ([1.0, 1.1], [1.0, None], "does not hold"),
+    ],
+)
+def test_effective_paths(
+    tmp_path: Path, full: list[float], active: list[float | None], verdict: str
+) -> None:
+    write_table43(tmp_path, full=full, active_23=active, active_24=[1.0])
+    claim = judged(tmp_path, "23 of 54")
+    assert claim.verdict == verdict
+    assert "(published 5.96 against 6.10 %)" in claim.evidence
+    assert "nan" not in claim.evidence
+    assert ("single seed" in claim.caveat) == (len(full) == 1)
+
+
+def test_the_interval_is_welchs(tmp_path: Path) -> None:
+    full, active = [1.0, 1.2, 1.1, 1.5], [1.0, 1.3, 0.9]
+    write_table43(tmp_path, full=full, active_23=active)
+
+    def moments(values: list[float]) -> tuple[float, float]:
+        mean = sum(values) / len(values)
+        return mean, sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)
+
+    (a, va), (f, vf) = moments(active), moments(full)
+    freedom = (va + vf) ** 2 / (va**2 / 2 + vf**2 / 3)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(va + vf)
+    expected = f"{a - f:+.2f} points, 95 % interval {a - f - half:+.2f} to {a - f + half:+.2f}"
+    assert expected in judged(tmp_path, "23 of 54").evidence
+
+
+def test_effective_paths_without_the_full_model(tmp_path: Path) -> None:
+    write_table43(tmp_path, active_23=[1.0])
+    assert judged(tmp_path, "23 of 54").verdict == "not measured"

@@ -1,0 +1,686 @@
+"""Paths: every one of the 2^n by itself, against plain backward passes and enumeration."""
+
+import copy
+import itertools
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnet_cli.config import ModelConfig
+from resnet_cli.data import Batches, Normalization, Split
+from resnet_cli.errors import UserError
+from resnet_cli.models import Network, build
+from resnet_cli.models.units import ResidualUnit
+from resnet_cli.results.tables import header
+from resnet_cli.studies import paths
+from resnet_cli.studies.paths import (
+    CutNetwork,
+    ExactSpectrum,
+    batch_indices,
+    draw_path,
+    exact_rows,
+    exact_spectrum,
+    exact_spectrum_of_unit,
+    gradient_by_length,
+    path_gradient,
+    path_gradients_by_image,
+    path_lengths,
+    sample_path_gradients,
+    spectrum_rows,
+)
+
+PLACEMENTS = (
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+    "full_preactivation",
+)
+SHORTCUTS: dict[str, dict[str, Any]] = {
+    "zero padding": {"stage_change": "zero_padding"},
+    "projection": {"stage_change": "projection"},
+    "scaling": {"shortcut": "scaling", "shortcut_scale": 0.5, "residual_scale": 0.7},
+    "exclusive gating": {"shortcut": "exclusive_gating", "gate_bias": -0.5},
+    "shortcut-only gating": {"shortcut": "shortcut_only_gating", "gate_bias": -0.5},
+    "convolution": {"shortcut": "convolution"},
+}
+"""Identity shortcuts are in the first two, everywhere but at a change of shape."""
+SMALL = {"widths": (3, 4, 5)}
+BRANCHES: dict[str, dict[str, Any]] = {
+    "basic": SMALL | {"depth": 8},
+    "one_layer": SMALL | {"depth": 5},
+    "bottleneck": {"depth": 11, "widths": (2, 2, 3)},
+}
+DEEPER: dict[str, dict[str, Any]] = {
+    "full pre-activation": SMALL | {"depth": 12, "units": (2, 2, 1)},
+    "original": SMALL | {"depth": 12, "units": (2, 2, 1), "placement": "original"},
+    "exclusive gating": SMALL | {"depth": 12, "units": (1, 2, 2)} | SHORTCUTS["exclusive gating"],
+    "bottleneck": {"depth": 17, "units": (2, 1, 2), "widths": (2, 2, 3), "branch": "bottleneck"},
+    "dropout": SMALL | {"depth": 10, "units": (2, 1, 1), "shortcut": "dropout"},
+    "ImageNet's stem": {"depth": 8, "units": (2, 1), "widths": (3, 5), "stem": "imagenet"},
+}
+
+
+def make_network(fields: dict[str, Any], dtype: torch.dtype = torch.float64) -> Network:
+    """A network whose batch norms have random weights and running statistics."""
+    network = build(ModelConfig(**fields), 4, seed=21)
+    generator = torch.Generator().manual_seed(22)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0.1, 0.3, generator=generator)
+            module.running_mean.normal_(0.0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return network.to(dtype).eval()
+
+
+def a_batch(count: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(25)
+    images = torch.randn(count, 3, 8, 8, dtype=dtype, generator=generator)
+    return images, torch.randint(4, (count,), generator=generator)
+
+
+def make_batches(count: int = 12) -> Batches:
+    generator = torch.Generator().manual_seed(26)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(4, (count,), generator=generator)
+    normalization = Normalization(torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
+    return Batches(Split("tiny", "train", pixels, labels, tuple("abcd"), "made"), normalization)
+
+
+def subsets(n: int) -> list[tuple[int, ...]]:
+    return [chosen for k in range(n + 1) for chosen in itertools.combinations(range(n), k)]
+
+
+# --- the reference: plain backward passes --------------------------------------------------------
+
+
+def copy_in_mode(network: Network, batch_statistics: bool) -> Network:
+    copied = copy.deepcopy(network).eval()
+    if batch_statistics:
+        for module in copied.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.train()
+    return copied
+
+
+def ordinary_gradient(
+    network: Network, images: Tensor, labels: Tensor, batch_statistics: bool = False
+) -> Tensor:
+    leaf = images.clone().requires_grad_()
+    logits = copy_in_mode(network, batch_statistics)(leaf)
+    functional.cross_entropy(logits, labels).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def parts(unit: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a unit's shortcut and its residual branch add to the sum (paper 1, section 3)."""
+    assert isinstance(unit, ResidualUnit)
+    x = unit.pre(x)
+    shortcut, residual = unit.h(x), unit.survival * unit.F(x)
+    if unit.gate is not None:
+        g = torch.sigmoid(unit.gate.conv(x))
+        shortcut = (1 - g) * shortcut
+        residual = g * residual if unit.gates_residual else residual
+    return shortcut, residual
+
+
+def gradient_by_detaching(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    chosen: Collection[int],
+    batch_statistics: bool = False,
+) -> Tensor:
+    """One forward pass of unchanged values in which each unit lets one branch be differentiated."""
+    copied = copy_in_mode(network, batch_statistics)
+    leaf = images.clone().requires_grad_()
+    x = copied.stem(leaf)
+    for index, unit in enumerate(copied.units):
+        shortcut, residual = parts(unit, x)
+        y = shortcut.detach() + residual if index in chosen else shortcut + residual.detach()
+        x = unit.f(y)
+    functional.cross_entropy(copied.head(x), labels).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+# --- every path of small networks ----------------------------------------------------------------
+
+
+def check_every_path(fields: dict[str, Any], batch_statistics: bool) -> None:
+    network = make_network(fields)
+    images, labels = a_batch(3 if "stem" not in fields else 2)
+    if "stem" in fields:
+        images = functional.interpolate(images, scale_factor=4)
+    n = len(network.units)
+    cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
+    assert len(cut) == n
+    gradients = {chosen: path_gradient(cut, chosen) for chosen in subsets(n)}
+    assert len(gradients) == 2**n
+
+    for chosen, gradient in gradients.items():
+        assert_close(
+            gradient, gradient_by_detaching(network, images, labels, chosen, batch_statistics)
+        )
+    ordinary = ordinary_gradient(network, images, labels, batch_statistics)
+    assert ordinary.abs().max() > 1e-5
+    assert_close(torch.stack(list(gradients.values())).sum(0), ordinary)
+
+    by_length = gradient_by_length(cut)
+    assert by_length.shape == (n + 1, *images.shape)
+    for k in range(n + 1):
+        of_length = [gradient for chosen, gradient in gradients.items() if len(chosen) == k]
+        assert len(of_length) == math.comb(n, k)
+        assert_close(by_length[k], torch.stack(of_length).sum(0))
+    assert_close(by_length.sum(0), ordinary)
+
+    counted = set(range(0, n, 2))
+    by_counted = gradient_by_length(cut, counted)
+    assert len(by_counted) == len(counted) + 1
+    for k in range(len(counted) + 1):
+        of_length = [g for chosen, g in gradients.items() if len(counted & set(chosen)) == k]
+        assert_close(by_counted[k], torch.stack(of_length).sum(0))
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_path_of_three_units(
+    placement: str, branch: str, shortcut: str, batch_statistics: bool
+) -> None:
+    fields = BRANCHES[branch] | {"branch": branch, "placement": placement} | SHORTCUTS[shortcut]
+    check_every_path(fields, batch_statistics)
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+@pytest.mark.parametrize("name", DEEPER)
+def test_every_path_of_several_units(name: str, batch_statistics: bool) -> None:
+    check_every_path(DEEPER[name], batch_statistics)
+
+
+def test_paths_differ_from_one_another() -> None:
+    """Otherwise the comparisons above would miss a wrong unit."""
+    network = make_network(DEEPER["full pre-activation"])
+    cut = CutNetwork(network, *a_batch())
+    gradients = [path_gradient(cut, chosen) for chosen in subsets(5)]
+    size = max(gradient.norm() for gradient in gradients)
+    for a, b in itertools.combinations(gradients, 2):
+        assert (a - b).norm() > 1e-3 * size
+
+
+def test_a_unit_weighed_by_its_survival_weighs_its_residual_branch() -> None:
+    network = make_network(SMALL | {"depth": 8})
+    cut_before = CutNetwork(network, *a_batch())
+    for index, unit in enumerate(network.unit_list):
+        unit.survival = 0.9 - 0.2 * index
+    images, labels = a_batch()
+    cut = CutNetwork(network, images, labels)
+    for chosen in subsets(3):
+        expected = gradient_by_detaching(network, images, labels, chosen)
+        assert_close(path_gradient(cut, chosen), expected)
+    assert (path_gradient(cut, [1]) - path_gradient(cut_before, [1])).abs().max() > 1e-4
+    assert_close(gradient_by_length(cut).sum(0), ordinary_gradient(network, images, labels))
+
+
+def test_gradients_by_jacobian_matrices() -> None:
+    """The sweep of the module's docstring with J and S as matrices, for one image."""
+    fields = {"depth": 5, "branch": "one_layer", "widths": (2, 3, 3), "placement": "original"}
+    network = make_network(fields)
+    images, labels = a_batch(1)
+
+    def matrix(function: Any, x: Tensor) -> Tensor:
+        jacobian = torch.autograd.functional.jacobian(function, x)
+        return jacobian.reshape(-1, x.numel())
+
+    x = network.stem(images).detach()
+    total = {(): matrix(network.stem, images)}  # chosen units -> d x / d images along the path
+    for index, unit in enumerate(network.units):
+        S = matrix(lambda x, unit=unit: parts(unit, x)[0], x)
+        J = matrix(lambda x, unit=unit: parts(unit, x)[1], x)
+        after = matrix(unit.f, sum(parts(unit, x)).detach())
+        total = {chosen: after @ S @ so_far for chosen, so_far in total.items()} | {
+            (*chosen, index): after @ J @ so_far for chosen, so_far in total.items()
+        }
+        x = unit(x).detach()
+    top = matrix(lambda x: functional.cross_entropy(network.head(x), labels), x)
+    cut = CutNetwork(network, images, labels)
+    assert len(total) == 8
+    for chosen, jacobian in total.items():
+        assert_close(path_gradient(cut, chosen), (top @ jacobian).reshape(images.shape))
+
+
+def test_the_order_of_the_chosen_units_does_not_matter() -> None:
+    cut = CutNetwork(make_network(DEEPER["original"]), *a_batch())
+    assert torch.equal(path_gradient(cut, [4, 1, 1]), path_gradient(cut, {1, 4}))
+    assert torch.equal(path_gradient(cut, iter([1, 4])), path_gradient(cut, [1, 4]))
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_a_path_of_its_own_for_each_image(name: str) -> None:
+    """Images do not see one another: each image's gradient is that of its path for the batch."""
+    network = make_network(DEEPER[name])
+    images, labels = a_batch(3)
+    if "stem" in DEEPER[name]:
+        images = functional.interpolate(images, scale_factor=4)
+    n = len(network.units)
+    generator = torch.Generator().manual_seed(41)
+    chosen = torch.rand(6, 3, n, generator=generator) < 0.5
+    chosen[0], chosen[1] = False, True
+    chosen[2, 0], chosen[2, 1:] = True, False
+    found = path_gradients_by_image(CutNetwork(network, images, labels), chosen)
+    assert found.shape == (6, *images.shape)
+    for path, image in itertools.product(range(6), range(3)):
+        units = chosen[path, image].nonzero().flatten().tolist()
+        gradient = gradient_by_detaching(network, images, labels, units)
+        assert_close(found[path, image], gradient[image])
+
+
+def test_a_plain_network_is_refused() -> None:
+    network = build(ModelConfig(family="vgg", depth=10, widths=(2, 2, 2, 2, 2)), 4, seed=1)
+    message = r"^a plain network \(VGG\) has one path only; paths needs shortcuts$"
+    with pytest.raises(UserError, match=message):
+        CutNetwork(network, *a_batch(dtype=torch.float32))
+    with pytest.raises(UserError, match=message):
+        sample_path_gradients(network, make_batches(), (1,), 1, 4, seed=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_the_network_is_left_as_it_was(training: bool, batch_statistics: bool) -> None:
+    """Weights, running statistics, their counts and settings, gradients, mode."""
+    network = make_network(SMALL | {"depth": 8, "shortcut": "dropout"}, torch.float32)
+    network.train(training)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    settings = [(m.momentum, m.track_running_stats) for m in norms]
+    images, labels = a_batch(dtype=torch.float32)
+    cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
+    path_gradient(cut, [1])
+    gradient_by_length(cut)
+    exact_spectrum(network, images, labels)
+    exact_spectrum_of_unit(network, images, labels, 1)
+    sample_path_gradients(
+        network, make_batches(), (0, 2), 2, 4, seed=0, batch_statistics=batch_statistics
+    )
+    after = network.state_dict()
+    assert list(after) == list(before)
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert changed == []
+    assert [(m.momentum, m.track_running_stats) for m in norms] == settings
+    assert all(module.training is training for module in network.modules())
+    assert all(p.grad is None for p in network.parameters())
+    assert images.grad is None
+    assert not images.requires_grad
+
+
+# --- the exact spectrum --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DEEPER)
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_the_exact_spectrum_does_not_depend_on_chunks(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_network(DEEPER[name])
+    images, labels = a_batch(7)
+    if "stem" in DEEPER[name]:
+        images = functional.interpolate(images, scale_factor=4)
+    n = len(network.units)
+    expected = torch.zeros(n + 1, *images.shape, dtype=torch.float64)
+    for chosen in subsets(n):
+        expected[len(chosen)] += gradient_by_detaching(network, images, labels, chosen)
+
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(paths, "EXACT_CHUNK", chunk)
+    found = exact_spectrum(network, images, labels, report=lambda *done: seen.append(done))
+    assert found.norms == pytest.approx([float(g.norm()) for g in expected], rel=1e-8)
+    assert found.images == 7
+    assert found.check < 1e-12
+    assert seen == [(min(done, 7), 7) for done in range(chunk, 7 + chunk, chunk)]
+
+
+def test_the_check_is_small_in_single_precision() -> None:
+    network = build(ModelConfig(depth=38, widths=(8, 8, 8)), 4, seed=2)
+    images, labels = a_batch(20, torch.float32)
+    found = exact_spectrum(network, images.contiguous(memory_format=torch.channels_last), labels)
+    assert len(found.norms) == 19
+    assert 0 < found.check < 1e-5
+    double = exact_spectrum(network.double(), images.double(), labels)
+    assert found.norms == pytest.approx(double.norms, rel=1e-3)
+
+
+def test_the_check_sees_a_lost_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network(SMALL | {"depth": 8})
+    images, labels = a_batch()
+    by_length = gradient_by_length(CutNetwork(network, images, labels))
+    expected = float(by_length[2].norm() / ordinary_gradient(network, images, labels).norm())
+
+    def without_length_2(cut: CutNetwork, *counted: Any) -> Tensor:
+        keep = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+        return gradient_by_length(cut, *counted) * keep.view(-1, 1, 1, 1, 1)
+
+    monkeypatch.setattr(paths, "gradient_by_length", without_length_2)
+    found = exact_spectrum(network, images, labels)
+    assert found.check == pytest.approx(expected)
+    assert found.norms[2] == 0
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_the_spectrum_of_some_units_only(name: str) -> None:
+    network = make_network(DEEPER[name])
+    images, labels = a_batch(3)
+    if "stem" in DEEPER[name]:
+        images = functional.interpolate(images, scale_factor=4)
+    counted = [1, len(network.units) - 1]
+    expected = torch.zeros(3, *images.shape, dtype=torch.float64)
+    for chosen in subsets(len(network.units)):
+        k = len(set(counted) & set(chosen))
+        expected[k] += gradient_by_detaching(network, images, labels, chosen)
+    found = exact_spectrum(network, images, labels, counted)
+    assert found.norms == pytest.approx([float(g.norm()) for g in expected], rel=1e-8)
+    assert found.check < 1e-12
+
+
+@pytest.mark.parametrize("name", DEEPER)
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_the_spectrum_at_the_weights_of_a_unit(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each path from the loss that ends in this unit's F, one by one."""
+    monkeypatch.setattr(paths, "EXACT_CHUNK", chunk)
+    network = make_network(DEEPER[name])
+    images, labels = a_batch(3)
+    if "stem" in DEEPER[name]:
+        images = functional.interpolate(images, scale_factor=4)
+    n = len(network.units)
+    for unit in range(n):
+        found = exact_spectrum_of_unit(network, images, labels, unit)
+        free = n - 1 - unit
+        sums: list[Any] = [0.0] * (free + 2)
+        for later in subsets(free):
+            chosen = [unit, *(unit + 1 + i for i in later)]
+            sums[len(chosen)] += weight_gradient(network, images, labels, unit, chosen)
+        assert len(found.norms) == free + 2
+        assert found.norms[0] == 0
+        assert found.norms[1:] == pytest.approx([float(g.norm()) for g in sums[1:]], rel=1e-8)
+        assert found.check < 1e-12
+        assert found.images == 3
+
+
+def weight_gradient(
+    network: Network, images: Tensor, labels: Tensor, unit: int, chosen: Collection[int]
+) -> Tensor:
+    """The gradient at all parameters of one unit's F, flat, along one path."""
+    copied = copy.deepcopy(network).eval()
+    x = copied.stem(images)
+    for index, one in enumerate(copied.units):
+        shortcut, residual = parts(one, x)
+        x = one.f(shortcut.detach() + residual if index in chosen else shortcut + residual.detach())
+    functional.cross_entropy(copied.head(x), labels).backward()
+    return torch.cat([p.grad.flatten() for p in copied.units[unit].F.parameters()])
+
+
+@pytest.mark.parametrize("unit", [5, -1])
+def test_the_spectrum_of_a_unit_that_does_not_exist_is_refused(unit: int) -> None:
+    network = make_network(DEEPER["original"])
+    message = rf"^unit {unit} does not exist; this network has 5 units, 0 to 4$"
+    with pytest.raises(UserError, match=message):
+        exact_spectrum_of_unit(network, *a_batch(), unit)
+
+
+def test_rows_of_exact_spectra() -> None:
+    spectrum = ExactSpectrum([0.0, 3.0, 2.0, 5.0], check=0.0, images=4)
+    by_stage = exact_rows("stage", 2, spectrum)
+    assert [tuple(row.values()) for row in by_stage] == [
+        (2, 0, 1, 0.0, 0.0),
+        (2, 1, 3, 3.0, 0.3),
+        (2, 2, 3, 2.0, 0.2),
+        (2, 3, 1, 5.0, 0.5),
+    ]
+    by_unit = exact_rows("unit", 7, spectrum)
+    assert [row["paths"] for row in by_unit] == [0, 1, 2, 1]
+    assert all(set(row) == set(header("path_spectrum_stages")) for row in by_stage)
+    assert all(set(row) == set(header("path_spectrum_unit")) for row in by_unit)
+
+
+# --- lengths -------------------------------------------------------------------------------------
+
+
+def pascal(n: int) -> list[int]:
+    row = [1]
+    for _ in range(n):
+        row = [1, *(a + b for a, b in itertools.pairwise(row)), 1]
+    return row
+
+
+@pytest.mark.parametrize("n", [1, 9, 54, 333])
+def test_path_lengths_are_exact(n: int) -> None:
+    rows = path_lengths(n)
+    assert [row["k"] for row in rows] == list(range(n + 1))
+    counts = [row["paths"] for row in rows]
+    assert counts == pascal(n)
+    assert all(type(count) is int for count in counts)
+    assert sum(counts) == 2**n
+    for row in rows:
+        assert set(row) == set(header("path_lengths"))
+        assert row["fraction"] == float(Fraction(row["paths"], 2**n))
+
+
+def test_the_share_of_short_paths_that_paper_2_states() -> None:
+    """Section 4.3: the effective paths, of 5 to 17 units, are 0.45 % of all paths."""
+    rows = path_lengths(54)
+    assert round(100 * sum(row["fraction"] for row in rows[5:18]), 2) == 0.45
+
+
+# --- sampled paths -------------------------------------------------------------------------------
+
+
+def sampled(network: Network, ks: Sequence[int], **changes: Any) -> list[dict[str, Any]]:
+    settings = {"samples": 3, "batch_size": 5, "seed": 31} | changes
+    return sample_path_gradients(network, make_batches(), ks, **settings)
+
+
+def single(**fields: Any) -> Network:
+    return make_network(SMALL | {"depth": 12, "units": (2, 2, 1)} | fields, torch.float32)
+
+
+def test_rows_of_sampled_paths() -> None:
+    seen: list[tuple[int, int]] = []
+    rows = sampled(single(), (3, 0, 5), report=lambda *done: seen.append(done))
+    assert [(row["k"], row["sample"]) for row in rows] == [
+        (k, sample) for k in (3, 0, 5) for sample in range(3)
+    ]
+    for row in rows:
+        assert set(row) == set(header("path_gradients"))
+        assert row["images"] == 5
+        assert row["seed"] == 31
+        assert row["grad_norm"] > 0
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+@pytest.mark.parametrize("placement", ["full_preactivation", "original"])
+def test_sampled_norms_are_those_of_the_drawn_paths(placement: str, batch_statistics: bool) -> None:
+    """Each norm again from its draw, by a plain backward pass in float64."""
+    network = single(placement=placement)
+    double = copy.deepcopy(network).double()
+    batches = make_batches()
+    for row in sampled(network, range(6), batch_statistics=batch_statistics):
+        indices = batch_indices(12, 5, 31, row["sample"])
+        images = (batches.images[indices].double() / 255 - 0.5) / 0.25
+        path = draw_path(5, row["k"], 31, row["sample"])
+        gradient = gradient_by_detaching(
+            double, images, batches.labels[indices], path, batch_statistics
+        )
+        assert row["grad_norm"] == pytest.approx(float(gradient.norm()), rel=1e-4)
+
+
+def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image's path has the length asked for; chunks do not matter; the norm is the batch's."""
+    network = single()
+    asked: list[Tensor] = []
+
+    def watched(cut: CutNetwork, chosen: Tensor) -> Tensor:
+        asked.append(chosen)
+        return path_gradients_by_image(cut, chosen)
+
+    monkeypatch.setattr(paths, "path_gradients_by_image", watched)
+    rows = sampled(network, (2, 0, 5), estimator="image", samples=2, batch_size=7)
+    assert [(row["k"], row["sample"]) for row in rows] == [
+        (k, sample) for k in (2, 0, 5) for sample in range(2)
+    ]
+    assert [chosen.sum(2).tolist() for chosen in asked] == [[[2] * 7, [0] * 7, [5] * 7]] * 2
+    assert len({tuple(path) for path in asked[0][0].tolist()}) > 1
+    double, batches = copy.deepcopy(network).double(), make_batches()
+    for row in rows:
+        indices = batch_indices(12, 7, 31, row["sample"])
+        images = (batches.images[indices].double() / 255 - 0.5) / 0.25
+        square = 0.0
+        for image, path in enumerate(asked[row["sample"]][(2, 0, 5).index(row["k"])]):
+            units = path.nonzero().flatten().tolist()
+            gradient = gradient_by_detaching(double, images, batches.labels[indices], units)
+            square += float(gradient[image].square().sum())
+        assert row["grad_norm"] == pytest.approx(math.sqrt(square), rel=1e-4)
+        assert row["images"] == 7
+
+    monkeypatch.setattr(paths, "EXACT_CHUNK", 3)
+    chunked = sampled(network, (2, 0, 5), estimator="image", samples=2, batch_size=7)
+    assert [row["grad_norm"] for row in chunked] == pytest.approx(
+        [row["grad_norm"] for row in rows], rel=1e-5
+    )
+
+
+def test_a_path_for_each_image_needs_running_statistics() -> None:
+    with pytest.raises(UserError, match="--estimator image takes images one by one"):
+        sampled(single(), (1,), estimator="image", batch_statistics=True)
+
+
+def test_the_lengths_0_and_n_have_one_path_each() -> None:
+    network, batches = single(), make_batches()
+    rows = sampled(network, (0, 5))
+    for row in rows:
+        cut = CutNetwork(network, *batches.plain(batch_indices(12, 5, 31, row["sample"])))
+        units = range(5) if row["k"] == 5 else []
+        assert row["grad_norm"] == float(path_gradient(cut, units).double().norm())
+    assert len({row["grad_norm"] for row in rows}) == 6
+
+
+def test_samples_are_a_function_of_the_seed() -> None:
+    network = single()
+    state = torch.get_rng_state()
+    rows = sampled(network, (1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sampled(network, (1, 2)) == rows
+    longer = sampled(network, (0, 1, 2, 4), samples=5)
+    kept = [row for row in longer if row["k"] in (1, 2) and row["sample"] < 3]
+    assert kept == rows
+    other = sampled(network, (1, 2), seed=32)
+    norms = [row["grad_norm"] for row in rows]
+    assert not set(norms) & {row["grad_norm"] for row in other}
+
+
+def test_a_batch_is_at_most_all_images() -> None:
+    rows = sampled(single(), (2,), batch_size=100, samples=1)
+    assert rows[0]["images"] == 12
+    assert sorted(batch_indices(12, 100, 0, 0).tolist()) == list(range(12))
+
+
+def test_batches_are_drawn_without_repetition() -> None:
+    drawn = [tuple(batch_indices(50, 8, 1, sample).tolist()) for sample in range(20)]
+    assert all(len(set(indices)) == 8 and max(indices) < 50 for indices in drawn)
+    assert len(set(drawn)) == 20
+    assert tuple(batch_indices(50, 8, 1, 3).tolist()) == drawn[3]
+    assert tuple(batch_indices(50, 8, 2, 3).tolist()) != drawn[3]
+
+
+def test_paths_of_a_length_are_drawn_equally_often() -> None:
+    drawn = Counter(tuple(draw_path(5, 2, 7, sample)) for sample in range(2000))
+    assert set(drawn) == set(itertools.combinations(range(5), 2))
+    # 200 expected, standard deviation 13.4
+    assert all(abs(count - 200) < 54 for count in drawn.values())
+    assert draw_path(54, 0, 7, 1) == []
+    assert draw_path(54, 54, 7, 1) == list(range(54))
+    assert draw_path(54, 20, 7, 1) == draw_path(54, 20, 7, 1) != draw_path(54, 20, 8, 1)
+
+
+@pytest.mark.parametrize("k", [6, -1, 55])
+def test_a_length_that_no_path_has_is_refused(k: int) -> None:
+    message = rf"^--k {k}: no path has length {k}; this network has 5 units, so lengths are 0 to 5$"
+    with pytest.raises(UserError, match=message):
+        sampled(single(), (0, k))
+
+
+# --- the spectrum's rows -------------------------------------------------------------------------
+
+
+def gradients_of(norms: dict[int, list[float]]) -> list[dict[str, Any]]:
+    return [
+        {"k": k, "sample": sample, "grad_norm": norm, "images": 5, "seed": 0}
+        for k, values in norms.items()
+        for sample, norm in enumerate(values)
+    ]
+
+
+def test_spectrum_rows_by_hand() -> None:
+    exact = ExactSpectrum([8.0, 4.0, 2.0, 2.0], check=1e-9, images=5)
+    rows = spectrum_rows(3, gradients_of({2: [1.0, 2.0, 6.0], 0: [3.0], 1: [4.0, 6.0]}), exact)
+    total = 3 + 15 + 9
+    names = header("path_spectrum")
+    table = [
+        (0, 1, 3.0, None, 3.0, 8.0, 3 / total, 0.5, 8 / 3),
+        (1, 3, 5.0, math.sqrt(2), 15.0, 4.0, 15 / total, 0.25, 4 / 15),
+        (2, 3, 3.0, math.sqrt(7), 9.0, 2.0, 9 / total, 0.125, 2 / 9),
+        (3, 1, None, None, None, 2.0, None, 0.125, None),
+    ]
+    assert names == (
+        *("k", "paths", "mean_norm", "std_norm"),
+        *("total", "exact_norm", "share_total", "share_exact", "cancellation"),
+    )
+    assert len(rows) == 4
+    for row, values in zip(rows, table, strict=True):
+        assert set(row) == set(names)
+        for name, value in zip(names, values, strict=True):
+            assert row[name] == (value if value is None else pytest.approx(value)), (row, name)
+
+
+def test_spectrum_rows_without_an_exact_spectrum() -> None:
+    rows = spectrum_rows(54, gradients_of({10: [2.0, 2.0], 3: [1.0]}), None)
+    assert [row["k"] for row in rows] == [3, 10]
+    assert all(set(row) == set(header("path_spectrum")) for row in rows)
+    assert [row["paths"] for row in rows] == [24_804, 23_930_713_170]
+    assert [row["std_norm"] for row in rows] == [None, 0.0]
+    assert [row["total"] for row in rows] == [24_804.0, 47_861_426_340.0]
+    assert sum(row["share_total"] for row in rows) == pytest.approx(1)
+    assert all(row["exact_norm"] is row["share_exact"] is None for row in rows)
+
+
+def test_spectrum_rows_of_gradients_that_are_all_zero() -> None:
+    rows = spectrum_rows(1, gradients_of({0: [0.0], 1: [0.0]}), ExactSpectrum([0.0, 0.0], 0.0, 5))
+    assert [row["total"] for row in rows] == [0.0, 0.0]
+    assert all(row["share_total"] is row["share_exact"] is None for row in rows)
+    assert all(row["cancellation"] is None for row in rows)
+
+
+def test_exact_and_sampled_agree_where_there_is_one_path() -> None:
+    """Length 0, and length n, have one path: both roads lead along it."""
+    network = make_network(DEEPER["full pre-activation"], torch.float32)
+    gradients = sampled(network, (0, 5), samples=1)
+    exact = exact_spectrum(network, *make_batches().plain(batch_indices(12, 5, 31, 0)))
+    rows = spectrum_rows(5, gradients, exact)
+    for k in (0, 5):
+        assert rows[k]["total"] == pytest.approx(rows[k]["exact_norm"], rel=1e-5)
+        assert rows[k]["mean_norm"] == gradients[min(k, 1)]["grad_norm"]

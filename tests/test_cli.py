@@ -1,0 +1,633 @@
+"""The command line: what commands write and print, how they fail, and how they are interrupted."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli import __version__
+from resnet_cli.cli import run_command
+from resnet_cli.config import experiment_names, load_experiment
+from resnet_cli.models import build
+from resnet_cli.results.tables import is_pair, read_provenance, read_table
+
+Captured = pytest.CaptureFixture[str]
+TIMES = ["images_per_second", "seconds"]
+TRAIN = ["train", "--profile", "smoke"]
+OUT = Path("results/local/quickstart/smoke")
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the shell that runs the tests counts."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "RESNET_CLI_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the quickstart was trained at the smoke profile."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_command([*TRAIN, "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, a copy of the one in which a network was trained."""
+    folder = tmp_path / "work"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run_folder() -> Path:
+    (folder,) = Path("runs").iterdir()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def summary_of(arguments: list[str], capsys: Captured) -> dict[str, Any]:
+    """What a command says under --json, where stdout is one line."""
+    capsys.readouterr()
+    assert run_command([*arguments, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    content = json.loads(out)
+    assert content["command"] == arguments[0]
+    return content  # type: ignore[no-any-return]
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def test_train_writes_its_tables_and_says_so(empty: Path, capsys: Captured) -> None:
+    assert run_command([*TRAIN, "--set", "train.epochs=1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "main, seed 0: epoch 1, iteration 4, train loss " in captured.out
+    assert f"wrote {OUT}/table.csv" in captured.out
+    assert "\x1b" not in captured.out
+    for name in ("training.csv", "table.csv"):
+        assert is_pair(empty / OUT / name)
+        provenance = read_provenance(empty / OUT / name)
+        assert provenance["profile"] == "smoke"
+        assert provenance["config"]["train"]["epochs"] == 1
+    (row,) = read_table(empty / OUT / "table.csv").to_dict("records")
+    assert row["test_error"] == read_table(empty / OUT / "training.csv")["test_error"].iloc[-1]
+
+
+def test_train_twice_says_trained_already(work: Path, capsys: Captured) -> None:
+    before = contents(work)
+    assert run_command(TRAIN) == 0
+    assert f"main, seed 0: trained already ({run_folder()})" in capsys.readouterr().out
+    after = contents(work)
+    assert before.keys() == after.keys()
+    tables = [name for name in before if name.endswith(".csv") or name.startswith("runs/")]
+    assert {n: before[n] for n in tables} == {n: after[n] for n in tables}
+
+
+def test_train_into_another_folder_with_another_seed(work: Path, capsys: Captured) -> None:
+    arguments = [*TRAIN, "--set", "train.iterations=1", "--seed", "7", "--out", "elsewhere"]
+    content = summary_of(arguments, capsys)
+    files = content["experiments"]["quickstart"]["files"]
+    assert files
+    assert all(Path(file).parent == Path("elsewhere") and Path(file).is_file() for file in files)
+    assert read_table(Path("elsewhere/table.csv"))["seed"].tolist() == [7]
+    assert content["experiments"]["quickstart"]["cases"][0]["seed"] == 7
+
+
+def test_quiet_shows_the_result_alone(work: Path, capsys: Captured) -> None:
+    assert run_command([*TRAIN, "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert "epoch" not in captured.out
+    assert "wrote" not in captured.out
+    assert "test_error" in captured.out
+
+
+def test_a_spent_budget_stops_with_the_state_saved(empty: Path, capsys: Captured) -> None:
+    assert run_command([*TRAIN, "--budget", "0s"]) == 130
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("resnet-cli: stopped at iteration 1 of 8, saved in runs/")
+    assert line.endswith("the same command goes on from there")
+    assert run_command([*TRAIN, "--budget", "0s"]) == 130
+    assert "at iteration 1 of 8" in capsys.readouterr().out  # resuming
+    assert run_command(TRAIN) == 0
+    assert (OUT / "table.csv").is_file()
+
+
+def test_a_diverged_training_is_a_result(empty: Path, capsys: Captured) -> None:
+    arguments = [*TRAIN, "--set", "train.lr=1e30"]
+    content = summary_of(arguments, capsys)
+    (case,) = content["experiments"]["quickstart"]["cases"]
+    assert case["status"] == "diverged"
+    assert case["test_error"] is None
+
+
+def test_run_takes_a_yaml_file_with_a_study(work: Path, capsys: Captured) -> None:
+    Path("mine.yaml").write_text(
+        "title: Mine\n"
+        "model: {depth: 8, widths: [4, 8, 16]}\n"
+        "data: {train_images: 64, test_images: 30}\n"
+        "train: {iterations: 1, batch_size: 64}\n"
+        "study: {kind: delete, k: 1}\n"
+    )
+    content = summary_of(["run", "mine.yaml", "--out", "mine"], capsys)
+    assert read_table(Path("mine/lesion_delete.csv"))["blocks"].tolist() == ["0", "1", "2"]
+    assert Path("mine/lesion_delete.csv") in map(Path, content["experiments"]["mine"]["files"])
+
+
+# --- lesion --------------------------------------------------------------------------------------
+
+
+def lesion(out: str, *arguments: str) -> pandas.DataFrame:
+    assert run_command(["lesion", *arguments, "--out", out]) == 0
+    assert is_pair(Path(out) / "lesion_delete.csv")
+    return read_table(Path(out) / "lesion_delete.csv")
+
+
+def test_lesion_of_each_unit_in_turn(work: Path, capsys: Captured) -> None:
+    error = summary_of(["eval"], capsys)["test_error"]
+    frame = lesion("a", "--blocks", "1")
+    out = capsys.readouterr().out
+    assert frame["blocks"].tolist() == ["0", "1", "2"]
+    assert frame["baseline_error"].tolist() == [error] * 3
+    assert f"from {run_folder()}" in out.splitlines()[0]
+    assert "stage2.unit01" in out
+    provenance = read_provenance(Path("a/lesion_delete.csv"))
+    assert provenance["checkpoint"]["source"] == str(run_folder())
+    assert lesion("b")["test_error"].tolist() == frame["test_error"].tolist()  # the default
+
+
+def test_lesion_of_several_units(work: Path) -> None:
+    frame = lesion("a", "--blocks", "3")
+    assert frame["blocks"].unique().tolist() == ["0 1 2"]
+    assert len(frame) == 20
+    ranged = lesion("b", "--blocks", "1-2", "--samples", "4", "--seed", "5", "--images", "40")
+    assert ranged["k"].tolist() == [1] * 3 + [2] * 4
+    assert ranged["seed"].unique().tolist() == [5]
+    assert ranged["images"].unique().tolist() == [40]
+
+
+def test_lesion_of_named_units_together(work: Path) -> None:
+    (row,) = lesion("a", "--only", "0,2").to_dict("records")
+    assert (row["k"], row["blocks"]) == (2, "0 2")
+
+
+def test_lesion_by_reordering(empty: Path, capsys: Captured) -> None:
+    settings = ["--set", "model.depth=14", "--set", "train.iterations=1"]
+    assert run_command([*TRAIN, *settings]) == 0
+    arguments = ["lesion", "--reorder", "1-2", "--samples", "3", "--out", "a"]
+    content = summary_of(arguments, capsys)
+    frame = read_table(Path("a/lesion_reorder.csv"))
+    assert frame["swaps"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert content["rows"] == 6
+    assert all(sorted(map(int, order.split(" "))) == list(range(6)) for order in frame["order"])
+
+
+def test_a_study_by_hand_goes_to_results_local(work: Path, capsys: Captured) -> None:
+    content = summary_of(["lesion", "--checkpoint", str(run_folder())], capsys)
+    assert content["checkpoint"] == str(run_folder())
+    assert "results/local/lesion-preact8/lesion_delete.csv" in content["files"]
+    assert content["rows"] == 3
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
+def test_paths_of_one_length(work: Path) -> None:
+    assert run_command(["paths", "--k", "1", "--samples", "5", "--out", "a"]) == 0
+    frame = read_table(Path("a/path_gradients.csv"))
+    assert frame["k"].tolist() == [1] * 5
+    assert (frame["grad_norm"] > 0).all()
+
+
+def test_paths_of_every_length_with_the_exact_spectrum(work: Path, capsys: Captured) -> None:
+    arguments = ["paths", "--exact", "--samples", "2", "--batch-size", "16", "--out", "a"]
+    content = summary_of(arguments, capsys)
+    assert content["exact_check"] < 1e-3
+    frame = read_table(Path("a/path_spectrum.csv"))
+    assert frame["k"].tolist() == [0, 1, 2, 3]
+    assert frame["paths"].tolist() == [1, 3, 3, 1]
+    assert (frame["exact_norm"] > 0).all()
+    assert frame["share_exact"].sum() == pytest.approx(1.0)
+    assert read_table(Path("a/path_lengths.csv"))["paths"].tolist() == [1, 3, 3, 1]
+
+
+def test_path_lengths_alone(work: Path, capsys: Captured) -> None:
+    content = summary_of(["paths", "--lengths", "--out", "a"], capsys)
+    assert (content["units"], content["paths"]) == (3, 8)
+    assert read_table(Path("a/path_lengths.csv"))["fraction"].tolist() == [
+        1 / 8,
+        3 / 8,
+        3 / 8,
+        1 / 8,
+    ]
+    assert not Path("a/path_gradients.csv").exists()
+
+
+# --- eval, list, show, data, models --------------------------------------------------------------
+
+
+def test_eval_measures_what_training_measured(work: Path, capsys: Captured) -> None:
+    content = summary_of(["eval"], capsys)
+    (row,) = read_table(OUT / "table.csv").to_dict("records")
+    assert content["test_error"] == row["test_error"]
+    assert content["images"] == 100
+    assert summary_of(["eval", "--images", "10"], capsys)["images"] == 10
+    assert run_command(["eval"]) == 0
+    assert "hint: guessing gives 90 %" in capsys.readouterr().out  # smoke learns next to nothing
+
+
+def test_list_names_every_experiment(empty: Path, capsys: Captured) -> None:
+    content = summary_of(["list"], capsys)
+    assert list(content["experiments"]) == experiment_names()
+    assert content["experiments"]["quickstart"]
+    assert run_command(["list"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_show_is_the_resolved_configuration(empty: Path, capsys: Captured) -> None:
+    arguments = ["show", "quickstart", "--profile", "smoke", "--set", "train.lr=0.25"]
+    content = summary_of(arguments, capsys)
+    expected = load_experiment("quickstart", "smoke", ["train.lr=0.25"], None)
+    assert content["config"] == expected.model_dump(mode="json")
+    assert content["hash"] == expected.hash
+    assert run_command(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"# hash {expected.hash}\n")
+    assert "\n  lr: 0.25\n" in out
+
+
+def test_data_says_what_was_found(empty: Path, capsys: Captured) -> None:
+    content = summary_of(["data"], capsys)
+    assert content["found"] == ["digits"]
+    assert {place["dataset"] for place in content["places"]} == {"digits", "cifar10", "cifar100"}
+    assert run_command(["data", "digits"]) == 0
+    assert "found" in capsys.readouterr().out
+
+
+def test_models_lists_the_papers_networks(empty: Path, capsys: Captured) -> None:
+    content = summary_of(["models"], capsys)
+    by_name = {row["network"]: row for row in content["models"]}
+    assert by_name["preact110"]["units"] == 54
+    assert by_name["preact110"]["parameters"] == 1_730_522
+
+
+def test_version_and_help(empty: Path, capsys: Captured) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"resnet-cli {__version__}\n"
+    for arguments in (["--help"], ["-h"], ["train", "--help"], ["lesion", "-h"]):
+        assert run_command(arguments) == 0
+        captured = capsys.readouterr()
+        assert "Usage: resnet-cli" in captured.out
+        assert captured.err == ""
+
+
+# --- bad usage and bad input ---------------------------------------------------------------------
+
+
+def refused(arguments: list[str], capsys: Captured, *, code: int = 2) -> str:
+    """The one line that a command leaves on stderr; every file is as it was before."""
+    before = contents(Path())
+    capsys.readouterr()
+    assert run_command(arguments) == code
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("resnet-cli: ")
+    assert "Traceback" not in captured.out + captured.err
+    assert contents(Path()) == before
+    capsys.readouterr()
+    assert run_command([*arguments, "--json"]) == code
+    assert capsys.readouterr().out == ""  # a failure is no result
+    return line.removeprefix("resnet-cli: ")
+
+
+BAD: dict[str, tuple[list[str], list[str]]] = {
+    # name: (arguments, what the line must say)
+    "unknown key": (
+        [*TRAIN, "--set", "train.lrr=1"],
+        ["quickstart.yaml: train.lrr: unknown key 'lrr'; did you mean 'lr'?"],
+    ),
+    "wrong type": (
+        [*TRAIN, "--set", "train.lr=fast"],
+        ["quickstart.yaml: train.lr: ", "valid number (got 'fast')"],
+    ),
+    "wrong choice": (
+        [*TRAIN, "--set", "model.shortcut=none"],
+        ["model.shortcut: ", "'identity'", "(got 'none')"],
+    ),
+    "depth": (
+        [*TRAIN, "--set", "model.depth=9"],
+        ["model: depth 9 fits no network of basic units: depth must be 6n+2", "8 or 14"],
+    ),
+    "set without =": ([*TRAIN, "--set", "train.lr"], ["--set 'train.lr'", "key.path=value"]),
+    "profile": (["train", "--profile", "tiny"], ["unknown profile 'tiny'", "smoke"]),
+    "experiment": (
+        ["train", "quickstrat"],
+        ["unknown experiment 'quickstrat'; did you mean 'quickstart'?"],
+    ),
+    "missing yaml": (["run", "none.yaml"], ["none.yaml"]),
+    "no experiment": (["run"], ["Missing argument", "resnet-cli run --help"]),
+    "command": (["trian"], ["No such command 'trian'", "resnet-cli --help"]),
+    "option": ([*TRAIN, "--epochs", "3"], ["--epochs", "resnet-cli train --help"]),
+    "option without value": (["train", "--profile"], ["--profile", "requires an argument"]),
+    "negative seed": ([*TRAIN, "--seed", "-1"], ["--seed"]),
+    "device": ([*TRAIN, "--device", "tpu"], ["--device tpu: use auto, cpu, cuda or cuda:n"]),
+    "budget": ([*TRAIN, "--budget", "5x"], ["--budget '5x': write 90s, 150m or 2h"]),
+    "more blocks than units": (
+        ["lesion", "--blocks", "60"],
+        ["60 units cannot be deleted; this network has 3 units, so k is 1 to 3"],
+    ),
+    "no blocks": (["lesion", "--blocks", "0"], ["0 units cannot be deleted", "1 to 3"]),
+    "blocks no number": (
+        ["lesion", "--blocks", "x"],
+        ["--blocks: 'x' is no range; write 3, 1-20 or 1,5,9"],
+    ),
+    "blocks backwards": (["lesion", "--blocks", "3-1"], ["runs backwards; write 1-3"]),
+    "only a unit beyond": (
+        ["lesion", "--only", "1,3"],
+        ["unit 3 does not exist; this network has 3 units, 0 to 2"],
+    ),
+    "nothing to reorder": (["lesion", "--reorder", "1"], ["no two units", "deeper network"]),
+    "exclusive options": (
+        ["lesion", "--blocks", "1", "--only", "2"],
+        ["--blocks, --only", "exclude each other"],
+    ),
+    "no samples": (["lesion", "--samples", "0"], ["--samples"]),
+    "path too long": (
+        ["paths", "--k", "4"],
+        ["--k 4: no path has length 4; this network has 3 units, so lengths are 0 to 3"],
+    ),
+    "no path length": (["paths", "--k", "-1"], ["--k"]),
+    "missing checkpoint": (
+        ["eval", "--checkpoint", "none.safetensors"],
+        ["--checkpoint none.safetensors: no such file"],
+    ),
+    "unknown weights": (["eval", "--checkpoint", "resnet9000"], ["'resnet9000'"]),
+    "folder without weights": (
+        ["lesion", "--checkpoint", "results"],
+        ["--checkpoint results: this folder holds no weights.safetensors; name a finished run"],
+    ),
+    "data set": (["eval", "--dataset", "digit"], ["data set 'digit'; did you mean 'digits'?"]),
+    "data set not there": (
+        ["eval", "--dataset", "cifar10", "--data-dir", "nowhere"],
+        ["CIFAR-10 not found: looked for", "nowhere/cifar-10-batches-py", "--data-dir"],
+    ),
+    "normalisation": (["eval", "--normalize", "imagent"], ["'imagent'", "imagenet"]),
+    "data to show": (["data", "cifar"], ["data set 'cifar'", "cifar10"]),
+    "data to fetch": (["data", "--download"], ["resnet-cli data cifar10 --download"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_usage_is_one_line_with_the_mend(name: str, work: Path, capsys: Captured) -> None:
+    arguments, expected = BAD[name]
+    line = refused(arguments, capsys)
+    for part in expected:
+        assert part in line
+    assert len(line) < 700
+
+
+def test_a_yaml_file_with_an_unknown_key(work: Path, capsys: Captured) -> None:
+    Path("mine.yaml").write_text("title: T\nmodel: {depht: 8}\ntrain: {epochs: 1}\n")
+    line = refused(["run", "mine.yaml"], capsys)
+    assert line.startswith("mine.yaml: model.depht: unknown key 'depht'; did you mean 'depth'?")
+
+
+def test_a_yaml_file_that_is_no_yaml(work: Path, capsys: Captured) -> None:
+    Path("mine.yaml").write_text("title: [T\n")
+    assert refused(["run", "mine.yaml"], capsys).startswith("mine.yaml, line 2, column 1: ")
+
+
+@pytest.mark.parametrize("keep", [0, 50, -1])
+def test_a_truncated_checkpoint(keep: int, work: Path, capsys: Captured) -> None:
+    path = run_folder() / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    for arguments in (["eval"], ["eval", "--checkpoint", str(path)], ["paths"]):
+        assert refused(arguments, capsys).startswith(f"{path}: damaged or no safetensors file")
+
+
+def test_a_checkpoint_in_training_is_no_network(empty: Path, capsys: Captured) -> None:
+    assert run_command([*TRAIN, "--budget", "0s"]) == 130
+    line = refused(["eval", "--checkpoint", str(run_folder())], capsys)
+    assert "this folder holds no weights.safetensors" in line
+    line = refused(["eval", "--checkpoint", str(run_folder() / "checkpoint.safetensors")], capsys)
+    assert "name the run's weights.safetensors" in line
+
+
+def test_a_state_dict_that_fits_no_network(work: Path, capsys: Captured) -> None:
+    torch.save({"layer.weight": torch.ones(3)}, "foreign.pth")
+    assert "foreign.pth" in refused(["eval", "--checkpoint", "foreign.pth"], capsys)
+
+
+def test_a_checkpoint_whose_classes_are_not_the_data_sets(work: Path, capsys: Captured) -> None:
+    for split, name in itertools.product(("train", "val"), ("cat", "dog", "owl")):
+        folder = Path("animals") / split / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (40, 40), (number * 90, 10, 200)).save(folder / f"{number}.png")
+    line = refused(["eval", "--dataset", "imagefolder", "--data-dir", "animals"], capsys)
+    assert f"{run_folder()} tells 10 classes apart, imagefolder has 3" in line
+    assert "--dataset" in line
+
+
+def test_weights_of_others_that_name_no_data_set(work: Path, capsys: Captured) -> None:
+    network = build(load_experiment("quickstart", "smoke", (), None).model, 7, 0)
+    torch.save(network.state_dict(), "seven.pth")
+    line = refused(["eval", "--checkpoint", "seven.pth"], capsys)
+    assert "seven.pth" in line
+
+
+def test_a_data_folder_with_a_file_missing(work: Path, capsys: Captured) -> None:
+    folder = Path("mydata/cifar-10-batches-py")
+    folder.mkdir(parents=True)
+    (folder / "batches.meta").write_bytes(b"")
+    line = refused(["eval", "--dataset", "cifar10", "--data-dir", "mydata"], capsys)
+    assert str(folder) in line
+    assert "data_batch_1: is missing" in line
+    assert "resnet-cli data cifar10 --download" in line
+
+
+def test_no_network_to_study(
+    empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.context.bundled_names", list)
+    line = refused(["lesion"], capsys)
+    assert line == "no network to study: give --checkpoint, or train one: resnet-cli train"
+
+
+def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured) -> None:
+    Path("taken").write_text("a file")
+    for arguments in (TRAIN, ["lesion"], ["paths", "--k", "1"], ["paths", "--lengths"]):
+        line = refused([*arguments, "--out", "taken"], capsys)
+        assert line.startswith("taken/")
+        assert "a file stands where its folder should be; move it or choose another folder" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_for_results_that_takes_no_files(work: Path, capsys: Captured) -> None:
+    Path("locked").mkdir(mode=0o500)
+    line = refused(["lesion", "--out", "locked"], capsys)
+    assert "no permission to write there; choose another folder with --out" in line
+
+
+def test_a_name_too_long_for_the_file_system(work: Path, capsys: Captured) -> None:
+    before = contents(work)
+    assert run_command(["eval", "--checkpoint", "x" * 300]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "xxx" in line
+    assert contents(work) == before
+
+
+def test_out_takes_one_experiment(work: Path, capsys: Captured) -> None:
+    Path("mine").mkdir()
+    for name in ("a", "b"):
+        Path(f"mine/{name}.yaml").write_text("title: T\nmodel: {depth: 8}\ntrain: {epochs: 1}\n")
+    line = refused(["run", "mine", "--out", "x"], capsys)
+    assert line.startswith("--out takes one experiment")
+
+
+def test_a_name_without_any_argument_is_help(empty: Path, capsys: Captured) -> None:
+    assert run_command([]) in (0, 2)
+    captured = capsys.readouterr()
+    assert "Usage: resnet-cli" in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+# --- a process of its own ------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """One thread, as in the tests' own process, so that sums are in the same order."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def test_help_answers_without_torch(empty: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['resnet-cli', *sys.argv[1:]]\n"
+        "from resnet_cli.cli import run_command\n"
+        "code = run_command(sys.argv[1:])\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)), code)"
+    )
+    for arguments in (["--help"], ["train", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(),
+        )
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-1] == "[] 0"
+
+
+def test_the_module_is_the_command(empty: Path) -> None:
+    command = [sys.executable, "-m", "resnet_cli"]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "Usage: resnet-cli" in done.stdout
+    assert "\x1b" not in done.stdout
+    done = subprocess.run([*command, "trian"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+LONG = [*TRAIN, "--set", "train.epochs=12"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pandas.DataFrame:
+    """training.csv of LONG, never stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_command([*LONG, "--quiet"]) == 0
+    return read_table(folder / OUT / "training.csv")
+
+
+@pytest.mark.parametrize(
+    ("number", "resume"),
+    [
+        (signal.SIGINT, lambda: subprocess.call([sys.executable, "-m", "resnet_cli", *LONG])),
+        (signal.SIGTERM, lambda: run_command(LONG)),
+    ],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_interrupted_and_resumed_equals_never_interrupted(
+    number: signal.Signals,
+    resume: Callable[[], int],
+    empty: Path,
+    uninterrupted: pandas.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnet_cli", *LONG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "epoch 1," in line:
+                process.send_signal(number)
+                break
+        out, err = process.communicate()
+    finally:
+        watchdog.cancel()
+    assert process.returncode == 130
+    (line,) = err.splitlines()
+    assert line.startswith("resnet-cli: stopped at iteration ")
+    assert f"of {12 * 4}, saved in runs/" in line
+    assert line.endswith("the same command goes on from there")
+    assert "\x1b" not in "".join(lines) + out
+    assert [path.name for path in run_folder().iterdir()] == ["checkpoint.safetensors"]
+    assert not (OUT / "training.csv").exists()
+
+    assert resume() == 0
+    resumed = read_table(OUT / "training.csv")
+    pandas.testing.assert_frame_equal(
+        resumed.drop(columns=TIMES), uninterrupted.drop(columns=TIMES), check_exact=True
+    )
+    assert (resumed["seconds"] > 0).all()

@@ -1,0 +1,268 @@
+"""Whole runs: trained once, found again by configuration, complete beside their provenance."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.context import Context, find_subject
+from resnet_cli.errors import UserError
+from resnet_cli.evaluation import evaluate
+from resnet_cli.models import build
+from resnet_cli.models.weights import load_network
+from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.training import runs as runs_module
+from resnet_cli.training.checkpoint import CURRENT
+from resnet_cli.training.interrupt import Interrupted, Stopper, parse_duration
+from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, train_run
+
+CPU = torch.device("cpu")
+RUN = RunConfig(
+    model=ModelConfig(depth=8, widths=(4, 8, 16)),
+    data=DataConfig(train_images=256, test_images=50, pad=2, flip=False),
+    train=TrainConfig(epochs=2, batch_size=64, schedule="one_cycle"),
+    seed=1,
+)
+
+
+def train(
+    context: Context,
+    run: RunConfig = RUN,
+    stopper: Callable[[], bool] | None = None,
+    notes: list[str] | None = None,
+) -> FinishedRun:
+    return train_run(
+        context,
+        run,
+        experiment="quickstart",
+        case="main",
+        profile="smoke",
+        stopper=stopper or Stopper(),  # type: ignore[arg-type]
+        note=(notes if notes is not None else []).append,
+    )
+
+
+def after(count: int) -> Callable[[], bool]:
+    asked = iter(range(1, 1_000_000))
+    return lambda: next(asked) >= count
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, FinishedRun]:
+    context = Context(CPU, runs=tmp_path_factory.mktemp("runs"))
+    return context, train(context)
+
+
+@pytest.fixture
+def copied(trained: tuple[Context, FinishedRun], tmp_path: Path) -> tuple[Context, Path]:
+    """A copy of the trained run, to be damaged."""
+    shutil.copytree(trained[0].runs, tmp_path / "runs")
+    return Context(CPU, runs=tmp_path / "runs"), tmp_path / "runs" / RUN.folder
+
+
+# --- finished ------------------------------------------------------------------------------------
+
+
+def test_a_run_is_found_again_as_it_ended(trained: tuple[Context, FinishedRun]) -> None:
+    context, finished = trained
+    found = find_finished(context, RUN)
+    assert found == finished
+    assert found is not None
+    assert found.run == RUN
+    assert found.diverged_at is None
+    assert found.test_error == found.rows[-1]["test_error"]
+    assert found.best_error == min(row["test_error"] for row in found.rows)
+    assert found.parameters == sum(p.numel() for p in build(RUN.model, 10).parameters())
+    assert set(found.data) == {"digits/train", "digits/test"}
+
+
+def test_its_folder_holds_these_files(trained: tuple[Context, FinishedRun]) -> None:
+    folder = trained[1].folder
+    assert folder.name == f"preact8-digits-seed1-{RUN.hash[:10]}"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        RUN_FILE,
+        "training.csv",
+        "training.provenance.json",
+        "weights.safetensors",
+    ]
+
+
+def test_training_csv_keeps_its_contract(trained: tuple[Context, FinishedRun]) -> None:
+    path = trained[1].folder / "training.csv"
+    frame = read_table(path)
+    header = (
+        "experiment,case,seed,epoch,iteration,lr,train_loss,train_error,test_loss,test_error,"
+        "images_per_second,seconds"
+    )
+    assert path.read_text().splitlines()[0] == header
+    assert frame["experiment"].tolist() == ["quickstart"] * 2
+    assert frame["epoch"].tolist() == [1, 2]
+    assert frame["iteration"].tolist() == [4, 8]
+    for row, kept in zip(frame.to_dict("records"), trained[1].rows, strict=True):
+        assert {k: row[k] for k in kept} == kept  # floats to the last bit
+    assert is_pair(path)
+    provenance = read_provenance(path)
+    assert provenance["profile"] == "smoke"
+    assert provenance["seeds"] == [1]
+    assert provenance["config"] == RUN.model_dump(mode="json")
+    assert provenance["config_hash"] == RUN.hash
+
+
+def test_its_weights_give_the_same_logits_and_error(trained: tuple[Context, FinishedRun]) -> None:
+    context, finished = trained
+    by_folder = load_network(finished.folder)
+    by_file = load_network(finished.weights)
+    images = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(by_folder.network(images), by_file.network(images))
+    assert by_folder.run == RUN
+    assert by_folder.outcome["test_error"] == finished.test_error
+    assert by_folder.outcome["case"] == "main"
+    subject = find_subject(context, str(finished.folder))
+    result = evaluate(subject.loaded.network, subject.batches("test"))
+    assert result.error == finished.test_error
+    assert result.loss == finished.rows[-1]["test_loss"]
+
+
+def test_another_configuration_is_not_found(trained: tuple[Context, FinishedRun]) -> None:
+    assert find_finished(trained[0], RUN.model_copy(update={"seed": 2})) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"text"', "{}", '{"hash": "x"}'])
+def test_a_run_file_that_says_nothing_is_no_run(copied: tuple[Context, Path], content: str) -> None:
+    context, folder = copied
+    (folder / RUN_FILE).write_text(content)
+    assert find_finished(context, RUN) is None
+
+
+@pytest.mark.parametrize("change", [{"hash": "0" * 64}, {"rows": None, "surplus": 1}, {"run": {}}])
+def test_a_run_file_of_another_run_or_version_is_no_run(
+    copied: tuple[Context, Path], change: dict[str, object]
+) -> None:
+    context, folder = copied
+    content = json.loads((folder / RUN_FILE).read_text())
+    (folder / RUN_FILE).write_text(json.dumps(content | change))
+    assert find_finished(context, RUN) is None
+
+
+# --- interrupted ---------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_and_says_so(
+    trained: tuple[Context, FinishedRun], tmp_path: Path
+) -> None:
+    context = Context(CPU, runs=tmp_path)
+    with pytest.raises(Interrupted, match=r"stopped at iteration 3 of 8.*the same command goes on"):
+        train(context, stopper=after(3))
+    folder = tmp_path / RUN.folder
+    assert [path.name for path in folder.iterdir()] == [CURRENT]
+    assert find_finished(context, RUN) is None
+
+    notes: list[str] = []
+    finished = train(context, notes=notes)
+    assert notes == [f"resuming {folder} at iteration 3 of 8"]
+    assert not (folder / CURRENT).exists()
+    resumed, whole = load_network(folder), load_network(trained[1].folder)
+    for name, tensor in resumed.network.state_dict().items():
+        assert torch.equal(tensor, whole.network.state_dict()[name])
+    assert finished.test_error == trained[1].test_error
+
+
+def test_a_damaged_checkpoint_is_told_of(tmp_path: Path) -> None:
+    context = Context(CPU, runs=tmp_path)
+    with pytest.raises(Interrupted):
+        train(context, stopper=after(3))
+    checkpoint = tmp_path / RUN.folder / CURRENT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    notes: list[str] = []
+    train(context, notes=notes)
+    assert notes == [f"{checkpoint} is damaged; set aside as {CURRENT}.damaged"]
+    assert find_finished(context, RUN) is not None
+
+
+def test_killed_before_run_json_the_end_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.json is written last: without it nothing counts as finished, and the rest is done."""
+    context = Context(CPU, runs=tmp_path)
+    with pytest.raises(Interrupted):
+        train(context, stopper=after(7))
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs_module, "write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(context)
+    assert find_finished(context, RUN) is None
+    monkeypatch.undo()
+    notes: list[str] = []
+    train(context, notes=notes)
+    assert notes == [f"resuming {tmp_path / RUN.folder} at iteration 7 of 8"]
+    assert find_finished(context, RUN) is not None
+
+
+def test_a_file_in_place_of_runs_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    context = Context(CPU, runs=tmp_path / "runs")
+    with pytest.raises(UserError, match="a file stands where its folder should be"):
+        train(context, stopper=after(1))
+
+
+# --- diverged ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_is_a_finished_run(tmp_path: Path) -> None:
+    context = Context(CPU, runs=tmp_path)
+    run = RUN.model_copy(update={"train": TrainConfig(epochs=2, batch_size=64, lr=1e30)})
+    run = run.model_copy(update={"train": run.train.model_copy(update={"warmup_iterations": 0})})
+    finished = train(context, run)
+    assert finished.diverged_at == 1
+    assert finished.test_error is None
+    assert finished.best_error is None
+    assert find_finished(context, run) == finished
+    (row,) = read_table(finished.folder / "training.csv").to_dict("records")
+    assert row["iteration"] == 1
+    assert row["test_error"] != row["test_error"]  # not measured
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("150m", 9000), ("2h", 7200), ("0.5m", 30), (" 1s ", 1)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5x", "m", "-5s", "1h30m", "1e3s", "9999999s"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(UserError, match="write 90s, 150m or 2h"):
+        parse_duration(text)
+
+
+def test_a_budget_runs_out() -> None:
+    assert Stopper(0.0)()
+    assert not Stopper(1000.0)()
+    assert not Stopper()()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_only_while_listening(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    stopper = Stopper()
+    with stopper.listening():
+        assert not stopper()
+        signal.raise_signal(number)
+        deadline = time.monotonic() + 5
+        while not stopper() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stopper()
+    assert signal.getsignal(number) is before
