@@ -5,7 +5,7 @@ Heavy modules are imported inside the commands that use them, so that `--help` a
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -56,6 +56,9 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and er
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
 BudgetOption = Annotated[
     str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie.")
 ]
 CheckpointOption = Annotated[
     str | None,
@@ -139,6 +142,82 @@ def run(
     _run(loaded, display, _context(device, data_dir, download), out, budget, "run")
 
 
+@app.command(epilog="Example: resnet-cli reproduce he2016 --profile smoke")
+def reproduce(
+    paper: Annotated[
+        str | None, typer.Argument(metavar="[PAPER]", help="he2016 or veit2016.  [default: both]")
+    ] = None,
+    profile: ProfileOption = "mini",
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = None,
+    results: ResultsOption = Path("results"),
+    budget: BudgetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run every experiment of a paper at a profile; then set measured beside published."""
+    from resnet_cli.config import PROFILES, experiment_profiles, load_experiment
+    from resnet_cli.errors import unknown
+    from resnet_cli.papers import PAPERS
+    from resnet_cli.results.compare import compare as compare_paper
+    from resnet_cli.results.compare import show as show_comparison
+    from resnet_cli.runner import paper_experiments
+
+    display = _display(as_json, quiet, verbose)
+    if profile not in PROFILES:
+        raise unknown("profile", str(profile), PROFILES)
+    papers = PAPERS if paper is None else (paper,)
+    names = [name for one in papers for name in paper_experiments(one)]
+    offered = [name for name in names if profile in experiment_profiles(name)]
+    experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
+    left_out = [name for name in names if name not in offered]
+    for name in left_out:
+        display.line(
+            f"{name}: not offered at {profile} (it has {_list(experiment_profiles(name))})"
+        )
+    context = _context(device, data_dir, download)
+    summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
+    failures: dict[str, str] = {}
+    summary |= _carry_out(experiments, display, context, budget, results=results, failures=failures)
+    comparisons = {}
+    for one in papers:
+        if any(name.startswith(f"{one}/") and name not in failures for name in offered):
+            comparison = compare_paper(one, profile, results)
+            show_comparison(comparison, display)
+            comparisons[one] = comparison.to_dict()
+    display.summary(summary | {"failed": failures, "comparisons": comparisons})
+    if failures:
+        name, message = next(iter(failures.items()))
+        more = f"; neither could {_list(list(failures)[1:])}" if len(failures) > 1 else ""
+        raise UserError(f"{name} could not run: {message}{more}")
+
+
+@app.command(epilog="Example: resnet-cli compare he2016 --profile mini")
+def compare(
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="he2016 or veit2016.")],
+    profile: ProfileOption = None,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measured beside published: a paper's tables row by row, its claims with verdicts."""
+    from resnet_cli.results.compare import compare as compare_paper
+    from resnet_cli.results.compare import show as show_comparison
+
+    display = _display(as_json, quiet)
+    comparison = compare_paper(paper, profile, results)
+    show_comparison(comparison, display)
+    display.summary({"command": "compare"} | comparison.to_dict())
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
 def _run(
     experiments: list[Any],
     display: "Display",
@@ -147,21 +226,46 @@ def _run(
     budget: str | None,
     command: str,
 ) -> None:
+    done = _carry_out(experiments, display, context, budget, out=out)
+    display.summary({"command": command} | done)
+
+
+def _carry_out(
+    experiments: list[Any],
+    display: "Display",
+    context: "Context",
+    budget: str | None,
+    *,
+    out: Path | None = None,
+    results: Path = Path("results"),
+    failures: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run experiments and return what they found.
+
+    Given `failures`, an experiment whose data are missing is noted there and the others go on.
+    """
     from resnet_cli.runner import default_out, run_experiment
     from resnet_cli.training.interrupt import Stopper, parse_duration
 
     stopper = Stopper(None if budget is None else parse_duration(budget))
-    summary: dict[str, Any] = {"command": command, "experiments": {}}
+    found: dict[str, Any] = {}
     with stopper.listening():
         for experiment in experiments:
-            folder = out or default_out(experiment)
-            written = run_experiment(experiment, context, display, stopper, folder)
+            folder = out or default_out(experiment, results)
+            try:
+                written = run_experiment(experiment, context, display, stopper, folder)
+            except UserError as error:
+                if failures is None:
+                    raise
+                failures[experiment.name] = str(error)
+                display.line(f"{experiment.name}: {error}", level=-1)
+                continue
             _show_files(display, written.files)
-            summary["experiments"][experiment.name] = written.facts | {
+            found[experiment.name] = written.facts | {
                 "files": [str(path) for path in written.files],
                 "profile": experiment.profile,
             }
-    display.summary(summary)
+    return {"experiments": found}
 
 
 # --- studies -------------------------------------------------------------------------------------
@@ -175,6 +279,10 @@ def evaluate_command(
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
     images: ImagesOption = None,
+    test_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="imagefolder: side of the centre crop, 224 or 320 in paper 1."),
+    ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
@@ -182,16 +290,17 @@ def evaluate_command(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Top-1 test error and loss of a network."""
+    """Top-1 test error and loss of a network; from 100 classes on the top-5 error too."""
     from resnet_cli.evaluation import evaluate
 
     display = _display(as_json, quiet, verbose)
-    subject = _subject(
-        display, _context(device, data_dir, download), checkpoint, dataset, normalize, images
-    )
+    context = _context(device, data_dir, download)
+    subject = _subject(display, context, checkpoint, dataset, normalize, images, test_size)
     result = evaluate(subject.loaded.network, subject.batches("test"))
     chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
+    if result.top5_error is not None and subject.loaded.num_classes >= 100:
+        display.line(f"top-5 error {result.top5_error:.2f} %", level=-1)
     display.line(f"loss {result.loss:.4f}", level=-1)
     if result.error > 0.8 * chance:
         display.line(
@@ -206,6 +315,7 @@ def evaluate_command(
             "dataset": subject.data.dataset,
             "images": result.images,
             "test_error": result.error,
+            "top5_error": result.top5_error,
             "loss": result.loss,
         }
     )
@@ -570,6 +680,7 @@ def _subject(
     dataset: str | None,
     normalize: str | None,
     images: int | None,
+    test_size: int | None = None,
 ) -> "Subject":
     """The network a study is about, with a line that says which and what it is."""
     from resnet_cli.config import DataConfig
@@ -579,12 +690,12 @@ def _subject(
     known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
     if dataset is not None and dataset not in known:
         raise unknown("data set", dataset, known)
-    subject = find_subject(context, checkpoint, dataset, normalize, images)
+    subject = find_subject(context, checkpoint, dataset, normalize, images, test_size)
     model, loaded = subject.loaded.model, subject.loaded
     display.line(
         f"network: {model.label} ({model.family}, {len(loaded.network.units)} units, "
         f"{model.placement if model.family == 'resnet' else 'plain'}) from {loaded.source}; "
-        f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalize}"
+        f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalization}"
     )
     return subject
 

@@ -672,6 +672,19 @@ def load_experiment(
     return experiment
 
 
+def experiment_profiles(name: str) -> tuple[str, ...]:
+    """The profiles that an experiment offers, in the order of PROFILES; all when it names none.
+
+    Raises:
+        UserError: there is no such experiment, or its file cannot be read.
+    """
+    path = find_experiment(name)
+    profiles = _read(path).get("profiles", {})
+    if not isinstance(profiles, dict):
+        raise UserError(f"{path}: profiles: a mapping of {', '.join(PROFILES)} is expected")
+    return tuple(p for p in PROFILES if not profiles or p in profiles)
+
+
 def parse_setting(setting: str) -> dict[str, Any]:
     """`train.lr=0.2` -> {"train": {"lr": 0.2}}; the value is YAML.
 

@@ -1,6 +1,7 @@
 """Carries out experiments: trains what is missing, asks the studies, writes tables and plots."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,12 +21,13 @@ from resnet_cli.config import (
     ReorderStudy,
     RunConfig,
     config_hash,
+    experiment_names,
 )
 from resnet_cli.context import Context, Subject, find_subject
 from resnet_cli.display import Display
-from resnet_cli.errors import UserError
+from resnet_cli.errors import UserError, unknown
 from resnet_cli.intervals import SHARES, shortest_interval
-from resnet_cli.papers import published, published_error
+from resnet_cli.papers import PAPERS, published, published_error
 from resnet_cli.results.plots import describe, plot_for, plot_lesion_ranked, plot_lesion_single
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
@@ -37,6 +39,8 @@ from resnet_cli.training.runs import FinishedRun, find_finished, train_run
 
 AnyStudy = DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy
 """The studies of a network; path_survival needs none."""
+PLOT_SECONDS = 60.0
+"""Seconds between the plots of an experiment that is still training."""
 
 
 @dataclass
@@ -50,12 +54,24 @@ class Written:
 # --- experiments -------------------------------------------------------------------------------
 
 
-def default_out(experiment: Experiment) -> Path:
+def default_out(experiment: Experiment, results: Path = Path("results")) -> Path:
     """`results/<paper>/<profile>/<experiment>`, or `results/local/<experiment>/<profile>`."""
     if experiment.paper is None:
-        return Path("results/local") / experiment.name / experiment.profile
+        return results / "local" / experiment.name / experiment.profile
     name = experiment.name.removeprefix(f"{experiment.paper}/")
-    return Path("results") / experiment.paper / experiment.profile / name
+    return results / experiment.paper / experiment.profile / name
+
+
+def paper_experiments(paper: str) -> list[str]:
+    """A paper's experiments, tables before figures: figures share the tables' trainings.
+
+    Raises:
+        UserError: there is no such paper.
+    """
+    if paper not in PAPERS:
+        raise unknown("paper", paper, PAPERS)
+    names = [name for name in experiment_names() if name.startswith(f"{paper}/")]
+    return sorted(names, key=lambda name: (name.startswith(f"{paper}/fig"), name))
 
 
 def run_experiment(
@@ -63,7 +79,9 @@ def run_experiment(
 ) -> Written:
     """Train every case and seed that is not trained yet; then the study, or the tables.
 
-    Tables are written anew after each training, so that nothing measured waits for the rest.
+    Tables are written anew after each training, so that nothing measured waits for the rest, and
+    never with fewer rows than are trained. Their plots follow at most once a minute, and at the
+    end.
 
     Raises:
         Interrupted: `stopper` said so; what is done is written.
@@ -75,11 +93,17 @@ def run_experiment(
         return _path_survival(experiment, experiment.study, out, display)
     trained: list[tuple[Case, FinishedRun]] = []
     written = Written()
-    for case, run in experiment.runs():
+    runs = experiment.runs()
+    plotted = time.monotonic()
+    for case, run in runs:
+        is_new = find_finished(context, run) is None
         finished = _trained(experiment, case, run, context, display, stopper)
         trained.append((case, finished))
-        if experiment.study is None:
-            written = write_training_tables(experiment, trained, context, out, started)
+        is_last = len(trained) == len(runs)
+        if experiment.study is None and (is_new or is_last):
+            plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
+            written = write_training_tables(experiment, trained, context, out, started, plot=plot)
+            plotted = time.monotonic() if plot else plotted
     if experiment.study is None:
         _show_table(experiment, out, display)
         return written
@@ -135,7 +159,7 @@ def _plot_together(
         plot_lesion_single(
             {name: concat(frames, ignore_index=True) for name, frames in tables.items()},
             out / "lesion_single.png",
-            describe(experiment.title, subject.data.dataset, experiment.profile),
+            describe(experiment.name.split("/")[-1], subject.data.dataset, experiment.profile),
             changes=changes,
             chance=100.0 * (1 - 1 / subject.loaded.num_classes),
         )
@@ -226,6 +250,8 @@ def write_training_tables(
     context: Context,
     out: Path,
     started: datetime,
+    *,
+    plot: bool = True,
 ) -> Written:
     """training.csv and table.csv with their plots, from finished runs."""
     curves = [
@@ -255,8 +281,9 @@ def write_training_tables(
             numbers = published(experiment.paper)
             numbers = numbers[numbers["source"] == experiment.figure]
             numbers = None if numbers.empty else numbers
-        frame = read_table(path)
-        written.files += plot_for(stem, {stem: frame}, out, title, numbers=numbers)
+        if plot:
+            frame = read_table(path)
+            written.files += plot_for(stem, {stem: frame}, out, title, numbers=numbers)
     written.facts = {"cases": [dict(row) for row in table]}
     return written
 
@@ -324,7 +351,8 @@ def run_study(
     Raises:
         UserError: the study asks for units or lengths that the network does not have.
     """
-    described = dict(config or {}) | {
+    by_hand = {"model": subject.loaded.model.model_dump(mode="json")}
+    described = dict(config or by_hand) | {
         "study": study.model_dump(mode="json"),
         "data": subject.data.model_dump(mode="json"),
         "only": list(only) if only is not None else None,

@@ -121,9 +121,10 @@ def test_the_mode_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_images_without_finite_logits_are_wrong(value: float) -> None:
+@pytest.mark.parametrize("classes", [5, 7])
+def test_images_without_finite_logits_are_wrong(value: float, classes: int) -> None:
     """Even where the largest logit happens to be the label's."""
-    network, batches = make_network(), make_batches(BATCH_SIZE + 3)
+    network, batches = make_network(classes), make_batches(BATCH_SIZE + 3)
     with torch.no_grad():
         network.head.fc.bias[2] = value
     batches.labels = evaluate(network, batches).predictions
@@ -131,6 +132,7 @@ def test_images_without_finite_logits_are_wrong(value: float) -> None:
     assert torch.equal(found.predictions, batches.labels)
     assert found.wrong == len(batches)
     assert found.error == 100
+    assert found.top5_error == (None if classes == 5 else 100)
 
 
 def test_bfloat16_is_coarser_and_close() -> None:

@@ -503,6 +503,7 @@ def lesion_ranked_figure(
     axes = figure.subplots()
     colors = [PALETTE[1] if unit in set(changes) else PALETTE[0] for unit in ranked.index]
     axes.bar(range(len(ranked)), ranked, color=colors, width=0.75)
+    axes.set_xlim(-0.8, len(ranked) - 0.2)
     step = math.ceil(len(ranked) / 80)
     axes.set_xticks(
         range(0, len(ranked), step), [str(u) for u in ranked.index[::step]], fontsize=6.5
@@ -583,6 +584,8 @@ def lesion_additivity_figure(sets: pandas.DataFrame, title: str) -> "Figure":
     Args:
         sets: rows of lesion_additivity.csv.
     """
+    from matplotlib.ticker import MaxNLocator
+
     _not_empty(sets, "lesion_additivity")
     figure = _new_figure(ROW_WIDTH * 0.75, HEIGHT)
     panels = (
@@ -597,7 +600,8 @@ def lesion_additivity_figure(sets: pandas.DataFrame, title: str) -> "Figure":
         axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.0)
         axes.set_xlabel(f"sum of single damages: {unit}")
         axes.set_ylabel(f"joint damage: {unit}")
-    figure.colorbar(points, ax=figure.axes, label="units deleted together, k")
+    whole = MaxNLocator(6, integer=True)
+    figure.colorbar(points, ax=figure.axes, label="units deleted together, k", ticks=whole)
     figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
     return figure
 

@@ -392,16 +392,65 @@ def test_paths_left(tmp_path: Path) -> None:
     assert judged(tmp_path, "mostly long paths").verdict == "does not hold"
 
 
+def write_highways(folder: Path, exclusive: float, shortcut: float, **errors: float) -> None:
+    """Spectra that fall by these ratios a unit, and errors for highway_lesion."""
+    ratios = {"identity": 1.0, "exclusive-gating": exclusive, "shortcut-gating": shortcut}
+    for case, ratio in ratios.items():
+        write(folder, f"highway_paths/{case}", "path_spectrum", spectrum(1.0, ratio))
+    for case, error in errors.items():
+        rows = singles([0.0] * NUM_UNITS, baseline=error)
+        write(folder, f"highway_lesion/{case.replace('_', '-')}", "lesion_delete", rows)
+
+
 def test_highways(tmp_path: Path) -> None:
-    for case, ratio in (("identity", 1.0), ("exclusive-gating", 0.1), ("shortcut-gating", 0.2)):
-        write(tmp_path, f"highway_paths/{case}", "path_spectrum", spectrum(1.0, ratio))
+    write_highways(tmp_path, 0.1, 0.2)
     claim = judged(tmp_path, "Highway")
     assert claim.verdict == "holds"
     assert "identity: 21 to 33 of 54 units" in claim.evidence
-    write(tmp_path, "highway_paths/shortcut-gating", "path_spectrum", spectrum(0.1, 1.0))
-    assert judged(tmp_path, "Highway").verdict == "does not hold"
+    assert claim.caveat.endswith("errors not known, run highway_lesion")
+    write_highways(tmp_path, 0.1, 1.0, identity=1.0, exclusive_gating=2.0, shortcut_gating=3.0)
+    claim = judged(tmp_path, "Highway")
+    assert claim.verdict == "does not hold"
+    assert "shortcut-gating: 21 to 33 of 54 units, error 3.00 %" in claim.evidence
+    assert not claim.caveat.endswith("highway_lesion")
     (tmp_path / "highway_paths/exclusive-gating/path_spectrum.csv").unlink()
     assert judged(tmp_path, "Highway").verdict == "not measured"
+
+
+def test_highways_that_learned_nothing_are_not_judged(tmp_path: Path) -> None:
+    write_highways(tmp_path, 1.0, 0.1, identity=1.0, exclusive_gating=80.0, shortcut_gating=3.0)
+    claim = judged(tmp_path, "Highway")
+    assert claim.verdict == "holds"
+    assert "error 80.00 %, not judged: it learned too little" in claim.evidence
+    write_highways(tmp_path, 0.1, 0.1, identity=1.0, exclusive_gating=80.0, shortcut_gating=80.0)
+    claim = judged(tmp_path, "Highway")
+    assert claim.verdict == "not measured"
+    assert claim.evidence.startswith("no gated network learned enough; resnet-cli run veit2016/hi")
+
+
+def test_a_checkpoint_of_others_stands_alone_in_its_folder(tmp_path: Path) -> None:
+    """As `lesion --out results/veit2016/third-party/fig3` writes it: no VGG, no experiment."""
+    config = {"model": {"depth": 20, "placement": "original"}, "study": {"kind": "delete"}}
+    provenance = collect(config, seeds=[0], started=datetime.now(UTC))
+    rows = singles([0.1] * 3 + [30.0, 0.1, 0.1, 20.0, 0.1, 0.1])
+    write_table(rows, "lesion_delete", tmp_path / "fig3", provenance)
+    claim = judged(tmp_path, "matter most", "third-party")
+    assert claim.verdict == "holds"
+    assert claim.evidence.startswith("unit 3: +30.00 points, rank 1 of 9, unit 6: +20.00")
+    assert judged(tmp_path, "of a residual network barely", "third-party").verdict == "holds"
+    vgg = judged(tmp_path, "VGG", "third-party")
+    assert (vgg.verdict, vgg.evidence) == (
+        "not measured",
+        "resnet-cli run veit2016/fig3 --profile mini",
+    )
+
+
+def test_a_provenance_without_the_network(tmp_path: Path) -> None:
+    provenance = collect({}, seeds=[0], started=datetime.now(UTC))
+    write_table(singles([0.1] * 9), "lesion_delete", tmp_path / "fig3", provenance)
+    claim = judged(tmp_path, "matter most", "third-party")
+    assert claim.verdict == "not measured"
+    assert claim.evidence.startswith("its provenance does not say of which network; ")
 
 
 # --- section 4.3 ---------------------------------------------------------------------------------

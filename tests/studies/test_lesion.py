@@ -24,11 +24,9 @@ from resnet_cli.results.tables import header
 from resnet_cli.studies.lesion import (
     Deletion,
     Reordering,
-    class_rows,
     delete_units,
     draw_deletions,
     draw_reorderings,
-    measure_deletions,
     reorder_units,
 )
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
@@ -226,44 +224,6 @@ def test_rows_of_deletions() -> None:
         assert row["kl_divergence"] == alone.kl_divergence > 0
         assert row["agreement"] == alone.agreement
     assert len({row["loss"] for row in rows}) == 3
-
-
-@torch.no_grad()
-def test_rows_by_class() -> None:
-    """One row for each deletion and class, against the predictions of one unit list a deletion."""
-    network, batches = make_network().eval(), make_batches()
-    batches.labels[batches.labels == 3] = 1  # a class without images
-    deletions = [Deletion(0, (2, 5)), Deletion(4, (1,))]
-    rows = class_rows(deletions, measure_deletions(network, batches, deletions), batches, seed=6)
-    images, labels = batches.evaluation(0, 30)
-    whole = network(images).argmax(1)
-    expected = []
-    for deletion in deletions:
-        predicted = network(images, active=[i not in deletion.units for i in range(8)]).argmax(1)
-        for index, name in enumerate("abcde"):
-            here = labels == index
-            errors: list[float | None] = [None, None]
-            if here.any():
-                errors = [
-                    100 * float((p != labels)[here].double().mean()) for p in (predicted, whole)
-                ]
-            blocks = {(2, 5): "2 5", (1,): "1"}[deletion.units]
-            expected.append(
-                {
-                    "blocks": blocks,
-                    "class": index,
-                    "images": int(here.sum()),
-                    "test_error": errors[0] if errors[0] is None else pytest.approx(errors[0]),
-                    "baseline_error": errors[1] if errors[1] is None else pytest.approx(errors[1]),
-                    "class_name": name,
-                    "k": len(deletion.units),
-                    "sample": deletion.sample,
-                    "seed": 6,
-                }
-            )
-    assert rows == expected
-    assert rows[3]["images"] == 0
-    assert all(set(row) == set(header("lesion_classes")) for row in rows)
 
 
 def test_rows_of_reorderings() -> None:

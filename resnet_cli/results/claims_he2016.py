@@ -1,0 +1,372 @@
+"""The claims of paper 1 (He et al. 2016, arXiv:1603.05027), judged by what was measured.
+
+Each claim is a comparison of medians over seeds, to the last digit: a tie is no win, and a claim
+about several rows holds when it holds for each. Where a row is missing the claim is not measured,
+unless the rows that are there already refute it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from resnet_cli.config import experiment_names, experiment_profiles, load_experiment
+from resnet_cli.results.claims import Claim, Verdict
+from resnet_cli.results.compare import Measured, Measurements, read_measurements
+
+PAPER = "he2016"
+SAME_WITHIN = 0.2
+"""Points. "About the same" means no further apart than this: twice what the paper itself passes
+over (0.10, ReLU-only pre-activation at 110 layers), and less than the smallest difference that it
+counts (0.21, ReLU before addition at 164)."""
+
+CAVEATS: dict[str, str] = {
+    "smoke": "profile smoke: networks of 5 to 20 layers after one epoch on 256 digits; it shows "
+    "that the code runs and says nothing about the claim",
+    "mini": "profile mini: the paper's depth, but 16x16 digits and 15 epochs instead of CIFAR; one "
+    "of the 360 test images is 0.28 points",
+    "cpu": "profile cpu: half the paper's units and 10 epochs instead of 164",
+}
+"""What a short profile cannot show."""
+
+ORIGINAL = "original"
+SCALINGS = ("scaling-0-1", "scaling-0.5-1", "scaling-0.5-0.5")
+EXCLUSIVE = ("exclusive-gating-bias0to-5", "exclusive-gating-bias-6", "exclusive-gating-bias-7")
+SHORTCUT_ONLY = ("shortcut-gating-bias0", "shortcut-gating-bias-6")
+SHORTCUTS = (*SCALINGS, *EXCLUSIVE, *SHORTCUT_ONLY, "convolution", "dropout")
+FAILING = ("scaling-0-1", "scaling-0.5-1", "exclusive-gating-bias0to-5", "dropout")
+PLACEMENTS = (
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+)
+"""All of Table 2 but the full pre-activation."""
+
+
+def claims(folder: Path, profile: str) -> list[Claim]:
+    """All claims, in the paper's order.
+
+    Args:
+        folder: `results/he2016/<profile>`.
+
+    Raises:
+        UserError: a table there cannot be read.
+    """
+    judge = _Judge(read_measurements(folder), profile)
+    return [
+        *_shortcuts(judge),
+        *_placements(judge),
+        *_depths(judge),
+        *_state_of_the_art(judge),
+        *_imagenet(judge),
+    ]
+
+
+def _shortcuts(judge: "_Judge") -> Iterator[Claim]:
+    """Table 1: the identity against all else."""
+    table = "table1"
+    yield judge.lowest(
+        "The identity is the best of all shortcuts", table, ORIGINAL, [(table, SHORTCUTS)]
+    )
+    for what, cases in (
+        ("A shortcut scaled by a constant, 0 (a plain network) or 0.5,", SCALINGS),
+        ("Exclusive gating, at any initial bias,", EXCLUSIVE),
+        ("Shortcut-only gating, at any initial bias,", SHORTCUT_ONLY),
+        ("A 1x1 convolution on the shortcut", ("convolution",)),
+        ("Dropout on the shortcut", ("dropout",)),
+    ):
+        yield judge.all(
+            f"{what} is worse than the identity, or fails",
+            table,
+            [judge.above(table, case, ORIGINAL) for case in cases],
+        )
+    yield judge.all(
+        "Shortcuts of 0 and of 0.5 beside an unscaled F, exclusive gating with open gates, and "
+        "dropout fail (error above 20 %)",
+        table,
+        [judge.fails(table, case) for case in FAILING],
+    )
+    yield judge.all(
+        "Exclusive gating recovers as the shortcut nears the identity: bias -6 is better than 0",
+        table,
+        [judge.above(table, EXCLUSIVE[0], EXCLUSIVE[1])],
+    )
+    yield judge.all(
+        "Shortcut-only gating recovers as the shortcut nears the identity: bias -6 is better than "
+        "0",
+        table,
+        [judge.above(table, SHORTCUT_ONLY[0], SHORTCUT_ONLY[1])],
+    )
+
+
+def _placements(judge: "_Judge") -> Iterator[Claim]:
+    """Table 2: where BN and ReLU stand."""
+    table = "table2"
+    depths = (110, 164)
+    for what, case in (
+        ("BN after the addition", "bn_after_addition"),
+        ("ReLU before the addition", "relu_before_addition"),
+    ):
+        yield judge.all(
+            f"{what} is worse than the original unit, at 110 and 164 layers",
+            table,
+            [judge.above(table, f"{case}-{depth}", f"original-{depth}") for depth in depths],
+        )
+    yield judge.all(
+        "ReLU-only pre-activation is about as good as the original unit (within "
+        f"{SAME_WITHIN} points), at 110 and 164 layers",
+        table,
+        [
+            judge.about(table, f"relu_only_preactivation-{depth}", f"original-{depth}")
+            for depth in depths
+        ],
+    )
+    for depth in depths:
+        yield judge.lowest(
+            f"Full pre-activation is the best of the five placements at {depth} layers",
+            table,
+            f"full_preactivation-{depth}",
+            [(table, [f"{case}-{depth}" for case in PLACEMENTS])],
+        )
+
+
+def _depths(judge: "_Judge") -> Iterator[Claim]:
+    """Table 3: original against full pre-activation by depth."""
+    table = "table3"
+    for title, suffix, depths in (
+        ("CIFAR-10", "cifar10", ("110-one_layer", "110", "164", "1001")),
+        ("CIFAR-100", "cifar100", ("164", "1001")),
+    ):
+        yield judge.all(
+            f"Full pre-activation is better than the original at every depth, {title}",
+            table,
+            [
+                judge.above(table, f"original-{depth}-{suffix}", f"preact-{depth}-{suffix}")
+                for depth in depths
+            ],
+        )
+        rising = [depth for depth in depths if depth != "110-one_layer"]
+        yield judge.all(
+            f"The lead of full pre-activation grows with depth, {' to '.join(rising)} layers, "
+            f"{title}",
+            table,
+            [judge.lead_grows(table, low, high, suffix) for low, high in pairwise(rising)],
+        )
+        yield judge.all(
+            "From 164 to 1001 layers the original gets worse and full pre-activation better, "
+            f"{title}",
+            table,
+            [
+                judge.above(table, f"original-1001-{suffix}", f"original-164-{suffix}"),
+                judge.above(table, f"preact-164-{suffix}", f"preact-1001-{suffix}"),
+            ],
+        )
+
+
+def _state_of_the_art(judge: "_Judge") -> Iterator[Claim]:
+    """Table 4: the one row that no other table has."""
+    yield judge.all(
+        "Pre-activation ResNet-1001 is slightly better in batches of 64 than of 128, CIFAR-10",
+        "table4",
+        [judge.above("table4", "preact-1001-cifar10", "preact-1001-batch64-cifar10")],
+    )
+
+
+def _imagenet(judge: "_Judge") -> Iterator[Claim]:
+    """Table 5, and section 4.1 in the text."""
+    yield judge.all(
+        "BN after the addition is worse than the original ResNet-101, ImageNet",
+        "text",
+        [judge.above("text", "bn_after_addition-101-224", "original-101-224")],
+    )
+    table = "table5"
+    yield judge.all(
+        "Full pre-activation is better than the original at 152 and 200 layers, ImageNet",
+        table,
+        [
+            judge.above(table, f"original-{depth}-320", f"preact-{depth}-320")
+            for depth in (152, 200)
+        ],
+    )
+    yield judge.all(
+        "From 152 to 200 layers the original gets worse and full pre-activation better, ImageNet",
+        table,
+        [
+            judge.above(table, "original-200-320", "original-152-320"),
+            judge.above(table, "preact-152-320", "preact-200-320"),
+        ],
+    )
+
+
+# --- judging -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One comparison that a claim consists of."""
+
+    holds: bool | None
+    """None when a row is missing."""
+    text: str
+    rows: Sequence[Measured] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    """(source, case) of the rows that are missing."""
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Judges claims by the medians of one profile."""
+
+    measurements: Measurements
+    profile: str
+
+    def all(self, text: str, source: str, parts: Sequence[_Part]) -> Claim:
+        """The claim that every part holds."""
+        verdict: Verdict = "holds"
+        if any(part.holds is False for part in parts):
+            verdict = "does not hold"
+        elif any(part.holds is None for part in parts):
+            verdict = "not measured"
+        missing = list(dict.fromkeys(row for part in parts for row in part.missing))
+        told = [part.text for part in parts if part.text]
+        rows = [row for part in parts for row in part.rows]
+        if rows:
+            told.append(_seeds(rows))
+        if missing:
+            names = ", ".join(case for _, case in missing)
+            told.append(f"not measured: {names}; {self._command(missing)}")
+        return Claim(PAPER, source, text, verdict, "; ".join(told), self._caveat(rows))
+
+    def lowest(
+        self, text: str, source: str, best: str, others: Sequence[tuple[str, Sequence[str]]]
+    ) -> Claim:
+        """The claim that a case's error is below all others'; tells only what decides."""
+        parts = [self.above(table, case, best) for table, cases in others for case in cases]
+        measured = [part for part in parts if part.holds is not None]
+        if not measured:
+            return self.all(text, source, parts)
+        refuting = [part for part in measured if not part.holds]
+        nearest = min(measured, key=lambda part: part.rows[0].median)
+        if refuting:
+            told = "not above it: " + "; ".join(part.text for part in refuting)
+        else:
+            told = f"the lowest of the {len(measured)} others: {nearest.text}"
+            overlapping = [part.rows[0].case for part in measured if _overlap(*part.rows)]
+            if others_too := [case for case in overlapping if case != nearest.rows[0].case]:
+                told += f"; 95 % intervals overlap for {', '.join(others_too)} too"
+        summary = _Part(
+            all(part.holds for part in measured),
+            told,
+            list({id(row): row for part in measured for row in part.rows}.values()),
+        )
+        gaps = [_Part(None, "", (), part.missing) for part in parts if part.holds is None]
+        return self.all(text, source, [summary, *gaps])
+
+    def above(self, source: str, higher: str, lower: str) -> _Part:
+        """The error of `higher` is above that of `lower`."""
+        rows, missing = self._find(source, higher, lower)
+        if missing:
+            return _Part(None, "", (), missing)
+        return _Part(rows[0].median > rows[1].median, _against(*rows), rows)
+
+    def about(self, source: str, case: str, other: str) -> _Part:
+        """The two errors differ by SAME_WITHIN points at most."""
+        rows, missing = self._find(source, case, other)
+        if missing:
+            return _Part(None, "", (), missing)
+        close = abs(rows[0].median - rows[1].median) <= SAME_WITHIN  # NaN when both diverged
+        return _Part(close, _against(*rows), rows)
+
+    def fails(self, source: str, case: str) -> _Part:
+        """The case fails or diverges."""
+        rows, missing = self._find(source, case)
+        if missing:
+            return _Part(None, "", (), missing)
+        return _Part(rows[0].status != "ok", str(rows[0]), rows)
+
+    def lead_grows(self, source: str, low: str, high: str, suffix: str) -> _Part:
+        """The original's error minus full pre-activation's is larger at depth `high`."""
+        cases = [
+            f"{kind}-{depth}-{suffix}" for depth in (low, high) for kind in ("original", "preact")
+        ]
+        rows, missing = self._find(source, *cases)
+        if missing:
+            return _Part(None, "", (), missing)
+        first, second = (rows[i].median - rows[i + 1].median for i in (0, 2))
+        told = f"lead {_points(first)} at {low} and {_points(second)} at {high} layers"
+        if first == second:
+            told += ", a tie"
+        unsure = [d for d, i in ((low, 0), (high, 2)) if _overlap(rows[i], rows[i + 1])]
+        if unsure:
+            told += f", 95 % intervals of the two errors overlap at {' and '.join(unsure)}"
+        return _Part(second > first, told, rows)
+
+    def _find(self, source: str, *cases: str) -> tuple[list[Measured], list[tuple[str, str]]]:
+        """The rows of these cases, and those that are missing."""
+        table = self.measurements.get(source, {})
+        found = [table[case] for case in cases if case in table]
+        return found, [(source, case) for case in cases if case not in table]
+
+    def _caveat(self, rows: Sequence[Measured]) -> str:
+        """What the profile and the number of seeds leave open; empty when nothing was measured."""
+        if not rows:
+            return ""
+        told = [CAVEATS[self.profile]] if self.profile in CAVEATS else []
+        if min(row.num_seeds for row in rows) == 1:
+            told.append("one seed tells nothing about the spread between trainings")
+        return "; ".join(told)
+
+    def _command(self, missing: Sequence[tuple[str, str]]) -> str:
+        """The commands that measure the missing rows, at this profile where it offers them."""
+        order = [self.profile, *(p for p in ("mini", "cpu", "paper") if p != self.profile)]
+        commands: dict[str, None] = {}
+        for source, case in missing:
+            for profile in order:
+                if (source, case) in _offered(profile):
+                    name = _offered(profile)[source, case]
+                    commands.setdefault(f"resnet-cli run {name} --profile {profile}")
+                    break
+        return ", ".join(commands)
+
+
+@cache
+def _offered(profile: str) -> dict[tuple[str, str], str]:
+    """(source, case) -> the experiment that measures this row at a profile."""
+    offered: dict[tuple[str, str], str] = {}
+    for name in experiment_names():
+        if name.startswith(f"{PAPER}/") and profile in experiment_profiles(name):
+            experiment = load_experiment(name, profile)
+            for case in experiment.cases:
+                offered.setdefault((str(experiment.figure), case.name), name)
+    return offered
+
+
+def _against(one: Measured, other: Measured) -> str:
+    """`dropout fail (89.72 %) against original 1.39 % (+88.33)`, with ties and overlaps told."""
+    if one.median == other.median:
+        return f"{one} against {other} (a tie)"
+    text = f"{one} against {other} ({_points(one.median - other.median)})"
+    return f"{text}, 95 % intervals overlap" if _overlap(one, other) else text
+
+
+def _points(difference: float) -> str:
+    """`+0.28`; where a network diverged there is no difference."""
+    return f"{difference:+.2f}" if math.isfinite(difference) else "unbounded"
+
+
+def _overlap(one: Measured, other: Measured) -> bool:
+    """Both have an interval, and these overlap."""
+    first, second = one.interval, other.interval
+    if first is None or second is None:
+        return False
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
+def _seeds(rows: Sequence[Measured]) -> str:
+    """`1 seed each`, `3 to 5 seeds each`."""
+    low, high = min(r.num_seeds for r in rows), max(r.num_seeds for r in rows)
+    count = f"{low}" if low == high else f"{low} to {high}"
+    return f"{count} seed{'s' if high > 1 else ''} each"

@@ -1,0 +1,380 @@
+"""Measured beside published: a paper's tables row by row, and its claims one by one.
+
+The measurements are the `table.csv` files under `results/<paper>/<profile>/`, the published numbers
+those of `resnet_cli.papers`. Each paper's claims stand in a module of their own,
+`claims_<paper>.py`, with one function `claims(folder, profile)`.
+
+One seed a training gives one error, so a case is a handful of errors. As in paper 1 the median
+stands for them. The interval is Student's t for their mean, at 95 %: no interval of the median that
+holds for every distribution reaches 95 % with the paper's five runs.
+"""
+
+import importlib
+import importlib.util
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from resnet_cli.config import PROFILES
+from resnet_cli.display import Display
+from resnet_cli.errors import UserError, unknown
+from resnet_cli.papers import PAPERS, published
+from resnet_cli.results.claims import Claim
+from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+
+RESULTS = Path("results")
+CONFIDENCE = 0.95
+PREFERENCE = ("mini", "cpu", "paper", "smoke")
+"""Which profile is compared when none is named: the first of these that has results."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case as measured: the test errors of its trainings, one a seed."""
+
+    source: str
+    """The table or figure: `table1`."""
+    case: str
+    dataset: str
+    errors: tuple[float, ...]
+    """Percent, after the last epoch; infinite for a training that diverged."""
+    statuses: tuple[str, ...]
+    """`ok`, `fail` or `diverged` of each training."""
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.errors)
+
+    @property
+    def median(self) -> float:
+        """Percent; infinite when as many trainings diverged as did not."""
+        return statistics.median(self.errors)
+
+    @property
+    def status(self) -> str:
+        """`diverged` when the median is infinite; `fail` when half of the trainings failed."""
+        if not math.isfinite(self.median):
+            return "diverged"
+        failed = sum(status != "ok" for status in self.statuses)
+        return "fail" if 2 * failed >= len(self.statuses) else "ok"
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean, percent; None for one seed or a divergence."""
+        if self.num_seeds < 2 or not all(map(math.isfinite, self.errors)):
+            return None
+        from scipy import stats
+
+        mean = statistics.fmean(self.errors)
+        spread = statistics.stdev(self.errors)
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.num_seeds - 1))
+        half = quantile * spread / math.sqrt(self.num_seeds)
+        return mean - half, mean + half
+
+    def __str__(self) -> str:
+        """`dropout fail (89.72 %)`, `original 1.39 %`, `scaling-0-1 diverged`."""
+        if self.status == "diverged":
+            return f"{self.case} diverged"
+        error = f"{self.median:.2f} %"
+        return f"{self.case} fail ({error})" if self.status == "fail" else f"{self.case} {error}"
+
+
+Measurements = Mapping[str, Mapping[str, Measured]]
+"""source -> case -> what was measured."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a paper's table, with what was measured for it."""
+
+    source: str
+    case: str
+    published: float | None
+    """Percent; None where the paper says "fail", or has no such row."""
+    published_status: str
+    """`ok`, `fail`, or empty when the paper has no such row."""
+    approximate: bool
+    """The published number was not checked against the paper's text."""
+    reference: bool
+    """The paper quotes the number from elsewhere."""
+    measured: Measured | None
+
+    @property
+    def difference(self) -> float | None:
+        """Median measured minus published, in points."""
+        if self.measured is None or self.published is None:
+            return None
+        return _finite(self.measured.median - self.published)
+
+    @property
+    def status(self) -> str:
+        """That of the measurement, else `published only` or `not measured`."""
+        if self.measured is not None:
+            return self.measured.status
+        return "published only" if self.reference else "not measured"
+
+    def to_dict(self, profile: str) -> dict[str, Any]:
+        """For JSON: numbers that are none, or not finite, are null."""
+        found = self.measured
+        interval = found.interval if found is not None else None
+        return {
+            "source": self.source,
+            "case": self.case,
+            "published": self.published,
+            "published_status": self.published_status or None,
+            "published_approximate": self.approximate,
+            "profile": profile,
+            "dataset": found.dataset if found is not None else None,
+            "measured": _finite(found.median) if found is not None else None,
+            "seeds": found.num_seeds if found is not None else 0,
+            "errors": [_finite(e) for e in found.errors] if found is not None else [],
+            "interval": list(interval) if interval is not None else None,
+            "difference": self.difference,
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paper against what was measured at one profile."""
+
+    paper: str
+    profile: str
+    folder: Path
+    rows: Sequence[Row]
+    claims: Sequence[Claim]
+    others: Sequence[str] = ()
+    """Other profiles that have results."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "paper": self.paper,
+            "profile": self.profile,
+            "rows": [row.to_dict(self.profile) for row in self.rows],
+            "claims": [vars(claim) for claim in self.claims],
+        }
+
+
+def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> Comparison:
+    """Set a paper's numbers and claims beside what lies in `results/<paper>/<profile>/`.
+
+    Args:
+        profile: a profile, or another folder's name beside the profiles; None takes the first of
+            PREFERENCE that has results.
+
+    Raises:
+        UserError: no such paper or profile, no results there, or a table that cannot be read.
+    """
+    if paper not in PAPERS:
+        raise unknown("paper", paper, PAPERS)
+    home = results / paper
+    folders = sorted(p.name for p in home.iterdir() if p.is_dir()) if home.is_dir() else []
+    found = [name for name in folders if next((home / name).rglob("*.csv"), None) is not None]
+    if profile is None:
+        profile = next((name for name in PREFERENCE if name in found), "mini")
+    elif profile not in (*PROFILES, *folders):
+        raise unknown("profile", profile, {*PROFILES, *found})
+    if profile not in found:
+        there = f" (there are results of: {', '.join(found)})" if found else ""
+        wanted = profile if profile in PROFILES else "mini"
+        raise UserError(
+            f"no results in {home / profile}{there}; measure them: "
+            f"resnet-cli reproduce {paper} --profile {wanted}"
+        )
+    folder = home / profile
+    return Comparison(
+        paper=paper,
+        profile=profile,
+        folder=folder,
+        rows=rows(paper, read_measurements(folder)),
+        claims=claims_of(paper, folder, profile),
+        others=tuple(name for name in found if name != profile),
+    )
+
+
+# --- measured ------------------------------------------------------------------------------------
+
+
+def read_measurements(folder: Path) -> Measurements:
+    """All cases in the `table.csv` files of a profile's folder.
+
+    A table belongs to the table or figure that its provenance names (`config.figure`), else to the
+    part of its folder's name before a hyphen: `table3-cifar10` -> `table3`. A seed that two
+    experiments of one source measured counts once.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    gathered: dict[tuple[str, str], dict[int, tuple[float, str, str]]] = {}
+    for path in sorted(folder.glob("*/table.csv")):
+        source = _source(path)
+        for row in read_table(path).to_dict("records"):
+            error, status = float(row["test_error"]), str(row["status"])
+            if status == "diverged" or not math.isfinite(error):
+                error, status = math.inf, "diverged"
+            trainings = gathered.setdefault((source, str(row["case"])), {})
+            trainings.setdefault(int(row["seed"]), (error, status, str(row["dataset"])))
+    measurements: dict[str, dict[str, Measured]] = {}
+    for (source, case), trainings in gathered.items():
+        errors, statuses, datasets = zip(*trainings.values(), strict=True)
+        measurements.setdefault(source, {})[case] = Measured(
+            source, case, ", ".join(dict.fromkeys(datasets)), errors, statuses
+        )
+    return measurements
+
+
+def _source(table: Path) -> str:
+    """The table or figure of the paper that a table.csv belongs to."""
+    if provenance_path(table).exists():
+        config = read_provenance(table).get("config")
+        figure = config.get("figure") if isinstance(config, dict) else None
+        if isinstance(figure, str):
+            return figure
+    return table.parent.name.partition("-")[0]
+
+
+# --- beside published ----------------------------------------------------------------------------
+
+
+def rows(paper: str, measurements: Measurements) -> list[Row]:
+    """The rows of a paper's tables in its order; in each, then, cases it has no number for."""
+    found: list[Row] = []
+    for row in _published_rows(paper):
+        measured = measurements.get(row.source, {}).get(row.case)
+        found.append(Row(**vars(row) | {"measured": measured}))
+    sources = list(dict.fromkeys(row.source for row in found))
+    known = {(row.source, row.case) for row in found}
+    for source in sources:
+        for case, measured in measurements.get(source, {}).items():
+            if (source, case) not in known:
+                found.append(Row(source, case, None, "", False, False, measured))
+    return sorted(found, key=lambda row: sources.index(row.source))
+
+
+def _published_rows(paper: str) -> list[Row]:
+    """A paper's published errors, as rows without a measurement; top-1 where there is top-5."""
+    table = published(paper)
+    if paper == "veit2016":
+        table = table[table["quantity"].str.startswith("error-")]
+        table = pandas.DataFrame(
+            {
+                "source": table["figure"],
+                "case": table["quantity"].str.removeprefix("error-"),
+                "value": table["value"],
+                "status": "ok",
+                "checked": table["checked"],
+                "remark": table["remark"],
+            }
+        )
+    else:
+        table = table[table["metric"] != "top5_error"]
+    return [
+        Row(
+            source=str(row["source"]),
+            case=str(row["case"]),
+            published=_finite(float(row["value"])),
+            published_status=str(row["status"]),
+            approximate=bool(row["checked"] != "v"),
+            reference=str(row["remark"]).startswith("reference"),
+            measured=None,
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def claims_of(paper: str, folder: Path, profile: str) -> list[Claim]:
+    """A paper's claims, judged by its own module; none where there is no such module."""
+    name = f"{__package__}.claims_{paper}"
+    if importlib.util.find_spec(name) is None:
+        return []
+    judged: list[Claim] = importlib.import_module(name).claims(folder, profile)
+    return judged
+
+
+# --- showing -------------------------------------------------------------------------------------
+
+
+COLUMNS = (
+    "case",
+    "published",
+    "measured",
+    "seeds",
+    "95 % interval",
+    "difference",
+    "status",
+    "data",
+)
+
+
+def show(comparison: Comparison, display: Display) -> None:
+    """Print a comparison: a table for each source that was measured, then the claims."""
+    paper, profile = comparison.paper, comparison.profile
+    sources: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        sources.setdefault(row.source, []).append(row)
+    missing = []
+    for source, of_source in sources.items():
+        if all(row.measured is None for row in of_source):
+            missing.append(source)
+            continue
+        display.table(
+            f"{paper} {source}: test error in percent, profile {profile}",
+            COLUMNS,
+            [_shown(row) for row in of_source],
+        )
+    display.line("measured: median over seeds; 95 % interval: Student's t, of the mean", level=-1)
+    if missing:
+        display.line(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
+    display.line("", level=-1)
+    caveats = Counter(claim.caveat for claim in comparison.claims if claim.caveat)
+    general = next((caveat for caveat, count in caveats.most_common(1) if count > 1), "")
+    if general:
+        display.line(f"of the claims below, unless they say otherwise: {general}", level=-1)
+    for claim in comparison.claims:
+        display.line(f"{claim.verdict.upper()}  {claim.source}: {claim.text}", level=-1)
+        display.line(f"    {claim.evidence}", level=-1)
+        if claim.caveat and claim.caveat != general:
+            display.line(f"    ({claim.caveat})", level=-1)
+    counts = Counter(claim.verdict for claim in comparison.claims)
+    if counts:
+        display.line(
+            f"{paper}, profile {profile}: {counts['holds']} of {len(comparison.claims)} claims "
+            f"hold, {counts['does not hold']} do not, {counts['not measured']} are not measured",
+            level=-1,
+        )
+    if comparison.others:
+        display.line(f"other results: --profile {' | '.join(comparison.others)}", level=-1)
+
+
+def _shown(row: Row) -> list[object]:
+    """A row's cells."""
+    publication: object = row.published
+    if row.published_status == "fail":
+        publication = "fail"
+    elif row.approximate:
+        publication = f"about {row.published:g}"
+    found = row.measured
+    if found is None:
+        return [row.case, publication, None, None, None, None, row.status, None]
+    interval = found.interval
+    return [
+        row.case,
+        publication,
+        _finite(found.median),
+        found.num_seeds,
+        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval is not None else None,
+        f"{row.difference:+.2f}" if row.difference is not None else None,
+        row.status,
+        found.dataset,
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,302 @@
+"""Measured beside published: reading tables, medians and intervals, rows, the commands."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnet_cli.cli import run_command
+from resnet_cli.errors import UserError
+from resnet_cli.results.claims import Claim
+from resnet_cli.results.compare import Measured, compare, read_measurements, rows
+from resnet_cli.results.tables import COLUMNS, provenance_path
+
+Errors = dict[str, list[float | None]]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a table.csv by hand: case -> errors by seed; None stands for a diverged training."""
+
+    def write_table(
+        experiment: str,
+        errors: Errors,
+        *,
+        paper: str = "he2016",
+        profile: str = "mini",
+        dataset: str = "digits",
+        fail_above: float = 20.0,
+    ) -> Path:
+        lines = [",".join(COLUMNS["table"])]
+        for case, of_case in errors.items():
+            for seed, error in enumerate(of_case):
+                state, shown = "diverged", ""
+                if error is not None:
+                    state, shown = "fail" if error > fail_above else "ok", repr(error)
+                lines.append(
+                    f"{paper}/{experiment},{case},{dataset},{seed},1000,{state},{shown},{shown},"
+                )
+        path = tmp_path / "results" / paper / profile / experiment / "table.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write_table
+
+
+def measured(*errors: float, statuses: tuple[str, ...] | None = None) -> Measured:
+    return Measured("table1", "case", "digits", errors, statuses or ("ok",) * len(errors))
+
+
+# --- a case as measured --------------------------------------------------------------------------
+
+
+def test_the_interval_is_students_t_of_the_mean() -> None:
+    # mean 3, deviation sqrt(2.5), and 2.7764451 the 97.5 % quantile of t with 4 degrees of freedom
+    low, high = measured(1.0, 2.0, 3.0, 4.0, 5.0).interval or (0.0, 0.0)
+    half = 2.7764451 * math.sqrt(2.5) / math.sqrt(5)
+    assert (low, high) == pytest.approx((3 - half, 3 + half), abs=1e-6)
+
+
+def test_equal_errors_have_an_interval_without_width() -> None:
+    assert measured(2.5, 2.5, 2.5).interval == (2.5, 2.5)
+
+
+@pytest.mark.parametrize("errors", [(1.0,), (1.0, math.inf), (math.inf, math.inf)])
+def test_no_interval_from_one_seed_or_with_a_divergence(errors: tuple[float, ...]) -> None:
+    assert measured(*errors).interval is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "statuses", "median", "status"),
+    [
+        ((6.5, 6.1, 7.0), ("ok", "ok", "ok"), 6.5, "ok"),
+        ((6.0, 8.0), ("ok", "ok"), 7.0, "ok"),
+        ((6.0, 90.0), ("ok", "fail"), 48.0, "fail"),
+        ((6.0, 7.0, 90.0), ("ok", "ok", "fail"), 7.0, "ok"),
+        ((6.0, 90.0, 91.0), ("ok", "fail", "fail"), 90.0, "fail"),
+        ((6.0, math.inf), ("ok", "diverged"), math.inf, "diverged"),
+        ((6.0, 7.0, math.inf), ("ok", "ok", "diverged"), 7.0, "ok"),
+    ],
+)
+def test_median_and_status(
+    errors: tuple[float, ...], statuses: tuple[str, ...], median: float, status: str
+) -> None:
+    case = measured(*errors, statuses=statuses)
+    assert case.median == median
+    assert case.status == status
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_tables_of_one_source_are_read_together(write: Write) -> None:
+    write("table3-cifar10", {"original-110-cifar10": [2.0, 1.0, None]})
+    write("table3-cifar100", {"original-164-cifar100": [30.0]}, dataset="cifar100")
+    path = write("fig1", {"original-1001-cifar10": [5.0]})
+    found = read_measurements(path.parents[1])
+    assert set(found) == {"table3", "fig1"}
+    assert set(found["table3"]) == {"original-110-cifar10", "original-164-cifar100"}
+    first = found["table3"]["original-110-cifar10"]
+    assert first.errors == (2.0, 1.0, math.inf)
+    assert first.statuses == ("ok", "ok", "diverged")
+    assert found["table3"]["original-164-cifar100"].dataset == "cifar100"
+
+
+def test_the_provenance_names_the_source(write: Write) -> None:
+    path = write("effective_paths", {"full": [6.0]}, paper="veit2016")
+    provenance_path(path).write_text(json.dumps({"config": {"figure": "section4.3"}}))
+    assert set(read_measurements(path.parents[1])) == {"section4.3"}
+    provenance_path(path).write_text(json.dumps({"config": None}))
+    assert set(read_measurements(path.parents[1])) == {"effective_paths"}
+
+
+def test_a_seed_measured_twice_counts_once(write: Write) -> None:
+    write("table3-a", {"original-110-cifar10": [2.0, 3.0]})
+    path = write("table3-b", {"original-110-cifar10": [2.0, 3.0, 4.0]})
+    found = read_measurements(path.parents[1])["table3"]["original-110-cifar10"]
+    assert found.errors == (2.0, 3.0, 4.0)
+
+
+def test_a_damaged_table_is_named(write: Write) -> None:
+    path = write("table1", {"original": [2.0]})
+    path.write_text("experiment,case\n")
+    with pytest.raises(UserError, match=r"table1/table.csv: column 3 is missing"):
+        read_measurements(path.parents[1])
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
+    path = write("table1", {"dropout": [90.0], "original": [7.0, 6.0, 6.5]})
+    found = [r for r in rows("he2016", read_measurements(path.parents[1])) if r.source == "table1"]
+    assert [row.case for row in found][:2] == ["original", "scaling-0-1"]
+    assert len(found) == 11
+    original, dropout = found[0], found[-1]
+    assert original.published == 6.61
+    assert original.difference == pytest.approx(6.5 - 6.61)
+    assert original.status == "ok"
+    assert (dropout.published, dropout.published_status) == (None, "fail")
+    assert (dropout.difference, dropout.status) == (None, "fail")
+    assert found[1].status == "not measured"
+
+
+def test_rows_of_other_papers_stand_as_published(write: Write) -> None:
+    path = write("table4-cifar10", {"preact-164-cifar10": [6.0]})
+    found = {r.case: r for r in rows("he2016", read_measurements(path.parents[1]))}
+    assert found["nin-cifar10"].status == "published only"
+    assert found["nin-cifar10"].published == 8.81
+
+
+def test_top_1_where_the_paper_gives_top_1_and_top_5() -> None:
+    found = [row for row in rows("he2016", {}) if row.source == "table5"]
+    assert len(found) == 7
+    assert found[0].case == "original-152-224"
+    assert found[0].published == 23.0
+
+
+def test_the_other_paper_and_a_case_it_has_no_number_for(write: Write) -> None:
+    path = write("section4.3", {"full": [6.0], "active-24": [5.0]}, paper="veit2016")
+    found = {row.case: row for row in rows("veit2016", read_measurements(path.parents[1]))}
+    assert list(found) == ["active-23", "full", "active-24"]
+    assert found["full"].published == 6.10
+    assert found["active-24"].published is None
+    assert found["active-24"].difference is None
+
+
+def test_json_has_no_numbers_that_json_lacks(write: Write) -> None:
+    path = write("table1", {"original": [None], "dropout": [90.0, None]})
+    content = [row.to_dict("mini") for row in rows("he2016", read_measurements(path.parents[1]))]
+    text = json.dumps(content, allow_nan=False)
+    assert json.loads(text)[0] == {
+        "source": "table1",
+        "case": "original",
+        "published": 6.61,
+        "published_status": "ok",
+        "published_approximate": False,
+        "profile": "mini",
+        "dataset": "digits",
+        "measured": None,
+        "seeds": 1,
+        "errors": [None],
+        "interval": None,
+        "difference": None,
+        "status": "diverged",
+    }
+
+
+# --- which profile -------------------------------------------------------------------------------
+
+
+def test_mini_is_compared_first_and_others_are_named(write: Write, tmp_path: Path) -> None:
+    for profile in ("smoke", "paper", "mini"):
+        write("table1", {"original": [2.0]}, profile=profile)
+    found = compare("he2016", None, tmp_path / "results")
+    assert found.profile == "mini"
+    assert found.others == ("paper", "smoke")
+
+
+def test_without_mini_the_next_that_has_results(write: Write, tmp_path: Path) -> None:
+    write("table1", {"original": [2.0]}, profile="smoke")
+    write("table1", {"original": [2.0]}, profile="paper")
+    assert compare("he2016", None, tmp_path / "results").profile == "paper"
+
+
+def test_claims_come_from_the_papers_module(write: Write, tmp_path: Path) -> None:
+    write("table1", {"original": [2.0]})
+    found = compare("he2016", "mini", tmp_path / "results").claims
+    assert len(found) > 10
+    assert all(isinstance(claim, Claim) and claim.paper == "he2016" for claim in found)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no table is cut."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.usefixtures("wide")
+def test_the_command_prints_rows_and_claims(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("table1", {"original": [1.0, 1.5, 2.0], "dropout": [90.0, 89.0, 88.0]})
+    write("table1", {"original": [1.0]}, profile="smoke")
+    results = str(tmp_path / "results")
+    assert run_command(["compare", "he2016", "--profile", "mini", "--results", results]) == 0
+    out = capsys.readouterr().out
+    cells = [cell.strip() for cell in _line(out, "original").strip("│").split("│")]
+    # mean 1.5, deviation 0.5, t(0.975, 2) = 4.3027: 1.5 -+ 1.242
+    expected = ["original", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok", "digits"]
+    assert cells == expected
+    assert "fail" in _line(out, "dropout").split("│")[2]
+    assert "he2016 table1: test error in percent, profile mini" in out
+    assert "nothing measured at profile mini: table2, table3, table4, table5, text" in out
+    assert "HOLDS  table1: Dropout on the shortcut is worse than the identity, or fails" in out
+    assert "other results: --profile smoke" in out
+
+
+def _line(text: str, case: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(f"│ {case} "))
+
+
+def test_the_command_as_json(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("table1", {"original": [1.0], "dropout": [90.0]})
+    results = str(tmp_path / "results")
+    assert run_command(["compare", "he2016", "--results", results, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    content = json.loads(line)
+    assert content["command"] == "compare"
+    assert (content["paper"], content["profile"]) == ("he2016", "mini")
+    by_case = {(r["source"], r["case"]): r for r in content["rows"]}
+    assert by_case["table1", "original"]["measured"] == 1.0
+    assert {claim["verdict"] for claim in content["claims"]} == {"holds", "not measured"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "he2015"], "unknown paper 'he2015'; did you mean 'he2016'?"),
+        (["compare", "he2016"], "measure them: resnet-cli reproduce he2016 --profile mini"),
+        (
+            ["compare", "veit2016", "--profile", "cpu"],
+            "no results in results/veit2016/cpu; measure them: "
+            "resnet-cli reproduce veit2016 --profile cpu",
+        ),
+        (["compare", "he2016", "--profile", "mimi"], "unknown profile 'mimi'; did you mean 'mini'"),
+        (["compare", "he2016", "--profile", "../.."], "unknown profile '../..'"),
+        (["compare"], "Missing argument 'PAPER'"),
+        (["reproduce", "he2015"], "unknown paper 'he2015'; did you mean 'he2016'?"),
+        (["reproduce", "he2016", "--profile", "tiny"], "unknown profile 'tiny'"),
+        (["reproduce", "he2016", "--profile", "smoke", "--set", "train.lr=x"], "train.lr"),
+        (["reproduce", "he2016", "--profile", "smoke", "--budget", "5x"], "write 90s, 150m or 2h"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_results_of_another_profile_are_named(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("table1", {"original": [2.0]}, profile="smoke")
+    results = str(tmp_path / "results")
+    assert run_command(["compare", "he2016", "--profile", "paper", "--results", results]) == 2
+    assert "(there are results of: smoke)" in capsys.readouterr().err
