@@ -12,6 +12,7 @@ import functools
 import io
 import itertools
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DPI = 150
 WIDTH, HEIGHT = 4.8, 3.4
+TITLE_CHARACTERS_PER_INCH = 11
 """Inches of one plot, made for a column of half a page."""
 ROW_WIDTH = 9.6
 """Inches of a row of three."""
@@ -154,7 +156,7 @@ def training_figure(training: pandas.DataFrame, title: str) -> "Figure":
         _thousands(error_axes)
     for spare in axes[len(groups) :]:
         spare.set_visible(False)
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     names = cases if len(groups) == 1 else [f"{cases[0]} (in every panel)", "the panel's case"]
     handles = [Line2D([], [], color=PALETTE[i], label=name) for i, name in enumerate(names)]
     handles += [
@@ -274,7 +276,7 @@ def table_figure(
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test error (%)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     handles: list[Any] = [Patch(color=PALETTE[0], alpha=0.75, label="measured")]
     if any_failed:
         handles.append(
@@ -396,7 +398,7 @@ def lesion_single_figure(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("deleted unit (index)")
     axes.set_ylabel("test error (%)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -429,7 +431,7 @@ def lesion_count_figure(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("units deleted at random")
     axes.set_ylabel("test error (%)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -474,7 +476,7 @@ def lesion_reorder_figure(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Kendall tau between new and old order of the units")
     axes.set_ylabel("test error (%)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -512,7 +514,7 @@ def lesion_ranked_figure(
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("deleted unit (index), worst first")
     axes.set_ylabel("increase of the test error (points)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     handles = [Patch(color=PALETTE[0], label="keeps the shape")]
     if set(changes) & set(ranked.index):
         handles.append(Patch(color=PALETTE[1], label="changes the shape"))
@@ -570,7 +572,7 @@ def lesion_greedy_figure(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("units deleted")
     axes.set_ylabel("test error (%)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -602,7 +604,7 @@ def lesion_additivity_figure(sets: pandas.DataFrame, title: str) -> "Figure":
         axes.set_ylabel(f"joint damage: {unit}")
     whole = MaxNLocator(6, integer=True)
     figure.colorbar(points, ax=figure.axes, label="units deleted together, k", ticks=whole)
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     return figure
 
 
@@ -635,7 +637,7 @@ def lesion_classes_figure(classes: pandas.DataFrame, title: str) -> "Figure":
     axes.set_ylabel("class")
     bar = figure.colorbar(image, ax=axes, label="error increase (points)")
     bar.locator = MaxNLocator(5)
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     return figure
 
 
@@ -771,7 +773,7 @@ def paths_figure(
     for axes in (first, second, third):
         axes.set_xlabel("path length k (units passed)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     return figure
 
 
@@ -817,7 +819,7 @@ def spectrum_figure(spectrum: pandas.DataFrame, title: str) -> "Figure":
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("path length k (units passed)")
     axes.set_ylabel("gradient norm at the input")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
@@ -847,7 +849,7 @@ def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
     axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
     axes.set_ylabel("share of the exact norms (%)")
     axes.set_ylim(bottom=0)
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
@@ -872,7 +874,7 @@ def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("path length k (units passed)")
     axes.set_ylabel("paths left (% of this length)")
-    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    _set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -1096,6 +1098,12 @@ def _new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _set_title(figure: "Figure", title: str) -> None:
+    """The figure's title, broken into lines that fit its width."""
+    width = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
+    figure.suptitle(textwrap.fill(title, width), fontsize=STYLE["axes.titlesize"])
 
 
 def _thousands(axes: "Axes") -> None:

@@ -572,6 +572,16 @@ def test_plot_for_writes_the_figures_of_a_table(
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files)
 
 
+def test_a_long_title_is_broken_into_lines_that_fit() -> None:
+    title = "Deleting one layer of a VGG, or one unit of a residual network, digits, profile mini"
+    figure = plots.spectrum_figure(spectrum(), title)
+    _save_to_memory(figure)
+    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert "\n" in figure.get_suptitle()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_every_table_has_a_plot() -> None:
     assert set(FRAMES) == set(COLUMNS)
 
