@@ -10,7 +10,6 @@ holds for every distribution reaches 95 % with the paper's five runs.
 """
 
 import importlib
-import importlib.util
 import math
 import statistics
 from collections import Counter
@@ -290,11 +289,9 @@ def _published_rows(paper: str) -> list[Row]:
 
 
 def claims_of(paper: str, folder: Path, profile: str) -> list[Claim]:
-    """A paper's claims, judged by its own module; none where there is no such module."""
-    name = f"{__package__}.claims_{paper}"
-    if importlib.util.find_spec(name) is None:
-        return []
-    judged: list[Claim] = importlib.import_module(name).claims(folder, profile)
+    """A paper's claims, judged by its own module (which may import this one)."""
+    module = importlib.import_module(f"{__package__}.claims_{paper}")
+    judged: list[Claim] = module.claims(folder, profile)
     return judged
 
 
@@ -329,7 +326,9 @@ def show(comparison: Comparison, display: Display) -> None:
             COLUMNS,
             [_shown(row) for row in of_source],
         )
-    display.line("measured: median over seeds; 95 % interval: Student's t, of the mean", level=-1)
+    if len(missing) < len(sources):
+        note = "measured: median over seeds; 95 % interval: Student's t, of the mean"
+        display.line(note, level=-1)
     if missing:
         display.line(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
     display.line("", level=-1)

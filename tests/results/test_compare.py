@@ -206,11 +206,13 @@ def test_without_mini_the_next_that_has_results(write: Write, tmp_path: Path) ->
     assert compare("he2016", None, tmp_path / "results").profile == "paper"
 
 
-def test_claims_come_from_the_papers_module(write: Write, tmp_path: Path) -> None:
-    write("table1", {"original": [2.0]})
-    found = compare("he2016", "mini", tmp_path / "results").claims
-    assert len(found) > 10
-    assert all(isinstance(claim, Claim) and claim.paper == "he2016" for claim in found)
+@pytest.mark.parametrize("paper", ["he2016", "veit2016"])
+def test_claims_come_from_the_papers_module(write: Write, tmp_path: Path, paper: str) -> None:
+    write("another", {"main": [2.0]}, paper=paper)
+    found = compare(paper, "mini", tmp_path / "results").claims
+    assert len(found) > 5
+    assert all(isinstance(claim, Claim) and claim.paper == paper for claim in found)
+    json.dumps([vars(claim) for claim in found], allow_nan=False)
 
 
 # --- commands ------------------------------------------------------------------------------------
