@@ -205,6 +205,7 @@ class Unit(nn.Module):
     """What a study may rely on: a place, two branches, and f after their sum."""
 
     place: Place
+    F: nn.Module
     f: nn.Module
     survival: float = 1.0
     """Probability that F was active in training; evaluation weighs F by it (Huang et al. 2016,
@@ -225,7 +226,7 @@ class Unit(nn.Module):
 
     def residual_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of F."""
-        raise NotImplementedError
+        return self.F.parameters()
 
     def skip(self, x: Tensor) -> Tensor:
         """f(h(x)): the unit with its residual branch deleted."""
@@ -280,9 +281,6 @@ class ResidualUnit(Unit):
         g = self.gate(x)
         return (1 - g) * self.h(x), g * residual if self.gates_residual else residual
 
-    def residual_parameters(self) -> Iterator[nn.Parameter]:
-        return self.F.parameters()
-
     def shortcut(self, x: Tensor) -> Tensor:
         x = self.pre(x)
         if self.gate is None:
@@ -307,9 +305,6 @@ class PlainUnit(Unit):
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         residual = self.F(x)
         return torch.zeros_like(residual), residual
-
-    def residual_parameters(self) -> Iterator[nn.Parameter]:
-        return self.F.parameters()
 
     def shortcut(self, x: Tensor) -> Tensor:
         return self.bypass(x)  # type: ignore[no-any-return]
