@@ -17,7 +17,7 @@ from resnet_cli.errors import RunError, UserError
 if TYPE_CHECKING:
     from resnet_cli.context import Context, Subject
     from resnet_cli.display import Display
-    from resnet_cli.runner import AnyStudy
+    from resnet_cli.study_runner import AnyStudy
 
 app = typer.Typer(
     name="resnet-cli",
@@ -134,9 +134,10 @@ def run(
     from resnet_cli.config import expand_names, load_experiment
 
     display = _display(as_json, quiet, verbose)
-    loaded = [
-        load_experiment(name, profile, settings or (), seed) for name in expand_names(experiments)
-    ]
+    names = expand_names(experiments)
+    if len(names) > 1:  # of a folder, what has this profile; a single one is refused by name
+        names, _ = _offered(names, profile, display)
+    loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
     _run(loaded, display, _context(device, data_dir, download), out, budget, "run")
@@ -160,7 +161,7 @@ def reproduce(
     verbose: VerboseOption = False,
 ) -> None:
     """Run every experiment of a paper at a profile; then set measured beside published."""
-    from resnet_cli.config import PROFILES, experiment_profiles, load_experiment
+    from resnet_cli.config import PROFILES, load_experiment
     from resnet_cli.errors import unknown
     from resnet_cli.papers import PAPERS
     from resnet_cli.results.compare import compare as compare_paper
@@ -172,13 +173,8 @@ def reproduce(
         raise unknown("profile", str(profile), PROFILES)
     papers = PAPERS if paper is None else (paper,)
     names = [name for one in papers for name in paper_experiments(one)]
-    offered = [name for name in names if profile in experiment_profiles(name)]
+    offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    left_out = [name for name in names if name not in offered]
-    for name in left_out:
-        display.line(
-            f"{name}: not offered at {profile} (it has {_list(experiment_profiles(name))})"
-        )
     context = _context(device, data_dir, download)
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
@@ -212,6 +208,27 @@ def compare(
     comparison = compare_paper(paper, profile, results)
     show_comparison(comparison, display)
     display.summary({"command": "compare"} | comparison.to_dict())
+
+
+def _offered(
+    names: list[str], profile: str | None, display: "Display"
+) -> tuple[list[str], list[str]]:
+    """Which experiments have this profile, and which have not; the latter get a line each."""
+    from resnet_cli.config import PROFILES, experiment_profiles
+    from resnet_cli.errors import unknown
+
+    if profile is None:
+        return names, []
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    profiles = {name: experiment_profiles(name) for name in names}
+    offered = [name for name in names if profile in profiles[name]]
+    left_out = [name for name in names if name not in offered]
+    for name in left_out:
+        display.line(f"{name}: not offered at {profile} (it has {_list(profiles[name])})")
+    if not offered:
+        raise UserError(f"none of these {len(names)} experiments has the profile {profile!r}")
+    return offered, left_out
 
 
 def _list(names: Iterable[str]) -> str:
@@ -479,6 +496,71 @@ def paths(
     )
 
 
+@app.command(
+    epilog="Examples: resnet-cli signal --checkpoint NAME; resnet-cli signal he2016/table1 "
+    "--profile mini (every row; what is trained, also as trained)"
+)
+def signal(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[EXPERIMENT]",
+            help="Measure every network of an experiment instead; nothing is trained.",
+        ),
+    ] = None,
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Training images in the batch.")] = 128,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Signals by unit, untrained and trained: activations, gradients, the shortcuts' factor."""
+    from resnet_cli.config import SignalStudy, load_experiment
+
+    display = _display(as_json, quiet, verbose)
+    context = _context(device, data_dir, download)
+    study = SignalStudy(kind="signal", batch_size=batch_size)
+    of_networks = (("--checkpoint", checkpoint), ("--dataset", dataset), ("--normalize", normalize))
+    if experiment is None:
+        for name, given in (("--profile", profile), ("--set", settings)):
+            if given:
+                raise UserError(f"{name} goes with an EXPERIMENT: resnet-cli signal quickstart")
+        subject = (context, checkpoint, dataset, normalize, None)
+        _study(study, display=display, subject=subject, seed=seed, out=out, command="signal")
+        return
+    for name, given in of_networks:
+        if given is not None:
+            raise UserError(f"{name} and an EXPERIMENT exclude each other")
+    from resnet_cli.runner import measure_signals
+    from resnet_cli.training.interrupt import Stopper
+
+    loaded = load_experiment(experiment, profile, settings or ())
+    loaded = loaded.model_copy(update={"study": study})
+    folder = out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}"
+    stopper = Stopper(None)
+    with stopper.listening():
+        written = measure_signals(loaded, context, display, stopper, folder)
+    _show_files(display, written.files)
+    display.summary(
+        {
+            "command": "signal",
+            "experiment": loaded.name,
+            "profile": loaded.profile,
+            "files": [str(path) for path in written.files],
+        }
+        | written.facts
+    )
+
+
 def _study(
     study: "AnyStudy",
     *,
@@ -489,7 +571,7 @@ def _study(
     command: str,
     **options: Any,
 ) -> None:
-    from resnet_cli.runner import run_study
+    from resnet_cli.study_runner import run_study
 
     found = _subject(display, *subject)
     folder = out or Path("results/local") / f"{command}-{found.loaded.model.label}"

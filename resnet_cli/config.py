@@ -387,6 +387,15 @@ class AdditivityStudy(Strict):
         return self
 
 
+class SignalStudy(Strict):
+    """Activations, gradients and the shortcut factor by unit, untrained and trained (paper 1,
+    equations 3-8)."""
+
+    kind: Literal["signal"]
+    batch_size: PositiveInt = 128
+    """Training images in the one batch that is measured."""
+
+
 class PathSurvivalStudy(Strict):
     """The share of paths of each length left after deleting units (paper 2, Figure 7).
 
@@ -397,7 +406,13 @@ class PathSurvivalStudy(Strict):
 
 
 Study = Annotated[
-    DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy | PathSurvivalStudy,
+    DeleteStudy
+    | ReorderStudy
+    | PathsStudy
+    | GreedyStudy
+    | AdditivityStudy
+    | SignalStudy
+    | PathSurvivalStudy,
     Field(discriminator="kind"),
 ]
 

@@ -7,10 +7,12 @@ from typing import Literal
 
 import torch
 
-from resnet_cli.config import DataConfig
+from resnet_cli.config import DataConfig, RunConfig
 from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
 from resnet_cli.errors import UserError
 from resnet_cli.imagefolder import Folder
+from resnet_cli.models import build
+from resnet_cli.models.survival import set_survival
 from resnet_cli.models.weights import (
     WEIGHTS_FILE,
     Loaded,
@@ -135,6 +137,27 @@ def find_subject(
         normalization = context.normalization(data)
     loaded.network.to(context.device)
     return Subject(loaded, data, normalization, context)
+
+
+def untrained_subject(context: Context, run: RunConfig) -> Subject:
+    """The network that a training starts from, with the data of that training.
+
+    Raises:
+        UserError: the data set is not found or damaged.
+    """
+    num_classes = len(context.split(run.data, "train").classes)
+    network = build(run.model, num_classes, run.seed).eval().to(context.device)
+    set_survival(network, run.train)
+    loaded = Loaded(
+        network,
+        run.model,
+        num_classes,
+        source=f"initialisation, seed {run.seed}",
+        sha256=run.hash,
+        run=run,
+        is_trained=False,
+    )
+    return Subject(loaded, run.data, context.normalization(run.data), context)
 
 
 def _newest(runs: Path) -> str:

@@ -1,9 +1,7 @@
 """Carries out experiments: trains what is missing, asks the studies, writes tables and plots."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,47 +9,29 @@ from typing import Any
 from pandas import DataFrame, concat
 
 from resnet_cli.config import (
-    AdditivityStudy,
     Case,
     DeleteStudy,
     Experiment,
-    GreedyStudy,
-    PathsStudy,
     PathSurvivalStudy,
-    ReorderStudy,
     RunConfig,
-    config_hash,
+    SignalStudy,
     experiment_names,
 )
-from resnet_cli.context import Context, Subject, find_subject
+from resnet_cli.context import Context, Subject, find_subject, untrained_subject
 from resnet_cli.display import Display
-from resnet_cli.errors import UserError, unknown
-from resnet_cli.intervals import SHARES, shortest_interval
+from resnet_cli.errors import unknown
 from resnet_cli.papers import PAPERS, published, published_error
-from resnet_cli.results.plots import describe, plot_for, plot_lesion_ranked, plot_lesion_single
-from resnet_cli.results.provenance import Checkpoint, collect
-from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
-from resnet_cli.studies import additivity, greedy, lesion, paths
+from resnet_cli.results.plots import describe, plot_for, plot_lesion_single, plot_signals
+from resnet_cli.results.provenance import collect
+from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.studies.path_survival import path_survival
+from resnet_cli.study_runner import AnyStudy, Written, run_study
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run
 
-AnyStudy = DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy
-"""The studies of a network; path_survival needs none."""
 PLOT_SECONDS = 60.0
 """Seconds between the plots of an experiment that is still training."""
-
-
-@dataclass
-class Written:
-    """The files a command wrote, and what it found, for its summary."""
-
-    files: list[Path] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-# --- experiments -------------------------------------------------------------------------------
 
 
 def default_out(experiment: Experiment, results: Path = Path("results")) -> Path:
@@ -107,23 +87,65 @@ def run_experiment(
     if experiment.study is None:
         _show_table(experiment, out, display)
         return written
-    several_seeds = len(experiment.seeds) > 1
-    studied: list[tuple[Case, Subject, Path]] = []
+    subjects: list[tuple[Case, Subject]] = []
     for case, finished in trained:
-        if stopper():
-            raise Interrupted("stopped between studies; the same command goes on from there")
-        folder = out
-        if len(experiment.cases) > 1 or several_seeds:
-            suffix = f"-seed{finished.run.seed}" if several_seeds else ""
-            folder = out / f"{case.name}{suffix}"
         if finished.diverged_at is not None:
             display.line(f"case {case.name}: diverged in training; there is nothing to study")
-            continue
-        subject = find_subject(context, str(finished.folder))
+        else:
+            subjects.append((case, find_subject(context, str(finished.folder))))
+    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+def measure_signals(
+    experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
+) -> Written:
+    """The signal study of every case and seed of an experiment of any kind; nothing is trained.
+
+    What is not trained, or diverged, is measured at its initialisation only.
+
+    Args:
+        experiment: with a signal study.
+
+    Raises:
+        Interrupted: `stopper` said so; what is done is written.
+        UserError: data are missing, or files cannot be written.
+    """
+    assert isinstance(experiment.study, SignalStudy)
+    subjects = []
+    for case, run in experiment.runs():
+        finished = find_finished(context, run)
+        if finished is None or finished.diverged_at is not None:
+            subjects.append((case, untrained_subject(context, run)))
+        else:
+            subjects.append((case, find_subject(context, str(finished.folder))))
+    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+def _study_all(
+    experiment: Experiment,
+    study: AnyStudy,
+    subjects: Sequence[tuple[Case, Subject]],
+    display: Display,
+    stopper: Stopper,
+    out: Path,
+) -> Written:
+    """Ask a study of the networks of an experiment, each in a folder of its own where they are
+    several; then what shows them together."""
+    written = Written()
+    several_seeds = len(experiment.seeds) > 1
+    studied: list[tuple[Case, Subject, Path]] = []
+    for case, subject in subjects:
+        if stopper():
+            raise Interrupted("stopped between studies; the same command goes on from there")
+        assert subject.loaded.run is not None
+        seed, folder = subject.loaded.run.seed, out
+        if len(experiment.cases) > 1 or several_seeds:
+            folder = out / f"{case.name}{f'-seed{seed}' if several_seeds else ''}"
+            display.line(f"case {folder.name}")
         more = run_study(
             subject,
-            experiment.study,
-            seed=finished.run.seed,
+            study,
+            seed=seed,
             out=folder,
             display=display,
             profile=experiment.profile,
@@ -132,12 +154,26 @@ def run_experiment(
         written.files += more.files
         written.facts[case.name if not several_seeds else folder.name] = more.facts
         studied.append((case, subject, folder))
-    if isinstance(experiment.study, DeleteStudy) and len(studied) > 1:
-        written.files += _plot_together(experiment, experiment.study, studied, out)
+    if len(studied) > 1 and isinstance(study, DeleteStudy):
+        written.files += _plot_deletions(experiment, study, studied, out)
+    if len(studied) > 1 and isinstance(study, SignalStudy):
+        written.files += _plot_signals(experiment, studied, out)
     return written
 
 
-def _plot_together(
+def _plot_signals(
+    experiment: Experiment, studied: Sequence[tuple[Case, Subject, Path]], out: Path
+) -> list[Path]:
+    """The signals of all cases in one plot; of several seeds, each case's first."""
+    tables: dict[str, DataFrame] = {}
+    for case, _, folder in studied:
+        tables.setdefault(case.title or case.name, read_table(folder / "signal.csv"))
+    name, dataset = experiment.name.split("/")[-1], studied[0][1].data.dataset
+    title = describe(name, dataset, experiment.profile)
+    return [plot_signals(tables, out / "signal.png", title)]
+
+
+def _plot_deletions(
     experiment: Experiment,
     study: DeleteStudy,
     studied: Sequence[tuple[Case, Subject, Path]],
@@ -323,458 +359,3 @@ def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
         for row in frame[list(columns)].itertuples(index=False)
     ]
     display.table(f"{experiment.title} ({experiment.profile})", columns, rows)
-
-
-# --- studies -----------------------------------------------------------------------------------
-
-
-def run_study(
-    subject: Subject,
-    study: AnyStudy,
-    *,
-    seed: int,
-    out: Path,
-    display: Display,
-    profile: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    only: Sequence[int] | None = None,
-    ranked: bool = False,
-    batch_statistics: bool = False,
-) -> Written:
-    """Ask a study of a network and write its tables and plots; skipped when `out` has them.
-
-    Args:
-        config: the resolved experiment; None for a command typed by hand.
-        only: delete exactly these units, together.
-        ranked: show deletions by damage, worst first.
-
-    Raises:
-        UserError: the study asks for units or lengths that the network does not have.
-    """
-    by_hand = {"model": subject.loaded.model.model_dump(mode="json")}
-    described = dict(config or by_hand) | {
-        "study": study.model_dump(mode="json"),
-        "data": subject.data.model_dump(mode="json"),
-        "only": list(only) if only is not None else None,
-        "batch_statistics": batch_statistics,
-        "seed": seed,
-    }
-    recorder = _Recorder(subject, described, seed, out, profile)
-    if isinstance(study, DeleteStudy):
-        _delete(subject, study, seed, recorder, display, only, ranked)
-    elif isinstance(study, ReorderStudy):
-        _reorder(subject, study, seed, recorder, display)
-    elif isinstance(study, GreedyStudy):
-        _greedy(subject, study, seed, recorder, display)
-    elif isinstance(study, AdditivityStudy):
-        _additivity(subject, study, seed, recorder, display)
-    else:
-        _paths(subject, study, seed, recorder, display, batch_statistics)
-    return recorder.written
-
-
-class _Recorder:
-    """Writes a study's tables with their provenance, and knows which are there already."""
-
-    def __init__(
-        self,
-        subject: Subject,
-        config: Mapping[str, Any],
-        seed: int,
-        out: Path,
-        profile: str | None,
-    ) -> None:
-        self.subject, self.config, self.seed, self.out = subject, config, seed, out
-        self.profile = profile
-        self.started = datetime.now(UTC)
-        self.written = Written()
-        self.split: str = "test"
-
-    def done(self, stem: str) -> bool:
-        """This very table is there: same configuration, same weights, whole."""
-        path = self.out / f"{stem}.csv"
-        try:
-            if not path.exists() or not is_pair(path):
-                return False
-            old = read_provenance(path)
-        except UserError:
-            return False
-        same_weights = (old.get("checkpoint") or {}).get("sha256") == self.subject.loaded.sha256
-        return same_weights and old.get("config_hash") == config_hash(self.config)
-
-    def write(self, stem: str, rows: Sequence[Mapping[str, Any]], *splits: str) -> None:
-        """Write a table; `splits` are those that were measured on."""
-        loaded, data = self.subject.loaded, self.subject.data
-        provenance = collect(
-            self.config,
-            seeds=(self.seed,),
-            started=self.started,
-            profile=self.profile,
-            data={
-                f"{data.dataset}/{name}": self.subject.context.split(data, name).fingerprint  # type: ignore[arg-type]
-                for name in splits
-            },
-            checkpoint=Checkpoint(loaded.source, loaded.sha256),
-            device=str(self.subject.context.device),
-        )
-        self.written.files.append(write_table(rows, stem, self.out, provenance))
-
-    def plot(self, *stems: str) -> None:
-        """Draw the last of these tables, with the others at hand."""
-        tables = {
-            stem: read_table(self.out / f"{stem}.csv")
-            for stem in stems
-            if (self.out / f"{stem}.csv").exists()
-        }
-        loaded, data = self.subject.loaded, self.subject.data
-        places = loaded.network.places
-        self.written.files += plot_for(
-            stems[-1],
-            tables,
-            self.out,
-            describe(loaded.model.label, data.dataset, self.profile),
-            network=loaded.model.label,
-            changes=[place.index for place in places if place.changes_shape],
-            chance=100.0 * (1 - 1 / loaded.num_classes),
-        )
-
-    def plot_ranked(self, deletions: DataFrame) -> None:
-        """Draw single deletions by damage."""
-        loaded, data = self.subject.loaded, self.subject.data
-        changes = [place.index for place in loaded.network.places if place.changes_shape]
-        title = describe(loaded.model.label, data.dataset, self.profile)
-        path = self.out / "lesion_ranked.png"
-        self.written.files.append(plot_lesion_ranked(deletions, path, title, changes=changes))
-
-
-def _delete(
-    subject: Subject,
-    study: DeleteStudy,
-    seed: int,
-    recorder: _Recorder,
-    display: Display,
-    only: Sequence[int] | None,
-    ranked: bool,
-) -> None:
-    num_units = len(subject.loaded.network.units)
-    if only is not None:
-        deletions = [lesion.Deletion(0, tuple(only))]
-    else:
-        deletions = lesion.draw_deletions(num_units, study.k, study.samples, seed)
-    stems = ["lesion_delete", *(["lesion_classes"] if study.per_class else [])]
-    if not all(recorder.done(stem) for stem in stems):
-        batches = subject.batches("test")
-        with display.progress(f"deleting units of {subject.label}") as update:
-            outcomes = lesion.measure_deletions(subject.loaded.network, batches, deletions, update)
-        rows = lesion.deletion_rows(deletions, outcomes, seed)
-        recorder.write("lesion_delete", rows, "test")
-        if study.per_class:
-            by_class = lesion.class_rows(deletions, outcomes, batches, seed)
-            recorder.write("lesion_classes", by_class, "test")
-    if only is None:
-        recorder.plot("lesion_delete")
-    if study.per_class:
-        recorder.plot("lesion_classes")
-    frame = read_table(recorder.out / "lesion_delete.csv")
-    if ranked and (frame["k"] == 1).any():
-        recorder.plot_ranked(frame)
-    baseline = float(frame["baseline_error"].iloc[0])
-    recorder.written.facts = {
-        "baseline_error": baseline,
-        "rows": len(frame),
-        "median_error_by_k": {
-            str(k): float(errors.median()) for k, errors in frame.groupby("k")["test_error"]
-        },
-    }
-    title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
-    _show_deletions(subject, frame, title, ranked, display)
-    if study.per_class:
-        _show_classes(read_table(recorder.out / "lesion_classes.csv"), display)
-
-
-MOST_SHOWN = 60
-"""Deletions listed one by one; more are summarised by k, or cut when ranked."""
-
-
-def _show_deletions(
-    subject: Subject, frame: DataFrame, title: str, ranked: bool, display: Display
-) -> None:
-    """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
-    if ranked:
-        worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
-        if len(worst) > MOST_SHOWN:
-            title += f"; the worst {MOST_SHOWN} of {len(worst)}"
-        frame = worst.head(MOST_SHOWN)
-    elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
-        summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
-        display.table(
-            title,
-            ["k", "samples", "min error", "median error", "max error"],
-            [[k, int(n), *rest] for k, n, *rest in summary.itertuples()],
-        )
-        return
-    shown = ["blocks", "test_error", "kl_divergence", "agreement"]
-    rows = [list(row) for row in frame[shown].itertuples(index=False)]
-    columns = list(shown)
-    if (frame["k"] == 1).all():
-        places = subject.loaded.network.places
-        columns = ["unit", "name", *shown[1:]]
-        rows = [[blocks, places[int(blocks)].name, *rest] for blocks, *rest in rows]
-    display.table(title, columns, rows)
-
-
-def _show_classes(classes: DataFrame, display: Display) -> None:
-    """The error of each class, intact and by deletion."""
-    by_class = classes.groupby(["class", "class_name"], sort=True)
-    display.table(
-        "by class",
-        ["class", "images", "intact", "mean with units deleted", "worst", "units deleted there"],
-        [
-            [
-                name,
-                int(rows["images"].iloc[0]),
-                float(rows["baseline_error"].iloc[0]),
-                float(rows["test_error"].mean()),
-                float(rows["test_error"].max()),
-                rows["blocks"].iloc[int(rows["test_error"].fillna(-1).argmax())],
-            ]
-            for (_, name), rows in by_class
-        ],
-    )
-
-
-def _greedy(
-    subject: Subject, study: GreedyStudy, seed: int, recorder: _Recorder, display: Display
-) -> None:
-    network = subject.loaded.network
-    num_units = len(network.units)
-    ks = range(1, study.max_units + 1)
-    if not (recorder.done("lesion_greedy") and recorder.done("lesion_delete")):
-        batches = subject.batches("test")
-        chosen_on, splits = None, ["test"]
-        if study.choose_on == "train":
-            limit = study.choose_images or subject.data.train_images
-            data = subject.data.model_copy(update={"train_images": limit})
-            chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
-        with display.progress(f"deleting the least harmful units of {subject.label}") as update:
-            rows = greedy.delete_greedily(
-                network, batches, study.max_units, seed, choose_on=chosen_on, report=update
-            )
-        recorder.write("lesion_greedy", rows, *splits)
-        deletions = lesion.draw_deletions(num_units, ks, study.samples, seed)
-        with display.progress(f"deleting random units of {subject.label}") as update:
-            drawn = lesion.delete_units(network, batches, deletions, seed, update)
-        recorder.write("lesion_delete", drawn, "test")
-    recorder.plot("lesion_delete", "lesion_greedy")
-    frame = read_table(recorder.out / "lesion_greedy.csv")
-    random = read_table(recorder.out / "lesion_delete.csv").groupby("k")["test_error"].mean()
-    baseline = float(frame["baseline_error"].iloc[0])
-    recorder.written.facts = {
-        "baseline_error": baseline,
-        "chosen_on": study.choose_on,
-        "order": [int(unit) for unit in frame["unit"]],
-        "error_by_k": {
-            str(k): error for k, error in zip(frame["k"], frame["test_error"], strict=True)
-        },
-        "mean_random_error_by_k": {str(k): float(error) for k, error in random.items()},
-    }
-    display.table(
-        f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %; units chosen "
-        f"on {'these same' if study.choose_on == 'test' else 'training'} images",
-        ["k", "unit deleted", "error", "mean error, random"],
-        [
-            [k, unit, error, float(random[k])]
-            for k, unit, error in frame[["k", "unit", "test_error"]].itertuples(index=False)
-        ],
-    )
-
-
-def _additivity(
-    subject: Subject, study: AdditivityStudy, seed: int, recorder: _Recorder, display: Display
-) -> None:
-    network = subject.loaded.network
-    sets = additivity.draw_sets(len(network.units), study.k, study.samples, seed)
-    if not recorder.done("lesion_additivity"):
-        batches = subject.batches("test")
-        with display.progress(f"deleting sets of units of {subject.label}") as update:
-            rows = additivity.compare_damages(network, batches, sets, seed, update)
-        recorder.write("lesion_additivity", rows, "test")
-    recorder.plot("lesion_additivity")
-    frame = read_table(recorder.out / "lesion_additivity.csv")
-    found = additivity.correlations(frame.to_dict("records"))  # type: ignore[arg-type]
-    recorder.written.facts = {
-        "baseline_error": float(frame["baseline_error"].iloc[0]),
-        "rows": len(frame),
-        "correlation": found,
-    }
-    columns = ["joint_damage", "summed_damage", "joint_loss_damage", "summed_loss_damage"]
-    display.table(
-        f"{subject.label}: {frame['images'].iloc[0]} images; means over sets of k units",
-        ["k", "sets", "joint error", "summed error", "joint loss", "summed loss"],
-        [
-            [k, len(rows), *(float(rows[column].mean()) for column in columns)]
-            for k, rows in frame.groupby("k")
-        ],
-    )
-    told = [f"{name.replace('_', ', ')}: {_correlation(value)}" for name, value in found.items()]
-    display.line(f"correlation of joint with summed damage: {'; '.join(told)}", level=-1)
-
-
-def _correlation(value: float | None) -> str:
-    return "none, the damages do not vary" if value is None else f"{value:.3f}"
-
-
-def _reorder(
-    subject: Subject, study: ReorderStudy, seed: int, recorder: _Recorder, display: Display
-) -> None:
-    network = subject.loaded.network
-    if not recorder.done("lesion_reorder"):
-        draws = lesion.draw_reorderings(network.places, study.swaps, study.samples, seed)
-        batches = subject.batches("test")
-        with display.progress(f"reordering units of {subject.label}") as update:
-            rows = lesion.reorder_units(network, batches, draws, seed, update)
-        recorder.write("lesion_reorder", rows, "test")
-    recorder.plot("lesion_reorder")
-    frame = read_table(recorder.out / "lesion_reorder.csv")
-    by_swaps = frame.groupby("swaps")[["kendall_tau", "test_error"]].median()
-    recorder.written.facts = {
-        "baseline_error": float(frame["baseline_error"].iloc[0]),
-        "rows": len(frame),
-        "median_error_by_swaps": {str(k): float(e) for k, _, e in by_swaps.itertuples()},
-    }
-    display.table(
-        f"{subject.label}: {frame['images'].iloc[0]} images, "
-        f"intact {frame['baseline_error'].iloc[0]:.2f} %",
-        ["swaps", "median Kendall tau", "median error"],
-        list(by_swaps.itertuples()),
-    )
-
-
-def _paths(
-    subject: Subject,
-    study: PathsStudy,
-    seed: int,
-    recorder: _Recorder,
-    display: Display,
-    batch_statistics: bool,
-) -> None:
-    network = subject.loaded.network
-    num_units = len(network.units)
-    ks = tuple(range(num_units + 1)) if study.k is None else study.k
-    paths.check_lengths(ks, num_units)
-    recorder.write("path_lengths", paths.path_lengths(num_units))
-    if study.lengths_only:
-        recorder.plot("path_lengths")
-        recorder.written.facts = {"units": num_units, "paths": 2**num_units}
-        rows = [
-            [row["k"], f"{row['paths']:,}", f"{100 * row['fraction']:.4f} %"]
-            for row in paths.path_lengths(num_units)
-        ]
-        display.table(f"{subject.label}: {2**num_units:,} paths", ["k", "paths", "share"], rows)
-        return
-    stems = ["path_gradients", "path_spectrum"]
-    stems += ["path_spectrum_stages"] if study.stages else []
-    stems += ["path_spectrum_unit"] if study.unit is not None else []
-    if not all(recorder.done(stem) for stem in stems):
-        _measure_paths(subject, study, ks, seed, recorder, display, batch_statistics)
-    recorder.plot("path_lengths", "path_gradients", "path_spectrum")
-    recorder.plot("path_lengths", "path_spectrum", "path_gradients")
-    for stem in stems[2:]:
-        recorder.plot(stem)
-    _show_spectrum(subject, recorder, display)
-
-
-def _measure_paths(
-    subject: Subject,
-    study: PathsStudy,
-    ks: Sequence[int],
-    seed: int,
-    recorder: _Recorder,
-    display: Display,
-    batch_statistics: bool,
-) -> None:
-    """Sample paths and, if asked, sweep the exact spectra; write their tables."""
-    network = subject.loaded.network
-    num_units = len(network.units)
-    batches = subject.batches("train")
-    with display.progress(f"sampling paths of {subject.label}") as update:
-        gradients = paths.sample_path_gradients(
-            network,
-            batches,
-            ks,
-            study.samples,
-            study.batch_size,
-            seed,
-            estimator=study.estimator,
-            batch_statistics=batch_statistics,
-            report=update,
-        )
-    recorder.write("path_gradients", gradients, "train")
-    images, labels = batches.plain(paths.batch_indices(len(batches), study.batch_size, seed, 0))
-    exact = None
-    if study.exact:
-        with display.progress(f"exact spectrum of {subject.label}") as update:
-            exact = paths.exact_spectrum(network, images, labels, report=update)
-        recorder.written.facts["exact_check"] = exact.check
-        display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
-    recorder.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
-    if study.stages:
-        rows = []
-        for stage in sorted({place.stage for place in network.places}):
-            counted = [place.index for place in network.places if place.stage == stage]
-            with display.progress(f"exact spectrum of stage {stage}") as update:
-                found = paths.exact_spectrum(network, images, labels, counted, update)
-            display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
-            rows += paths.exact_rows("stage", stage, found)
-        recorder.write("path_spectrum_stages", rows, "train")
-    if study.unit is not None:
-        with display.progress(f"exact spectrum at unit {study.unit}") as update:
-            found = paths.exact_spectrum_of_unit(network, images, labels, study.unit, update)
-        display.line(f"parameters of unit {study.unit}: {_checked(found)}")
-        recorder.write("path_spectrum_unit", paths.exact_rows("unit", study.unit, found), "train")
-
-
-def _checked(exact: paths.ExactSpectrum) -> str:
-    return f"its sum differs from the ordinary gradient by {exact.check:.1e} (relative)"
-
-
-def _show_spectrum(subject: Subject, recorder: _Recorder, display: Display) -> None:
-    """The spectrum as a table, and the intervals of lengths that hold most of it."""
-    frame = read_table(recorder.out / "path_spectrum.csv")
-    num_units = len(subject.loaded.network.units)
-    recorder.written.facts |= {"rows": len(frame)}
-    columns = ("k", "paths", "mean_norm", "exact_norm", "share_total", "share_exact")
-    display.table(
-        f"{subject.label}: gradient by path length, {num_units} units",
-        ["k", "paths", "mean norm", "exact norm", "share sampled", "share exact"],
-        [
-            [k, _short(paths_of_k), _short(mean), _short(whole), _percent(st), _percent(se)]
-            for k, paths_of_k, mean, whole, st, se in frame[list(columns)].itertuples(index=False)
-        ],
-    )
-    if len(frame) < num_units + 1:
-        return
-    for name, column in (("sampled", "total"), ("exact", "exact_norm")):
-        weights = [float(weight) for weight in frame[column]]
-        if not any(weight > 0 for weight in weights):
-            continue
-        lengths = [int(k) for k in frame["k"]]
-        intervals = {share: shortest_interval(lengths, weights, share) for share in SHARES}
-        words = ", ".join(f"{share:.0%} in {a}-{b}" for share, (a, b) in intervals.items())
-        first, last = intervals[0.9]
-        inside = sum(math.comb(num_units, k) for k in range(first, last + 1)) / 2**num_units
-        display.line(
-            f"{name}: {words} units; {first}-{last} are {100 * inside:.2g} % of all paths", level=-1
-        )
-        recorder.written.facts[f"intervals_{name}"] = {
-            f"{share:g}": list(interval) for share, interval in intervals.items()
-        }
-
-
-def _short(value: float) -> str:
-    """Three digits; `-` where nothing was measured."""
-    return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f} %"

@@ -74,6 +74,9 @@ def test_experiment_profiles_of_a_file_without_profiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "profile"), offered(HE2016))
 def test_rows_of_tables_are_rows_of_the_paper(name: str, profile: str) -> None:
     experiment = load_experiment(name, profile)
+    if experiment.study is not None:
+        assert experiment.figure is None, "signals are measured for all rows of a table"
+        return
     assert experiment.figure is not None
     if experiment.figure.startswith("fig"):
         return
@@ -299,10 +302,14 @@ def test_reproduce_he2016_smoke(
     assert summary["not_offered"] == ["he2016/imagenet101", "he2016/table5"]
     assert "he2016/table5: not offered at smoke (it has paper)" in captured.err
     assert sorted(summary["experiments"]) == sorted(set(HE2016) - set(summary["not_offered"]))
-    for name in summary["experiments"]:
+    for name in set(summary["experiments"]) - {"he2016/signal"}:
         folder = tmp_path / "results" / "he2016" / "smoke" / name.removeprefix("he2016/")
         for file in ("table.csv", "table.png", "training.csv", "training.png"):
             assert (folder / file).is_file()
+    signals = tmp_path / "results" / "he2016" / "smoke" / "signal"
+    cases = [case.name for case in load_experiment("he2016/signal", "smoke").cases]
+    assert sorted(path.parent.name for path in signals.glob("*/signal.csv")) == sorted(cases)
+    assert (signals / "signal.png").is_file()
     assert len(list((tmp_path / "runs").iterdir())) == 25
     comparison = summary["comparisons"]["he2016"]
     measured = {r["source"] for r in comparison["rows"] if r["measured"] is not None}
@@ -351,6 +358,26 @@ def test_reproduce_stops_at_its_budget(
     command = ["reproduce", "he2016", "--profile", "smoke", "--budget", "0s", "--device", "cpu"]
     assert run_command(command) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_a_folder_runs_what_has_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, profiles in (("a", "smoke: {}"), ("b", "paper: {}")):
+        (tmp_path / f"{name}.yaml").write_text(
+            "title: tiny\nmodel: {depth: 8, widths: [2, 4, 8]}\n"
+            "data: {train_images: 64, test_images: 10}\ntrain: {epochs: 1}\n"
+            f"profiles: {{{profiles}}}\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["run", ".", "--profile", "smoke"]) == 0
+    assert "b.yaml: not offered at smoke (it has paper)" in capsys.readouterr().out
+    assert [path.name for path in Path("results/local").iterdir()] == ["a"]
+    assert run_command(["run", ".", "--profile", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "none of these 2 experiments has the profile 'cpu'" in error
+    assert run_command(["run", "b.yaml", "--profile", "smoke"]) == 2
+    assert "has no profile 'smoke' (it has paper)" in capsys.readouterr().err
 
 
 def test_a_table_never_loses_rows_on_a_second_run(

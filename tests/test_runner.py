@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from resnet_cli import runner
-from resnet_cli.config import Experiment, RunConfig
+from resnet_cli.config import DeleteStudy, Experiment, RunConfig
 from resnet_cli.context import Context, find_subject
 from resnet_cli.display import Display
 from resnet_cli.errors import UserError
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
-from resnet_cli.runner import default_out, run_experiment, run_study, status
+from resnet_cli.runner import default_out, run_experiment, status
+from resnet_cli.studies import lesion
+from resnet_cli.study_runner import Written, run_study
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.runs import FinishedRun, train_run
 
@@ -37,7 +39,7 @@ def run(
     folder: Path,
     stopper: Callable[[], bool] | None = None,
     context: Context | None = None,
-) -> runner.Written:
+) -> Written:
     context = context or Context(torch.device("cpu"), runs=folder / "runs")
     return run_experiment(
         experiment,
@@ -219,13 +221,13 @@ def test_several_seeds_have_a_folder_each(tmp_path: Path) -> None:
 
 def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    measure = runner.lesion.measure_deletions
+    measure = lesion.measure_deletions
 
     def counted(*args: Any) -> Any:
         calls.append(args)
         return measure(*args)
 
-    monkeypatch.setattr(runner.lesion, "measure_deletions", counted)
+    monkeypatch.setattr(lesion, "measure_deletions", counted)
     experiment = make_experiment(study={"kind": "delete", "k": 1})
     table = tmp_path / "out" / "lesion_delete.csv"
     run(experiment, tmp_path)
@@ -258,8 +260,7 @@ def test_only_deletes_just_these_together(tmp_path: Path) -> None:
     context = Context(torch.device("cpu"), runs=tmp_path / "runs")
     run(make_experiment(), tmp_path, context=context)
     subject = find_subject(context, None)
-    study = make_experiment(study={"kind": "delete"}).study
-    assert study is not None
+    study = DeleteStudy(kind="delete")
     out = tmp_path / "only"
     run_study(subject, study, seed=0, out=out, display=Display(), only=(0, 2))
     (row,) = read_table(out / "lesion_delete.csv").to_dict("records")

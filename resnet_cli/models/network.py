@@ -84,6 +84,30 @@ def _recomputed(unit: Unit, x: Tensor) -> Tensor:
     return y
 
 
+@contextmanager
+def evaluation_mode(network: Network, *, batch_statistics: bool = False) -> Iterator[None]:
+    """The network in evaluation mode; afterwards in the mode it was in.
+
+    Args:
+        batch_statistics: batch norms normalise by each batch's own statistics, as in training, and
+            leave the running ones as they are.
+    """
+    was_training = network.training
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    tracked = [norm.track_running_stats for norm in norms]
+    network.eval()
+    if batch_statistics:
+        for norm in norms:
+            norm.train()
+            norm.track_running_stats = False  # not even the number of batches is counted
+    try:
+        yield
+    finally:
+        for norm, tracks in zip(norms, tracked, strict=True):
+            norm.track_running_stats = tracks
+        network.train(was_training)
+
+
 class Head(nn.Module):
     """Last activation (if any), global average pooling, and the linear classifier."""
 

@@ -38,13 +38,15 @@ class Loaded:
     source: str
     """What was loaded, for people: a path, or the name of bundled weights."""
     sha256: str
-    """Of the file."""
+    """Of the file; of an untrained network, the hash of its run's configuration."""
     run: RunConfig | None = None
     """How it was trained; None for weights of others."""
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
     """What was measured at the end of training (test_error, epochs, …)."""
+    is_trained: bool = True
+    """The weights are not those of the initialisation."""
 
 
 def weights_bytes(

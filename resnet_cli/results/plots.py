@@ -854,6 +854,67 @@ def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
     return figure
 
 
+STATES = {"initial": "at initialisation", "trained": "trained"}
+"""Of a network whose signals are measured, in signal.csv and in words."""
+
+
+@_styled
+def signal_figure(tables: Mapping[str, pandas.DataFrame], title: str) -> "Figure":
+    """Activation norm, gradient norm and what the shortcuts alone do, by unit, log scales.
+
+    Of one network both states are drawn in one row of panels; of several, a row for each state
+    and a colour for each network. The product of the lambdas (equation 8) is drawn dotted.
+
+    Args:
+        tables: name -> rows of signal.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    for frame in tables.values():
+        _not_empty(frame, "signal")
+    states = [s for s in STATES if any((frame["state"] == s).any() for frame in tables.values())]
+    alone = len(tables) == 1
+    rows = [states] if alone else [[state] for state in states]
+    panels = {
+        "activation_norm": "activation norm",
+        "gradient_norm": "gradient norm",
+        "shortcut_gain": "gradient by the shortcuts\nalone, from the last unit's output",
+    }
+    count = len(states) if alone else len(tables)
+    figure = _new_figure(ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
+    grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
+    handles: dict[str, Any] = {}
+    for shown, line in zip(rows, grid, strict=True):
+        for (column, label), axes in zip(panels.items(), line, strict=True):
+            drawn = []
+            for number, (name, frame) in enumerate(tables.items()):
+                for state in shown:
+                    key = STATES[state] if alone else name
+                    index = list(states).index(state) if alone else number
+                    color = PALETTE[index % len(PALETTE)]
+                    dashes = ("-", "--", "-.")[index // len(PALETTE) % 3]
+                    part = frame[(frame["state"] == state) & (frame[column] > 0)]
+                    if part.empty:
+                        continue
+                    (handles[key],) = axes.plot(part["unit"], part[column], dashes, color=color)
+                    drawn.append(part[column])
+                    if column == "shortcut_gain":
+                        axes.plot(part["unit"], part["shortcut_product"], ":", color=color, lw=1)
+            if drawn:
+                _log_axis(axes, pandas.concat(drawn).to_numpy(), 24)
+            axes.set_ylabel(label if alone else f"{label}\n({STATES[shown[0]]})", fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for axes in grid[-1]:
+        axes.set_xlabel("unit")
+    dotted = grid[0][-1].plot([], [], ":", color=GREY, lw=1)[0]
+    handles["product of the lambdas or mean gates, equation (8)"] = dotted
+    _set_title(figure, title)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, count + 1)
+    )
+    return figure
+
+
 @_styled
 def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
     """The share of paths of each length left after deleting units: paper 2, Figure 7.
@@ -1004,6 +1065,11 @@ def plot_spectrum(spectrum: pandas.DataFrame, path: Path, title: str) -> Path:
     return _save(spectrum_figure(spectrum, title), path)
 
 
+def plot_signals(tables: Mapping[str, pandas.DataFrame], path: Path, title: str) -> Path:
+    """Write `signal_figure`. Raises UserError when the file cannot be written."""
+    return _save(signal_figure(tables, title), path)
+
+
 def plot_for(
     stem: str,
     tables: Mapping[str, pandas.DataFrame],
@@ -1021,8 +1087,8 @@ def plot_for(
     measured and lesion_count.png when another k was; lesion_reorder -> lesion_reorder.png;
     path_lengths and path_gradients -> paths.png once both are there; path_spectrum ->
     path_spectrum.png; lesion_greedy (with lesion_delete, if there), lesion_additivity,
-    lesion_classes, path_survival, path_spectrum_stages and path_spectrum_unit -> a PNG of the
-    same name.
+    lesion_classes, path_survival, path_spectrum_stages, path_spectrum_unit and signal -> a PNG of
+    the same name.
 
     Args:
         stem: which table to draw.
@@ -1060,6 +1126,8 @@ def plot_for(
         return [plot_lesion_additivity(frame, folder / "lesion_additivity.png", title)]
     if stem == "lesion_classes":
         return [plot_lesion_classes(frame, folder / "lesion_classes.png", title)]
+    if stem == "signal":
+        return [plot_signals({network: frame}, folder / "signal.png", title)]
     if stem == "path_survival":
         return [plot_path_survival(frame, folder / "path_survival.png", title)]
     if stem == "lesion_delete":

@@ -92,6 +92,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "path_spectrum_stages": ("stage", "k", "paths", "exact_norm", "share_exact"),
     "path_spectrum_unit": ("unit", "k", "paths", "exact_norm", "share_exact"),
+    "signal": (
+        "state",
+        "unit",
+        "activation_norm",
+        "gradient_norm",
+        "shortcut_factor",
+        "shortcut_product",
+        "shortcut_gain",
+        "images",
+        "seed",
+    ),
 }
 """The fixed columns of each table, by the stem of its file name. Never reordered."""
 
@@ -109,7 +120,9 @@ loss: mean cross-entropy on the test images; kl_divergence: mean KL(intact || le
 agreement: percent of images for which the intact network predicts the same class.
 """
 
-TEXT = frozenset({"experiment", "case", "dataset", "status", "blocks", "order", "class_name"})
+TEXT = frozenset(
+    {"experiment", "case", "dataset", "status", "blocks", "order", "class_name", "state"}
+)
 WHOLE = frozenset(
     {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
     | {"unit", "class", "deleted", "remaining", "stage"}

@@ -18,18 +18,17 @@ Shapes: N images, C channels, H and W pixels, K path lengths.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
-from resnet_cli.models.network import Network
+from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
 from resnet_cli.seeding import stream
 from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
@@ -89,7 +88,7 @@ class CutNetwork:
     ) -> None:
         if any(isinstance(unit, PlainUnit) for unit in network.units):
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
-        with _norms_in_mode(network, batch_statistics), torch.no_grad():
+        with evaluation_mode(network, batch_statistics=batch_statistics), torch.no_grad():
             x, self.stem = trace(network.stem, images.detach())
             self.units: list[_Cut] = []
             for unit in network.unit_list:
@@ -121,26 +120,6 @@ def _after(first: Pullback, second: Pullback) -> Pullback:
     if second is identity:
         return first
     return lambda gradients: second(first(gradients))
-
-
-@contextmanager
-def _norms_in_mode(network: Network, batch_statistics: bool) -> Iterator[None]:
-    """The network in evaluation mode, its batch norms by batch statistics if asked; all as it was
-    after."""
-    was_training = network.training
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    tracked = [norm.track_running_stats for norm in norms]
-    network.eval()
-    if batch_statistics:
-        for norm in norms:
-            norm.train()
-            norm.track_running_stats = False  # not even the number of batches is counted
-    try:
-        yield
-    finally:
-        for norm, tracks in zip(norms, tracked, strict=True):
-            norm.track_running_stats = tracks
-        network.train(was_training)
 
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -400,7 +379,7 @@ def exact_spectrum_of_unit(
         share = len(y) / total
         cut = CutNetwork(network, x, y)
         gradients = cut.units[unit].after(_sweep(cut, range(unit + 1, num_units)))
-        with _norms_in_mode(network, batch_statistics=False):
+        with evaluation_mode(network):
             with torch.no_grad():
                 z = network.stem(x)
                 for before in network.unit_list[:unit]:
@@ -431,7 +410,7 @@ def _relative(difference_square: float, reference_square: float) -> float:
 
 def _ordinary_gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     """The gradient of the mean loss at the images by a plain backward pass, [N, 3, H, W]."""
-    with _norms_in_mode(network, batch_statistics=False), torch.enable_grad():
+    with evaluation_mode(network), torch.enable_grad():
         leaf = images.detach().requires_grad_()
         loss = functional.cross_entropy(network(leaf), labels)
         (gradient,) = torch.autograd.grad(loss, leaf)

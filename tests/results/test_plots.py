@@ -529,6 +529,55 @@ def _save_to_memory(figure: Figure) -> None:
     figure.savefig(io.BytesIO(), format="png")
 
 
+# --- signals -------------------------------------------------------------------------------------
+
+
+def signals(factor: float = 0.5, units: int = 6, trained: bool = True) -> pandas.DataFrame:
+    rows = [
+        {
+            "state": state,
+            "unit": unit,
+            "activation_norm": 10.0 + unit,
+            "gradient_norm": 0.1 * 1.5 ** (units - unit),
+            "shortcut_factor": factor if unit < units else math.nan,
+            "shortcut_product": factor ** (units - unit),
+            "shortcut_gain": 0.9 * factor ** (units - unit),
+            "images": 16,
+            "seed": 0,
+        }
+        for state in (("initial", "trained") if trained else ("initial",))
+        for unit in range(units + 1)
+    ]
+    return pandas.DataFrame(rows, columns=list(header("signal")))
+
+
+def test_signals_of_one_network_have_a_curve_for_each_state() -> None:
+    figure = plots.signal_figure({"n": signals()}, TITLE)
+    assert len(figure.axes) == 3
+    for axes in figure.axes[:2]:
+        assert axes.get_yscale() == "log"
+        assert len(axes.get_lines()) == 2
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "at initialisation",
+        "trained",
+        "product of the lambdas or mean gates, equation (8)",
+    ]
+    gain, product = figure.axes[2].get_lines()[:2]
+    assert list(gain.get_ydata()) == [0.9 * 0.5 ** (6 - unit) for unit in range(7)]
+    assert list(product.get_ydata()) == [0.5 ** (6 - unit) for unit in range(7)]
+
+
+def test_signals_of_several_networks_have_a_row_for_each_state() -> None:
+    tables = {"identity": signals(1.0), "half": signals(0.5), "none": signals(0.0, trained=False)}
+    tables["none"]["shortcut_gain"] = 0.0  # a factor of nothing has no place on a log scale
+    figure = plots.signal_figure(tables, TITLE)
+    assert len(figure.axes) == 6
+    assert [len(axes.get_lines()) for axes in figure.axes] == [3, 3, 5, 2, 2, 4]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:3] == ["identity", "half", "none"]
+
+
 FRAMES = {
     "training": training(["original", "preact"]),
     "table": table(original=1.1, other=88.0),
@@ -543,6 +592,7 @@ FRAMES = {
     "lesion_additivity": additivity(),
     "lesion_classes": classes(),
     "path_survival": survival(),
+    "signal": signals(),
 }
 
 
@@ -562,6 +612,7 @@ FRAMES = {
         ("lesion_additivity", {"lesion_additivity.png": (1080, 510)}),
         ("lesion_classes", {"lesion_classes.png": (1080, 276)}),
         ("path_survival", {"path_survival.png": (720, 510)}),
+        ("signal", {"signal.png": (1440, 468)}),
     ],
 )
 def test_plot_for_writes_the_figures_of_a_table(

@@ -44,6 +44,8 @@ HEADERS = {
     "lesion_classes": "blocks,class,images,test_error,baseline_error,class_name,k,sample,seed",
     "path_lengths": "k,paths,fraction",
     "path_survival": "deleted,k,paths,remaining,fraction",
+    "signal": "state,unit,activation_norm,gradient_norm,shortcut_factor,shortcut_product,"
+    "shortcut_gain,images,seed",
     "path_gradients": "k,sample,grad_norm,images,seed",
     "path_spectrum": "k,paths,mean_norm,std_norm,total,exact_norm,share_total,share_exact,"
     "cancellation",

@@ -1,0 +1,153 @@
+"""Signals through a residual network, forward and backward (paper 1, section 2, equations 3-8).
+
+With h(x) = lambda x and f the identity, equation (8) splits the gradient at the input of unit l
+into a term that comes by the shortcuts alone and the rest:
+
+    dE/dx_l = dE/dx_L ( prod_{i=l}^{L-1} lambda_i  +  d/dx_l sum_{i=l}^{L-1} F^(x_i) ).
+
+The product explodes or vanishes with depth unless every lambda is 1. Here each part is measured at
+one batch of images: the activations x_l, the gradients dE/dx_l, the product of the lambdas (or of
+the mean gates), and what the shortcuts alone make of the gradient that arrives at the last unit's
+output. The last is that same product where shortcuts are scalars, and is defined for any.
+
+Batch norm takes the batch's own statistics, as in training: an untrained network has no others.
+Dropout is inactive; torch scales what it keeps by 1 / (1 - p), so as a shortcut it has factor 1 in
+expectation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnet_cli.errors import UserError
+from resnet_cli.models.network import Network, evaluation_mode
+from resnet_cli.models.units import PlainUnit, ResidualUnit, Scale, Unit
+
+Row = dict[str, Any]
+
+
+def measure_signal(network: Network, images: Tensor, labels: Tensor) -> list[Row]:
+    """Signals at the input of every unit, and at the output of the last, for one batch.
+
+    Only the inputs of the units are kept; each unit is computed once more for its gradients.
+
+    Args:
+        images: float32 [N, 3, H, W].
+        labels: int64 [N].
+
+    Returns:
+        For l = 0..L, with L the number of units:
+        unit: l; x_L is the last unit's output.
+        activation_norm: root mean square, over the images, of the L2 norm of x_l.
+        gradient_norm: the same of the gradient, at x_l, of an image's cross-entropy.
+        shortcut_factor: lambda of unit l (`shortcut_factor`); None at L.
+        shortcut_product: the product of these from unit l on; 1 at L; None where one is None.
+        shortcut_gain: the gradient at x_L led back to x_l through the shortcuts alone, with f
+            taken for the identity as in the derivation: its L2 norm over that at x_L.
+
+    Raises:
+        UserError: the network has no shortcuts.
+    """
+    if any(isinstance(unit, PlainUnit) for unit in network.units):
+        raise UserError("a plain network (VGG) has no shortcuts; signal needs a residual network")
+    units = network.unit_list
+    with evaluation_mode(network, batch_statistics=True):
+        with torch.no_grad():
+            inputs = [network.stem(images)]
+            for unit in units:
+                inputs.append(unit(inputs[-1]))
+            factors = [shortcut_factor(unit, x) for unit, x in zip(units, inputs, strict=False)]
+        with torch.enable_grad():
+            leaf = inputs[-1].detach().requires_grad_()
+            loss = functional.cross_entropy(network.head(leaf), labels)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        gradients, gains = [gradient], [1.0]
+        # The direct gradient is kept at norm 1 and its size apart: 0.5^333 is no float32.
+        direct = gradient / float(gradient.double().norm())
+        for unit, x in zip(reversed(units), reversed(inputs[:-1]), strict=True):
+            gradient, direct = _led_back(unit, x, gradient, direct)
+            gradients.insert(0, gradient)
+            gain = float(direct.double().norm())
+            gains.insert(0, gains[0] * gain)
+            direct = direct / gain if gain > 0 else direct
+    products: list[float | None] = [1.0]
+    for factor in reversed(factors):
+        ahead = products[0]
+        products.insert(0, None if factor is None or ahead is None else factor * ahead)
+    total = len(labels)
+    return [
+        {
+            "unit": index,
+            "activation_norm": float(inputs[index].double().norm()) / math.sqrt(total),
+            # The loss is the mean over N images, so an image's own gradient is N times as large.
+            "gradient_norm": float(gradients[index].double().norm()) * math.sqrt(total),
+            "shortcut_factor": factors[index] if index < len(units) else None,
+            "shortcut_product": products[index],
+            "shortcut_gain": gains[index],
+        }
+        for index in range(len(units) + 1)
+    ]
+
+
+def _led_back(unit: Unit, x: Tensor, gradient: Tensor, direct: Tensor) -> tuple[Tensor, Tensor]:
+    """A gradient at a unit's output led back to x through the whole unit, and another through its
+    shortcut alone, without f."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        shortcut, residual = unit.branches(leaf)
+        (whole,) = torch.autograd.grad(
+            unit.after(shortcut + residual), leaf, gradient, retain_graph=True
+        )
+        (alone,) = torch.autograd.grad(shortcut, leaf, direct)
+    return whole, alone
+
+
+@torch.no_grad()
+def shortcut_factor(unit: Unit, x: Tensor) -> float | None:
+    """lambda of equation (6) for one unit at its input x [N, C, H, W].
+
+    Returns:
+        The constant scale of h, times the mean over images, channels and pixels of 1 - g(x) where
+        a gate stands on the shortcut; 1 for the identity, and for dropout in expectation. What
+        only fits the shapes (zero padding, projection) does not count. None where a convolution
+        is the shortcut of a unit that keeps the shape, and for units of others.
+    """
+    if not isinstance(unit, ResidualUnit):
+        return None
+    parts = list(unit.h.modules())
+    if not unit.place.changes_shape and any(isinstance(part, nn.Conv2d) for part in parts):
+        return None
+    factor = math.prod(part.factor for part in parts if isinstance(part, Scale))
+    if unit.gate is not None:
+        factor *= float((1 - unit.gate(unit.pre(x))).double().mean())
+    return factor
+
+
+def closed_form_deviation(network: Network, rows: Sequence[Row]) -> float | None:
+    """How far the shortcuts that are scalars are from the closed form of equation (8).
+
+    Over all units whose shortcut is the identity or a constant scale, shapes kept, what the unit
+    does to the direct gradient is compared with its lambda.
+
+    Args:
+        rows: as `measure_signal` gives them for this network.
+
+    Returns:
+        The largest | gain / lambda - 1 |; None when the network has no such unit.
+    """
+    found = []
+    for unit, here, ahead in zip(network.unit_list, rows, rows[1:], strict=False):
+        is_scalar = (
+            isinstance(unit, ResidualUnit)
+            and isinstance(unit.h, nn.Identity | Scale)
+            and isinstance(unit.pre, nn.Identity)
+            and unit.gate is None
+        )
+        if is_scalar and here["shortcut_factor"] and ahead["shortcut_gain"] > 0:
+            gain = here["shortcut_gain"] / ahead["shortcut_gain"]
+            found.append(abs(gain / abs(here["shortcut_factor"]) - 1))
+    return max(found, default=None)

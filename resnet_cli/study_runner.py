@@ -1,0 +1,529 @@
+"""Asks a study of one network: measures what is not there yet, writes tables and plots, prints."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from resnet_cli.config import (
+    AdditivityStudy,
+    DeleteStudy,
+    GreedyStudy,
+    PathsStudy,
+    ReorderStudy,
+    SignalStudy,
+    config_hash,
+)
+from resnet_cli.context import Subject
+from resnet_cli.display import Display
+from resnet_cli.errors import UserError
+from resnet_cli.intervals import SHARES, shortest_interval
+from resnet_cli.models import build
+from resnet_cli.models.survival import set_survival
+from resnet_cli.results.plots import describe, plot_for, plot_lesion_ranked
+from resnet_cli.results.provenance import Checkpoint, collect
+from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
+from resnet_cli.studies import additivity, greedy, lesion, paths, signal
+
+
+@dataclass
+class Written:
+    """The files a command wrote, and what it found, for its summary."""
+
+    files: list[Path] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+AnyStudy = DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy | SignalStudy
+"""The studies of a network; path_survival needs none."""
+
+
+def run_study(
+    subject: Subject,
+    study: AnyStudy,
+    *,
+    seed: int,
+    out: Path,
+    display: Display,
+    profile: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    only: Sequence[int] | None = None,
+    ranked: bool = False,
+    batch_statistics: bool = False,
+) -> Written:
+    """Ask a study of a network and write its tables and plots; skipped when `out` has them.
+
+    Args:
+        config: the resolved experiment; None for a command typed by hand.
+        only: delete exactly these units, together.
+        ranked: show deletions by damage, worst first.
+
+    Raises:
+        UserError: the study asks for units or lengths that the network does not have.
+    """
+    by_hand = {"model": subject.loaded.model.model_dump(mode="json")}
+    described = dict(config or by_hand) | {
+        "study": study.model_dump(mode="json"),
+        "data": subject.data.model_dump(mode="json"),
+        "only": list(only) if only is not None else None,
+        "batch_statistics": batch_statistics,
+        "seed": seed,
+    }
+    ask = _Inquiry(subject, described, seed, out, profile, display)
+    if isinstance(study, DeleteStudy):
+        _delete(ask, study, only, ranked)
+    elif isinstance(study, ReorderStudy):
+        _reorder(ask, study)
+    elif isinstance(study, GreedyStudy):
+        _greedy(ask, study)
+    elif isinstance(study, AdditivityStudy):
+        _additivity(ask, study)
+    elif isinstance(study, SignalStudy):
+        _signal(ask, study)
+    else:
+        _paths(ask, study, batch_statistics)
+    return ask.written
+
+
+class _Inquiry:
+    """One study of one network: writes its tables with their provenance, and knows which are there
+    already."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        config: Mapping[str, Any],
+        seed: int,
+        out: Path,
+        profile: str | None,
+        display: Display,
+    ) -> None:
+        self.subject, self.config, self.seed, self.out = subject, config, seed, out
+        self.profile, self.display = profile, display
+        self.started = datetime.now(UTC)
+        self.written = Written()
+
+    def done(self, stem: str) -> bool:
+        """This very table is there: same configuration, same weights, whole."""
+        path = self.out / f"{stem}.csv"
+        try:
+            if not path.exists() or not is_pair(path):
+                return False
+            old = read_provenance(path)
+        except UserError:
+            return False
+        same_weights = (old.get("checkpoint") or {}).get("sha256") == self.subject.loaded.sha256
+        return same_weights and old.get("config_hash") == config_hash(self.config)
+
+    def write(self, stem: str, rows: Sequence[Mapping[str, Any]], *splits: str) -> None:
+        """Write a table; `splits` are those that were measured on."""
+        loaded, data = self.subject.loaded, self.subject.data
+        provenance = collect(
+            self.config,
+            seeds=(self.seed,),
+            started=self.started,
+            profile=self.profile,
+            data={
+                f"{data.dataset}/{name}": self.subject.context.split(data, name).fingerprint  # type: ignore[arg-type]
+                for name in splits
+            },
+            checkpoint=Checkpoint(loaded.source, loaded.sha256),
+            device=str(self.subject.context.device),
+        )
+        self.written.files.append(write_table(rows, stem, self.out, provenance))
+
+    def plot(self, *stems: str) -> None:
+        """Draw the last of these tables, with the others at hand."""
+        tables = {
+            stem: read_table(self.out / f"{stem}.csv")
+            for stem in stems
+            if (self.out / f"{stem}.csv").exists()
+        }
+        loaded, data = self.subject.loaded, self.subject.data
+        places = loaded.network.places
+        self.written.files += plot_for(
+            stems[-1],
+            tables,
+            self.out,
+            describe(loaded.model.label, data.dataset, self.profile),
+            network=loaded.model.label,
+            changes=[place.index for place in places if place.changes_shape],
+            chance=100.0 * (1 - 1 / loaded.num_classes),
+        )
+
+    def plot_ranked(self, deletions: DataFrame) -> None:
+        """Draw single deletions by damage."""
+        loaded, data = self.subject.loaded, self.subject.data
+        changes = [place.index for place in loaded.network.places if place.changes_shape]
+        title = describe(loaded.model.label, data.dataset, self.profile)
+        path = self.out / "lesion_ranked.png"
+        self.written.files.append(plot_lesion_ranked(deletions, path, title, changes=changes))
+
+
+def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranked: bool) -> None:
+    subject, seed, display = ask.subject, ask.seed, ask.display
+    num_units = len(subject.loaded.network.units)
+    if only is not None:
+        deletions = [lesion.Deletion(0, tuple(only))]
+    else:
+        deletions = lesion.draw_deletions(num_units, study.k, study.samples, seed)
+    stems = ["lesion_delete", *(["lesion_classes"] if study.per_class else [])]
+    if not all(ask.done(stem) for stem in stems):
+        batches = subject.batches("test")
+        with display.progress(f"deleting units of {subject.label}") as update:
+            outcomes = lesion.measure_deletions(subject.loaded.network, batches, deletions, update)
+        rows = lesion.deletion_rows(deletions, outcomes, seed)
+        ask.write("lesion_delete", rows, "test")
+        if study.per_class:
+            by_class = lesion.class_rows(deletions, outcomes, batches, seed)
+            ask.write("lesion_classes", by_class, "test")
+    if only is None:
+        ask.plot("lesion_delete")
+    if study.per_class:
+        ask.plot("lesion_classes")
+    frame = read_table(ask.out / "lesion_delete.csv")
+    if ranked and (frame["k"] == 1).any():
+        ask.plot_ranked(frame)
+    baseline = float(frame["baseline_error"].iloc[0])
+    ask.written.facts = {
+        "baseline_error": baseline,
+        "rows": len(frame),
+        "median_error_by_k": {
+            str(k): float(errors.median()) for k, errors in frame.groupby("k")["test_error"]
+        },
+    }
+    title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
+    _show_deletions(subject, frame, title, ranked, display)
+    if study.per_class:
+        _show_classes(read_table(ask.out / "lesion_classes.csv"), display)
+
+
+MOST_SHOWN = 60
+"""Deletions listed one by one; more are summarised by k, or cut when ranked."""
+
+
+def _show_deletions(
+    subject: Subject, frame: DataFrame, title: str, ranked: bool, display: Display
+) -> None:
+    """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
+    if ranked:
+        worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
+        if len(worst) > MOST_SHOWN:
+            title += f"; the worst {MOST_SHOWN} of {len(worst)}"
+        frame = worst.head(MOST_SHOWN)
+    elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
+        summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
+        display.table(
+            title,
+            ["k", "samples", "min error", "median error", "max error"],
+            [[k, int(n), *rest] for k, n, *rest in summary.itertuples()],
+        )
+        return
+    shown = ["blocks", "test_error", "kl_divergence", "agreement"]
+    rows = [list(row) for row in frame[shown].itertuples(index=False)]
+    columns = list(shown)
+    if (frame["k"] == 1).all():
+        places = subject.loaded.network.places
+        columns = ["unit", "name", *shown[1:]]
+        rows = [[blocks, places[int(blocks)].name, *rest] for blocks, *rest in rows]
+    display.table(title, columns, rows)
+
+
+def _show_classes(classes: DataFrame, display: Display) -> None:
+    """The error of each class, intact and by deletion."""
+    by_class = classes.groupby(["class", "class_name"], sort=True)
+    display.table(
+        "by class",
+        ["class", "images", "intact", "mean with units deleted", "worst", "units deleted there"],
+        [
+            [
+                name,
+                int(rows["images"].iloc[0]),
+                float(rows["baseline_error"].iloc[0]),
+                float(rows["test_error"].mean()),
+                float(rows["test_error"].max()),
+                rows["blocks"].iloc[int(rows["test_error"].fillna(-1).argmax())],
+            ]
+            for (_, name), rows in by_class
+        ],
+    )
+
+
+def _greedy(ask: _Inquiry, study: GreedyStudy) -> None:
+    subject, seed, display = ask.subject, ask.seed, ask.display
+    network = subject.loaded.network
+    num_units = len(network.units)
+    ks = range(1, study.max_units + 1)
+    if not (ask.done("lesion_greedy") and ask.done("lesion_delete")):
+        batches = subject.batches("test")
+        chosen_on, splits = None, ["test"]
+        if study.choose_on == "train":
+            limit = study.choose_images or subject.data.train_images
+            data = subject.data.model_copy(update={"train_images": limit})
+            chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
+        with display.progress(f"deleting the least harmful units of {subject.label}") as update:
+            rows = greedy.delete_greedily(
+                network, batches, study.max_units, seed, choose_on=chosen_on, report=update
+            )
+        ask.write("lesion_greedy", rows, *splits)
+        deletions = lesion.draw_deletions(num_units, ks, study.samples, seed)
+        with display.progress(f"deleting random units of {subject.label}") as update:
+            drawn = lesion.delete_units(network, batches, deletions, seed, update)
+        ask.write("lesion_delete", drawn, "test")
+    ask.plot("lesion_delete", "lesion_greedy")
+    frame = read_table(ask.out / "lesion_greedy.csv")
+    random = read_table(ask.out / "lesion_delete.csv").groupby("k")["test_error"].mean()
+    baseline = float(frame["baseline_error"].iloc[0])
+    ask.written.facts = {
+        "baseline_error": baseline,
+        "chosen_on": study.choose_on,
+        "order": [int(unit) for unit in frame["unit"]],
+        "error_by_k": {
+            str(k): error for k, error in zip(frame["k"], frame["test_error"], strict=True)
+        },
+        "mean_random_error_by_k": {str(k): float(error) for k, error in random.items()},
+    }
+    display.table(
+        f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %; units chosen "
+        f"on {'these same' if study.choose_on == 'test' else 'training'} images",
+        ["k", "unit deleted", "error", "mean error, random"],
+        [
+            [k, unit, error, float(random[k])]
+            for k, unit, error in frame[["k", "unit", "test_error"]].itertuples(index=False)
+        ],
+    )
+
+
+def _additivity(ask: _Inquiry, study: AdditivityStudy) -> None:
+    subject, seed, display = ask.subject, ask.seed, ask.display
+    network = subject.loaded.network
+    sets = additivity.draw_sets(len(network.units), study.k, study.samples, seed)
+    if not ask.done("lesion_additivity"):
+        batches = subject.batches("test")
+        with display.progress(f"deleting sets of units of {subject.label}") as update:
+            rows = additivity.compare_damages(network, batches, sets, seed, update)
+        ask.write("lesion_additivity", rows, "test")
+    ask.plot("lesion_additivity")
+    frame = read_table(ask.out / "lesion_additivity.csv")
+    found = additivity.correlations(frame.to_dict("records"))  # type: ignore[arg-type]
+    ask.written.facts = {
+        "baseline_error": float(frame["baseline_error"].iloc[0]),
+        "rows": len(frame),
+        "correlation": found,
+    }
+    columns = ["joint_damage", "summed_damage", "joint_loss_damage", "summed_loss_damage"]
+    display.table(
+        f"{subject.label}: {frame['images'].iloc[0]} images; means over sets of k units",
+        ["k", "sets", "joint error", "summed error", "joint loss", "summed loss"],
+        [
+            [k, len(rows), *(float(rows[column].mean()) for column in columns)]
+            for k, rows in frame.groupby("k")
+        ],
+    )
+    told = [f"{name.replace('_', ', ')}: {_correlation(value)}" for name, value in found.items()]
+    display.line(f"correlation of joint with summed damage: {'; '.join(told)}", level=-1)
+
+
+def _correlation(value: float | None) -> str:
+    return "none, the damages do not vary" if value is None else f"{value:.3f}"
+
+
+def _reorder(ask: _Inquiry, study: ReorderStudy) -> None:
+    subject, seed, display = ask.subject, ask.seed, ask.display
+    network = subject.loaded.network
+    if not ask.done("lesion_reorder"):
+        draws = lesion.draw_reorderings(network.places, study.swaps, study.samples, seed)
+        batches = subject.batches("test")
+        with display.progress(f"reordering units of {subject.label}") as update:
+            rows = lesion.reorder_units(network, batches, draws, seed, update)
+        ask.write("lesion_reorder", rows, "test")
+    ask.plot("lesion_reorder")
+    frame = read_table(ask.out / "lesion_reorder.csv")
+    by_swaps = frame.groupby("swaps")[["kendall_tau", "test_error"]].median()
+    ask.written.facts = {
+        "baseline_error": float(frame["baseline_error"].iloc[0]),
+        "rows": len(frame),
+        "median_error_by_swaps": {str(k): float(e) for k, _, e in by_swaps.itertuples()},
+    }
+    display.table(
+        f"{subject.label}: {frame['images'].iloc[0]} images, "
+        f"intact {frame['baseline_error'].iloc[0]:.2f} %",
+        ["swaps", "median Kendall tau", "median error"],
+        list(by_swaps.itertuples()),
+    )
+
+
+def _signal(ask: _Inquiry, study: SignalStudy) -> None:
+    subject, seed = ask.subject, ask.seed
+    loaded = subject.loaded
+    if not ask.done("signal"):
+        batches = subject.batches("train")
+        chosen = paths.batch_indices(len(batches), study.batch_size, seed, 0)
+        images, labels = batches.plain(chosen)
+        start = loaded.run.seed if loaded.run is not None else seed
+        networks = {"initial": build(loaded.model, loaded.num_classes, start)}
+        if loaded.run is not None:
+            set_survival(networks["initial"], loaded.run.train)
+        if loaded.is_trained:
+            networks["trained"] = loaded.network
+        measured = []
+        for state, network in networks.items():
+            found = signal.measure_signal(network.to(images.device), images, labels)
+            deviation = signal.closed_form_deviation(network, found)
+            if deviation is not None:
+                ask.written.facts[f"closed_form_deviation_{state}"] = deviation
+                ask.display.line(
+                    f"{state}: shortcuts that are scalars pass the gradient on by their lambda "
+                    f"to within {deviation:.1e} (relative)"
+                )
+            common = {"state": state, "images": len(labels), "seed": seed}
+            measured += [common | row for row in found]
+        ask.write("signal", measured, "train")
+    ask.plot("signal")
+    frame = read_table(ask.out / "signal.csv")
+    columns = ["activation_norm", "gradient_norm", "shortcut_product", "shortcut_gain"]
+    for state in frame["state"].unique():
+        rows = frame[frame["state"] == state]
+        first = {column: float(rows[column].iloc[0]) for column in columns}
+        ask.written.facts[f"{state}_at_first_unit"] = {
+            column: None if math.isnan(value) else value for column, value in first.items()
+        }
+    ask.display.table(
+        f"{subject.label}: signals at the input of the first unit and of every stage after it",
+        ["state", "unit", "activation", "gradient", "lambda product", "direct gain"],
+        [
+            [state, unit, *map(_short, values)]
+            for state, unit, *values in frame[["state", "unit", *columns]].itertuples(index=False)
+            if unit in _milestones(subject)
+        ],
+    )
+
+
+def _milestones(subject: Subject) -> set[int]:
+    """The first unit of every stage, and the place after the last unit."""
+    places = subject.loaded.network.places
+    return {place.index for place in places if place.number == 1} | {len(places)}
+
+
+def _paths(ask: _Inquiry, study: PathsStudy, batch_statistics: bool) -> None:
+    subject, display = ask.subject, ask.display
+    network = subject.loaded.network
+    num_units = len(network.units)
+    ks = tuple(range(num_units + 1)) if study.k is None else study.k
+    paths.check_lengths(ks, num_units)
+    ask.write("path_lengths", paths.path_lengths(num_units))
+    if study.lengths_only:
+        ask.plot("path_lengths")
+        ask.written.facts = {"units": num_units, "paths": 2**num_units}
+        rows = [
+            [row["k"], f"{row['paths']:,}", f"{100 * row['fraction']:.4f} %"]
+            for row in paths.path_lengths(num_units)
+        ]
+        display.table(f"{subject.label}: {2**num_units:,} paths", ["k", "paths", "share"], rows)
+        return
+    stems = ["path_gradients", "path_spectrum"]
+    stems += ["path_spectrum_stages"] if study.stages else []
+    stems += ["path_spectrum_unit"] if study.unit is not None else []
+    if not all(ask.done(stem) for stem in stems):
+        _measure_paths(ask, study, ks, batch_statistics)
+    ask.plot("path_lengths", "path_gradients", "path_spectrum")
+    ask.plot("path_lengths", "path_spectrum", "path_gradients")
+    for stem in stems[2:]:
+        ask.plot(stem)
+    _show_spectrum(ask)
+
+
+def _measure_paths(
+    ask: _Inquiry, study: PathsStudy, ks: Sequence[int], batch_statistics: bool
+) -> None:
+    """Sample paths and, if asked, sweep the exact spectra; write their tables."""
+    subject, seed, display = ask.subject, ask.seed, ask.display
+    network = subject.loaded.network
+    num_units = len(network.units)
+    batches = subject.batches("train")
+    with display.progress(f"sampling paths of {subject.label}") as update:
+        gradients = paths.sample_path_gradients(
+            network,
+            batches,
+            ks,
+            study.samples,
+            study.batch_size,
+            seed,
+            estimator=study.estimator,
+            batch_statistics=batch_statistics,
+            report=update,
+        )
+    ask.write("path_gradients", gradients, "train")
+    images, labels = batches.plain(paths.batch_indices(len(batches), study.batch_size, seed, 0))
+    exact = None
+    if study.exact:
+        with display.progress(f"exact spectrum of {subject.label}") as update:
+            exact = paths.exact_spectrum(network, images, labels, report=update)
+        ask.written.facts["exact_check"] = exact.check
+        display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
+    ask.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
+    if study.stages:
+        rows = []
+        for stage in sorted({place.stage for place in network.places}):
+            counted = [place.index for place in network.places if place.stage == stage]
+            with display.progress(f"exact spectrum of stage {stage}") as update:
+                found = paths.exact_spectrum(network, images, labels, counted, update)
+            display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
+            rows += paths.exact_rows("stage", stage, found)
+        ask.write("path_spectrum_stages", rows, "train")
+    if study.unit is not None:
+        with display.progress(f"exact spectrum at unit {study.unit}") as update:
+            found = paths.exact_spectrum_of_unit(network, images, labels, study.unit, update)
+        display.line(f"parameters of unit {study.unit}: {_checked(found)}")
+        ask.write("path_spectrum_unit", paths.exact_rows("unit", study.unit, found), "train")
+
+
+def _checked(exact: paths.ExactSpectrum) -> str:
+    return f"its sum differs from the ordinary gradient by {exact.check:.1e} (relative)"
+
+
+def _show_spectrum(ask: _Inquiry) -> None:
+    """The spectrum as a table, and the intervals of lengths that hold most of it."""
+    subject, display = ask.subject, ask.display
+    frame = read_table(ask.out / "path_spectrum.csv")
+    num_units = len(subject.loaded.network.units)
+    ask.written.facts |= {"rows": len(frame)}
+    columns = ("k", "paths", "mean_norm", "exact_norm", "share_total", "share_exact")
+    display.table(
+        f"{subject.label}: gradient by path length, {num_units} units",
+        ["k", "paths", "mean norm", "exact norm", "share sampled", "share exact"],
+        [
+            [k, _short(paths_of_k), _short(mean), _short(whole), _percent(st), _percent(se)]
+            for k, paths_of_k, mean, whole, st, se in frame[list(columns)].itertuples(index=False)
+        ],
+    )
+    if len(frame) < num_units + 1:
+        return
+    for name, column in (("sampled", "total"), ("exact", "exact_norm")):
+        weights = [float(weight) for weight in frame[column]]
+        if not any(weight > 0 for weight in weights):
+            continue
+        lengths = [int(k) for k in frame["k"]]
+        intervals = {share: shortest_interval(lengths, weights, share) for share in SHARES}
+        words = ", ".join(f"{share:.0%} in {a}-{b}" for share, (a, b) in intervals.items())
+        first, last = intervals[0.9]
+        inside = sum(math.comb(num_units, k) for k in range(first, last + 1)) / 2**num_units
+        display.line(
+            f"{name}: {words} units; {first}-{last} are {100 * inside:.2g} % of all paths", level=-1
+        )
+        ask.written.facts[f"intervals_{name}"] = {
+            f"{share:g}": list(interval) for share, interval in intervals.items()
+        }
+
+
+def _short(value: float) -> str:
+    """Three digits; `-` where nothing was measured."""
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f} %"
