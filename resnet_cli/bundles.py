@@ -82,7 +82,5 @@ def cards() -> list[dict[str, Any]]:
         loaded = load_network(name)
         if loaded.sha256 != card["sha256"]:
             raise UserError(f"{path}: is not the file its card describes; install again")
-        found.append(
-            card | {"network": loaded.model.label, "dataset": card["run"]["data"]["dataset"]}
-        )
+        found.append(card | {"network": loaded.label, "dataset": card["run"]["data"]["dataset"]})
     return found

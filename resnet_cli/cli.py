@@ -574,7 +574,7 @@ def _study(
     from resnet_cli.study_runner import run_study
 
     found = _subject(display, *subject)
-    folder = out or Path("results/local") / f"{command}-{found.loaded.model.label}"
+    folder = out or Path("results/local") / f"{command}-{found.loaded.label}"
     written = run_study(found, study, seed=seed, out=folder, display=display, **options)
     _show_files(display, written.files)
     display.summary(
@@ -773,10 +773,13 @@ def _subject(
     if dataset is not None and dataset not in known:
         raise unknown("data set", dataset, known)
     subject = find_subject(context, checkpoint, dataset, normalize, images, test_size)
-    model, loaded = subject.loaded.model, subject.loaded
+    loaded = subject.loaded
+    kind = "adapted"
+    if loaded.model is not None:
+        kind = "vgg, plain" if loaded.is_plain else f"resnet, {loaded.model.placement}"
     display.line(
-        f"network: {model.label} ({model.family}, {len(loaded.network.units)} units, "
-        f"{model.placement if model.family == 'resnet' else 'plain'}) from {loaded.source}; "
+        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) "
+        f"from {loaded.source}; "
         f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalization}"
     )
     return subject

@@ -81,7 +81,7 @@ class Subject:
     @property
     def label(self) -> str:
         """For titles: the network and the data set."""
-        return f"{self.loaded.model.label}, {self.data.dataset}"
+        return f"{self.loaded.label}, {self.data.dataset}"
 
 
 def find_subject(

@@ -187,7 +187,7 @@ def _plot_deletions(
     for case, subject, folder in studied:
         name = case.title or case.name
         tables.setdefault(name, []).append(read_table(folder / "lesion_delete.csv"))
-        if subject.loaded.model.family == "resnet":  # a VGG's shape changes at every pooling
+        if not subject.loaded.is_plain:  # a VGG's shape changes at every pooling
             places = subject.loaded.network.places
             changes[name] = [place.index for place in places if place.changes_shape]
     subject = studied[0][1]

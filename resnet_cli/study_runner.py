@@ -65,7 +65,8 @@ def run_study(
     Raises:
         UserError: the study asks for units or lengths that the network does not have.
     """
-    by_hand = {"model": subject.loaded.model.model_dump(mode="json")}
+    model = subject.loaded.model
+    by_hand = {"model": model.model_dump(mode="json") if model is not None else None}
     described = dict(config or by_hand) | {
         "study": study.model_dump(mode="json"),
         "data": subject.data.model_dump(mode="json"),
@@ -149,8 +150,8 @@ class _Inquiry:
             stems[-1],
             tables,
             self.out,
-            describe(loaded.model.label, data.dataset, self.profile),
-            network=loaded.model.label,
+            describe(loaded.label, data.dataset, self.profile),
+            network=loaded.label,
             changes=[place.index for place in places if place.changes_shape],
             chance=100.0 * (1 - 1 / loaded.num_classes),
         )
@@ -159,7 +160,7 @@ class _Inquiry:
         """Draw single deletions by damage."""
         loaded, data = self.subject.loaded, self.subject.data
         changes = [place.index for place in loaded.network.places if place.changes_shape]
-        title = describe(loaded.model.label, data.dataset, self.profile)
+        title = describe(loaded.label, data.dataset, self.profile)
         path = self.out / "lesion_ranked.png"
         self.written.files.append(plot_lesion_ranked(deletions, path, title, changes=changes))
 
@@ -364,10 +365,12 @@ def _signal(ask: _Inquiry, study: SignalStudy) -> None:
         batches = subject.batches("train")
         chosen = paths.batch_indices(len(batches), study.batch_size, seed, 0)
         images, labels = batches.plain(chosen)
-        start = loaded.run.seed if loaded.run is not None else seed
-        networks = {"initial": build(loaded.model, loaded.num_classes, start)}
-        if loaded.run is not None:
-            set_survival(networks["initial"], loaded.run.train)
+        networks = {}
+        if loaded.model is not None:
+            start = loaded.run.seed if loaded.run is not None else seed
+            networks["initial"] = build(loaded.model, loaded.num_classes, start)
+            if loaded.run is not None:
+                set_survival(networks["initial"], loaded.run.train)
         if loaded.is_trained:
             networks["trained"] = loaded.network
         measured = []

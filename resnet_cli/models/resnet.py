@@ -11,10 +11,10 @@ from resnet_cli.models.network import Head, Network
 from resnet_cli.models.units import (
     EXPANSION,
     Place,
-    ResidualUnit,
     bn_relu,
     conv,
     is_preactivation,
+    make_unit,
 )
 
 
@@ -22,7 +22,7 @@ def make_resnet(config: ModelConfig, classes: int) -> Network:
     """The residual network of a configuration, uninitialised (torch's defaults)."""
     widths = config.stage_widths()
     places = make_places(config)
-    units = [ResidualUnit(config, place, first_of_network=place.index == 0) for place in places]
+    units = [make_unit(config, place, first_of_network=place.index == 0) for place in places]
     # CIFAR: 3x3 to 16 channels. A narrower configuration narrows the stem as well.
     stem = make_stem(config, widths[0])
     channels = places[-1].out_channels

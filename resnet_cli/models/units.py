@@ -240,36 +240,29 @@ class Unit(nn.Module):
 class ResidualUnit(Unit):
     """A residual unit with any h, F and f of paper 1.
 
-    `pre` is the identity but in the units of a pre-activation network that come first after the
-    stem or change the shape: there the first activation stands before both branches (He et al.
-    2016, appendix; resnet-pre-act.lua in the authors' KaimingHe/resnet-1k-layers), and x below is
-    its output. An ImageNet stem ends in BN, ReLU and max pooling, so the first unit after it has
-    no pre-activation at all (`no_preact` in models/preresnet.lua of facebookarchive's
-    fb.resnet.torch, the code and the trained ResNet-200 that paper 1's Table 5 points to).
+    `pre` is an activation that stands before both branches, of which x below is the output; the
+    identity in most units (`make_unit`).
 
     With gates (section 3.1), g = sigmoid(Wx + b):
     exclusive gating      y = (1 - g) h(x) + g F(x)
     shortcut-only gating  y = (1 - g) h(x) + F(x)
     """
 
-    def __init__(self, config: ModelConfig, place: Place, *, first_of_network: bool) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        pre: nn.Module,
+        h: nn.Module,
+        F: nn.Module,
+        f: nn.Module,
+        gate: Gate | None = None,
+        gates_residual: bool = False,
+    ) -> None:
         super().__init__()
         self.place = place
-        by_stem = first_of_network and config.stem == "imagenet"
-        shares = (
-            is_preactivation(config) and (first_of_network or place.changes_shape) and not by_stem
-        )
-        self.pre: nn.Module = nn.Identity()
-        if shares:
-            full = config.placement == "full_preactivation"
-            self.pre = bn_relu(place.in_channels) if full else nn.ReLU()
-        self.h = make_shortcut(config, place)
-        self.F = make_branch(config, place, activated=shares or by_stem)
-        self.f = make_after_addition(config, place.out_channels)
-        self.gate: Gate | None = None
-        self.gates_residual = config.shortcut == "exclusive_gating"
-        if config.shortcut in ("exclusive_gating", "shortcut_only_gating"):
-            self.gate = Gate(place.in_channels, place.out_channels, place.stride, config.gate_bias)
+        self.pre, self.h, self.F, self.f, self.gate = pre, h, F, f, gate
+        self.gates_residual = gates_residual
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.pre(x)
@@ -286,6 +279,39 @@ class ResidualUnit(Unit):
         if self.gate is None:
             return self.h(x)  # type: ignore[no-any-return]
         return (1 - self.gate(x)) * self.h(x)  # type: ignore[no-any-return]
+
+
+def make_unit(config: ModelConfig, place: Place, *, first_of_network: bool) -> ResidualUnit:
+    """The unit of a configuration.
+
+    In the units of a pre-activation network that come first after the stem or change the shape,
+    the first activation stands before both branches (He et al. 2016, appendix; resnet-pre-act.lua
+    in the authors' KaimingHe/resnet-1k-layers). An ImageNet stem ends in BN, ReLU and max pooling,
+    so the first unit after it has no pre-activation at all (`no_preact` in models/preresnet.lua of
+    facebookarchive's fb.resnet.torch, the code and the trained ResNet-200 that paper 1's Table 5
+    points to).
+    """
+    by_stem = first_of_network and config.stem == "imagenet"
+    shares = is_preactivation(config) and (first_of_network or place.changes_shape) and not by_stem
+    pre: nn.Module = nn.Identity()
+    if shares:
+        full = config.placement == "full_preactivation"
+        pre = bn_relu(place.in_channels) if full else nn.ReLU()
+    h = make_shortcut(config, place)
+    F = make_branch(config, place, activated=shares or by_stem)
+    f = make_after_addition(config, place.out_channels)
+    gate = None
+    if config.shortcut in ("exclusive_gating", "shortcut_only_gating"):
+        gate = Gate(place.in_channels, place.out_channels, place.stride, config.gate_bias)
+    return ResidualUnit(
+        place,
+        pre=pre,
+        h=h,
+        F=F,
+        f=f,
+        gate=gate,
+        gates_residual=config.shortcut == "exclusive_gating",
+    )
 
 
 class PlainUnit(Unit):

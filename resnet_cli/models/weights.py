@@ -20,6 +20,7 @@ from resnet_cli.config import ModelConfig, RunConfig
 from resnet_cli.data import Normalization
 from resnet_cli.errors import UserError, unknown
 from resnet_cli.models import build
+from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 
@@ -33,12 +34,14 @@ class Loaded:
 
     network: Network
     """In evaluation mode."""
-    model: ModelConfig
+    model: ModelConfig | None
+    """None for a network that a user's own file adapted."""
     num_classes: int
     source: str
     """What was loaded, for people: a path, or the name of bundled weights."""
     sha256: str
-    """Of the file; of an untrained network, the hash of its run's configuration."""
+    """Of the file; of an untrained network, the hash of its run's configuration; of an adapted
+    one, over its weights."""
     run: RunConfig | None = None
     """How it was trained; None for weights of others."""
     class_names: tuple[str, ...] | None = None
@@ -47,6 +50,16 @@ class Loaded:
     """What was measured at the end of training (test_error, epochs, …)."""
     is_trained: bool = True
     """The weights are not those of the initialisation."""
+
+    @property
+    def label(self) -> str:
+        """A short name of the network."""
+        return self.model.label if self.model is not None else Path(self.source).stem
+
+    @property
+    def is_plain(self) -> bool:
+        """A plain network (VGG): its units have no shortcuts."""
+        return self.model is not None and self.model.family == "vgg"
 
 
 def weights_bytes(
@@ -91,8 +104,8 @@ def bundled_names() -> list[str]:
 
 
 def load_network(reference: str | Path) -> Loaded:
-    """A network from a weights file, a run's folder, bundled weights by name, or a state dict of
-    others (see `resnet_cli.models.foreign`).
+    """A network from a weights file, a run's folder, bundled weights by name, a state dict of
+    others (see `resnet_cli.models.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
 
     Raises:
         UserError: nothing is there, it is damaged, or it fits no network.
@@ -111,6 +124,10 @@ def load_network(reference: str | Path) -> Loaded:
         if str(reference) not in bundled_names():
             raise unknown("bundled weights", str(reference), bundled_names())
         path = bundled_folder() / f"{reference}.safetensors"
+    if path.suffix == ".py":
+        adapted = load_adapted(path)
+        digest = weights_hash(adapted.network)
+        return Loaded(adapted.network, None, adapted.num_classes, str(reference), digest)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config import ModelConfig
-from resnet_cli.models import build
+from resnet_cli.models import build, units
 from resnet_cli.models.units import Place, PlainUnit, ResidualUnit, ZeroPadding
 
 PLACEMENTS = (
@@ -58,7 +58,7 @@ def _one_thread() -> Iterator[None]:
 def make_unit(place: str, **fields: Any) -> ResidualUnit:
     """A unit in float64 whose every parameter and batch statistic is a random number."""
     config = ModelConfig(depth=DEPTHS[fields.get("branch", "basic")], **fields)
-    unit = ResidualUnit(config, PLACES[place], first_of_network=place == "first").double()
+    unit = units.make_unit(config, PLACES[place], first_of_network=place == "first").double()
     generator = torch.Generator().manual_seed(11)
     for name, tensor in unit.state_dict().items():
         if name.endswith("running_var"):

@@ -1,0 +1,207 @@
+"""Any residual network written in PyTorch, told apart into stem, units and head.
+
+`adapt` is what a user's own file calls; `--checkpoint FILE.py` runs the function `network` in that
+file and studies what it returns:
+
+    # mine.py
+    import torch
+    from torch import nn
+    from resnet_cli.models.adapt import Parts, adapt
+    from mylab import wide_resnet          # any nn.Module, with its weights loaded
+
+    def network():
+        model = wide_resnet()
+        model.load_state_dict(torch.load("wrn.pt", weights_only=True))
+        return adapt(
+            model,
+            stem=model.conv1,
+            units=[
+                Parts(
+                    pre=nn.Sequential(block.bn1, nn.ReLU()),   # before both branches
+                    h=block.shortcut,                          # None: the identity
+                    F=nn.Sequential(block.conv1, block.bn2, nn.ReLU(), block.conv2),
+                )
+                for stage in (model.layer1, model.layer2, model.layer3)
+                for block in stage
+            ],
+            head=nn.Sequential(model.bn, nn.ReLU(), model.pool, nn.Flatten(), model.fc),
+            example=torch.randn(2, 3, 32, 32),
+        )
+
+    # resnet-cli lesion --blocks 1 --checkpoint mine.py --dataset cifar10 --normalize cifar
+
+The file is a program and runs with your rights: name only one that you trust.
+"""
+
+import copy
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.errors import UserError
+from resnet_cli.models.network import Network
+from resnet_cli.models.units import Place, ResidualUnit
+
+FUNCTION = "network"
+"""The function that a user's file defines, without parameters."""
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit, that an adapted network may show."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One residual unit of someone's network: y = h(pre(x)) + F(pre(x)), x_next = f(y).
+
+    None stands for the identity.
+    """
+
+    F: nn.Module
+    h: nn.Module | None = None
+    f: nn.Module | None = None
+    pre: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Someone's network, ready for every study."""
+
+    network: Network
+    """In evaluation mode."""
+    num_classes: int
+
+
+def adapt(
+    model: nn.Module,
+    *,
+    stem: nn.Module,
+    units: Sequence[Parts],
+    head: nn.Module,
+    example: Tensor,
+) -> Adapted:
+    """The network that a model computes, as stem, units and head.
+
+    Its modules are copies of the model's, in evaluation mode, and none works in place.
+
+    Args:
+        model: the whole model, images -> logits, to compare with.
+        units: in forward order.
+        head: from the last unit's output to logits [N, classes].
+        example: images [N, 3, H, W] of the size the model takes; random numbers will do.
+
+    Raises:
+        UserError: the parts do not fit one another, or give other logits than the model.
+    """
+    if not units:
+        raise UserError("adapt: units is empty; name at least one residual unit")
+    given = nn.ModuleList(nn.ModuleList(_modules(parts)) for parts in units)
+    stem, given, head = copy.deepcopy((stem, given, head))  # together: shared modules stay shared
+    for module in nn.ModuleList([stem, given, head]).modules():
+        if getattr(module, "inplace", False):
+            module.__dict__["inplace"] = False  # a lesion goes on from activations that it keeps
+    built: list[ResidualUnit] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            x = stem.eval()(example)
+            for index, modules in enumerate(given):
+                assert isinstance(modules, nn.ModuleList)
+                unit, x = _unit(modules.eval(), x, index, built[-1].place if built else None)
+                built.append(unit)
+            network = Network(stem, built, head).eval()
+            expected, found = model(example), network(example)
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        raise UserError(f"adapt: the parts do not fit: {_one_line(error)}") from None
+    finally:
+        model.train(was_training)
+    if found.shape != expected.shape or found.ndim != 2:
+        raise UserError(
+            f"adapt: stem, units and head give an output of shape {tuple(found.shape)}, the model "
+            f"one of {tuple(expected.shape)}; the head is to end in the logits"
+        )
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE * float(expected.abs().max()):
+        raise UserError(
+            f"adapt: stem, units and head give other logits than the model (by {difference:.3g}); "
+            "check the order of the units and the parts of each"
+        )
+    return Adapted(network.to(memory_format=torch.channels_last), num_classes=found.shape[1])
+
+
+def _modules(parts: Parts) -> list[nn.Module]:
+    """pre, h, F, f."""
+    found = [parts.pre, parts.h, parts.F, parts.f]
+    return [nn.Identity() if module is None else module for module in found]
+
+
+def _unit(
+    modules: nn.ModuleList, x: Tensor, index: int, before: Place | None
+) -> tuple[ResidualUnit, Tensor]:
+    """The unit of four modules, placed by the shapes it maps x to, and its output."""
+    pre, h, F, f = modules
+    y = pre(x)
+    shortcut, residual = h(y), F(y)
+    if shortcut.shape != residual.shape:
+        raise UserError(
+            f"adapt: unit {index}: h gives {tuple(shortcut.shape)} and F {tuple(residual.shape)}; "
+            "name the projection as h"
+        )
+    z = f(shortcut + residual)
+    if z.ndim != 4:
+        raise UserError(f"adapt: unit {index}: an output [N, C, H, W] is expected, not {z.ndim}-D")
+    stride = max(1, round(x.shape[2] / z.shape[2]))
+    changes = stride != 1 or x.shape[1] != z.shape[1]
+    stage = 1 if before is None else before.stage + changes
+    number = 1 if before is None or changes else before.number + 1
+    place = Place(index, stage, number, x.shape[1], z.shape[1], stride)
+    return ResidualUnit(place, pre=pre, h=h, F=F, f=f), z
+
+
+def load_adapted(path: Path) -> Adapted:
+    """Run a user's file and take the network that its function `network` returns.
+
+    Raises:
+        UserError: the file or its function fails, or returns no adapted network.
+    """
+    spec = importlib.util.spec_from_file_location(f"_resnet_cli_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # so that it finds the modules beside it
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, FUNCTION, None)
+        if not callable(function):
+            raise UserError(f"{path}: has no function {FUNCTION}(); see resnet_cli.models.adapt")
+        adapted = function()
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(str(path)) else f"{path}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {_one_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(adapted, Adapted):
+        raise UserError(
+            f"{path}: {FUNCTION}() returned {type(adapted).__name__}; return what adapt(...) gives"
+        )
+    return adapted
+
+
+def weights_hash(network: Network) -> str:
+    """SHA-256 over the names and values of all parameters and buffers, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]
