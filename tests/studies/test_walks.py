@@ -16,6 +16,7 @@ from resnet_cli.errors import UserError
 from resnet_cli.evaluation import BATCH_SIZE, evaluate
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import PlainUnit, Unit
+from resnet_cli.studies import walks as walks_module
 from resnet_cli.studies.walks import Outcome, Step, Walk, delete, evaluate_walks, intact, reorder
 
 CLASSES = 5
@@ -337,10 +338,56 @@ def test_a_sweep_computes_each_shared_prefix_once(name: str) -> None:
     calls = Calls(network)
     n = len(network.units)
     evaluate_walks(network, batches, [delete(intact(n), [unit]) for unit in range(n)])
-    assert calls.stem == 2  # batches
-    assert calls.residual == 2 * (n + n * (n - 1) // 2)
+    assert calls.stem == 2 + 1  # batches, and the image that tells the size of a chunk
+    assert calls.residual == 2 * (n + n * (n - 1) // 2) + 1
     assert calls.head == 2 * (n + 1)
     assert calls.residual < 2 * n * n * 0.6  # n + 1 whole passes would take 2 n^2
+
+
+def test_the_plain_engine_computes_every_walk_whole() -> None:
+    network = make_network()
+    batches = make_batches(network)
+    calls = Calls(network)
+    n = len(network.units)
+    walks = [delete(intact(n), [unit]) for unit in range(n)]
+    evaluate_walks(network, batches, walks, engine="plain")
+    assert (calls.stem, calls.residual) == (2, 2 * (n + n * (n - 1)))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_engines_agree(name: str) -> None:
+    network = make_network(name)
+    batches = make_batches(network)
+    walks = some_walks(network)
+    fast = evaluate_walks(network, batches, walks)
+    plain = evaluate_walks(network, batches, walks, engine="plain")
+    for a, b in zip(fast, plain, strict=True):
+        assert a.wrong == b.wrong
+        assert a.wrong_by_class == b.wrong_by_class
+        assert a.agreement == b.agreement
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert a.kl_divergence == pytest.approx(b.kl_divergence, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5000])
+def test_neither_threads_nor_chunks_change_what_is_found(
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = make_network()
+    batches = make_batches(network)
+    walks = some_walks(network)[:8]
+    monkeypatch.setattr(walks_module, "CHUNK_BYTES", chunk_bytes)
+    alone = evaluate_walks(network, batches, walks)
+    torch.set_num_threads(3)
+    try:
+        assert evaluate_walks(network, batches, walks) == alone, "to the last bit"
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    monkeypatch.undo()
+    for a, b in zip(alone, evaluate_walks(network, batches, walks), strict=True):
+        assert (a.wrong, a.agreement) == (b.wrong, b.agreement)
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
 
 
 def test_any_set_of_walks_computes_each_distinct_prefix_once() -> None:
@@ -356,7 +403,7 @@ def test_any_set_of_walks_computes_each_distinct_prefix_once() -> None:
         for end in range(len(walk))
         if not walk[end].deleted
     }
-    assert calls.residual == 2 * len(prefixes)
+    assert calls.residual == 2 * len(prefixes) + 1
     assert calls.head == 2 * len({*walks, whole})
 
 
