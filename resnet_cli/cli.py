@@ -80,6 +80,9 @@ NormalizeOption = Annotated[
         "[default: the weights' own]",
     ),
 ]
+EngineOption = Annotated[
+    str, typer.Option(help="fast; or plain: as one would write it by hand, to compare with.")
+]
 ImagesOption = Annotated[
     int | None, typer.Option(min=1, help="Only the first N test images.  [default: all]")
 ]
@@ -380,6 +383,7 @@ def lesion(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -414,7 +418,13 @@ def lesion(
     _study(
         study,
         display=_display(as_json, quiet, verbose),
-        subject=(_context(device, data_dir, download), checkpoint, dataset, normalize, images),
+        subject=(
+            _context(device, data_dir, download, engine),
+            checkpoint,
+            dataset,
+            normalize,
+            images,
+        ),
         seed=seed,
         out=out,
         command="lesion",
@@ -463,6 +473,7 @@ def paths(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
+    engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -474,6 +485,11 @@ def paths(
 
     if estimator not in ("batch", "image"):
         raise UserError(f"--estimator {estimator}: use batch or image")
+    if batch_statistics and (exact or stages or unit is not None):
+        raise UserError(
+            "the exact spectrum is by running statistics, with which images do not see one "
+            "another; it would not compare with samples by --batch-statistics"
+        )
     study = PathsStudy(
         kind="paths",
         k=None if k is None else _range("--k", k),
@@ -488,7 +504,13 @@ def paths(
     _study(
         study,
         display=_display(as_json, quiet, verbose),
-        subject=(_context(device, data_dir, download), checkpoint, dataset, normalize, None),
+        subject=(
+            _context(device, data_dir, download, engine),
+            checkpoint,
+            dataset,
+            normalize,
+            None,
+        ),
         seed=seed,
         out=out,
         command="paths",
@@ -748,11 +770,15 @@ def _display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Disp
     return Display(as_json=as_json, verbosity=int(verbose) - int(quiet))
 
 
-def _context(device: str, data_dir: Path | None, download: bool) -> "Context":
+def _context(device: str, data_dir: Path | None, download: bool, engine: str = "fast") -> "Context":
     from resnet_cli.context import Context
     from resnet_cli.device import pick_device
+    from resnet_cli.errors import unknown
+    from resnet_cli.studies.engine import ENGINES
 
-    return Context(pick_device(device), data_dir, download)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    return Context(pick_device(device), data_dir, download, engine=engine)
 
 
 def _subject(

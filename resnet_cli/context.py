@@ -20,6 +20,7 @@ from resnet_cli.models.weights import (
     load_network,
     read_safetensors,
 )
+from resnet_cli.studies.engine import Engine
 
 RUNS = Path("runs")
 SplitName = Literal["train", "test"]
@@ -33,6 +34,8 @@ class Context:
     data_dir: Path | None = None
     download: bool = False
     runs: Path = RUNS
+    engine: Engine = "fast"
+    """Of the studies."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:

@@ -74,6 +74,8 @@ def run_study(
         "batch_statistics": batch_statistics,
         "seed": seed,
     }
+    if subject.context.engine != "fast":
+        described["engine"] = subject.context.engine
     ask = _Inquiry(subject, described, seed, out, profile, display)
     if isinstance(study, DeleteStudy):
         _delete(ask, study, only, ranked)
@@ -105,6 +107,7 @@ class _Inquiry:
     ) -> None:
         self.subject, self.config, self.seed, self.out = subject, config, seed, out
         self.profile, self.display = profile, display
+        self.engine = subject.context.engine
         self.started = datetime.now(UTC)
         self.written = Written()
 
@@ -176,7 +179,9 @@ def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranke
     if not all(ask.done(stem) for stem in stems):
         batches = subject.batches("test")
         with display.progress(f"deleting units of {subject.label}") as update:
-            outcomes = lesion.measure_deletions(subject.loaded.network, batches, deletions, update)
+            outcomes = lesion.measure_deletions(
+                subject.loaded.network, batches, deletions, update, ask.engine
+            )
         rows = lesion.deletion_rows(deletions, outcomes, seed)
         ask.write("lesion_delete", rows, "test")
         if study.per_class:
@@ -268,12 +273,18 @@ def _greedy(ask: _Inquiry, study: GreedyStudy) -> None:
             chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
         with display.progress(f"deleting the least harmful units of {subject.label}") as update:
             rows = greedy.delete_greedily(
-                network, batches, study.max_units, seed, choose_on=chosen_on, report=update
+                network,
+                batches,
+                study.max_units,
+                seed,
+                choose_on=chosen_on,
+                report=update,
+                engine=ask.engine,
             )
         ask.write("lesion_greedy", rows, *splits)
         deletions = lesion.draw_deletions(num_units, ks, study.samples, seed)
         with display.progress(f"deleting random units of {subject.label}") as update:
-            drawn = lesion.delete_units(network, batches, deletions, seed, update)
+            drawn = lesion.delete_units(network, batches, deletions, seed, update, ask.engine)
         ask.write("lesion_delete", drawn, "test")
     ask.plot("lesion_delete", "lesion_greedy")
     frame = read_table(ask.out / "lesion_greedy.csv")
@@ -306,7 +317,7 @@ def _additivity(ask: _Inquiry, study: AdditivityStudy) -> None:
     if not ask.done("lesion_additivity"):
         batches = subject.batches("test")
         with display.progress(f"deleting sets of units of {subject.label}") as update:
-            rows = additivity.compare_damages(network, batches, sets, seed, update)
+            rows = additivity.compare_damages(network, batches, sets, seed, update, ask.engine)
         ask.write("lesion_additivity", rows, "test")
     ask.plot("lesion_additivity")
     frame = read_table(ask.out / "lesion_additivity.csv")
@@ -340,7 +351,7 @@ def _reorder(ask: _Inquiry, study: ReorderStudy) -> None:
         draws = lesion.draw_reorderings(network.places, study.swaps, study.samples, seed)
         batches = subject.batches("test")
         with display.progress(f"reordering units of {subject.label}") as update:
-            rows = lesion.reorder_units(network, batches, draws, seed, update)
+            rows = lesion.reorder_units(network, batches, draws, seed, update, ask.engine)
         ask.write("lesion_reorder", rows, "test")
     ask.plot("lesion_reorder")
     frame = read_table(ask.out / "lesion_reorder.csv")
@@ -458,6 +469,7 @@ def _measure_paths(
             seed,
             estimator=study.estimator,
             batch_statistics=batch_statistics,
+            engine=ask.engine,
             report=update,
         )
     ask.write("path_gradients", gradients, "train")
@@ -465,7 +477,7 @@ def _measure_paths(
     exact = None
     if study.exact:
         with display.progress(f"exact spectrum of {subject.label}") as update:
-            exact = paths.exact_spectrum(network, images, labels, report=update)
+            exact = paths.exact_spectrum(network, images, labels, report=update, engine=ask.engine)
         ask.written.facts["exact_check"] = exact.check
         display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
     ask.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
@@ -474,13 +486,15 @@ def _measure_paths(
         for stage in sorted({place.stage for place in network.places}):
             counted = [place.index for place in network.places if place.stage == stage]
             with display.progress(f"exact spectrum of stage {stage}") as update:
-                found = paths.exact_spectrum(network, images, labels, counted, update)
+                found = paths.exact_spectrum(network, images, labels, counted, update, ask.engine)
             display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
             rows += paths.exact_rows("stage", stage, found)
         ask.write("path_spectrum_stages", rows, "train")
     if study.unit is not None:
         with display.progress(f"exact spectrum at unit {study.unit}") as update:
-            found = paths.exact_spectrum_of_unit(network, images, labels, study.unit, update)
+            found = paths.exact_spectrum_of_unit(
+                network, images, labels, study.unit, update, ask.engine
+            )
         display.line(f"parameters of unit {study.unit}: {_checked(found)}")
         ask.write("path_spectrum_unit", paths.exact_rows("unit", study.unit, found), "train")
 

@@ -246,6 +246,36 @@ def test_paths_of_every_length_with_the_exact_spectrum(work: Path, capsys: Captu
     assert read_table(Path("a/path_lengths.csv"))["paths"].tolist() == [1, 3, 3, 1]
 
 
+def test_the_plain_engine_finds_the_same(work: Path) -> None:
+    for command, table, column in (
+        (["lesion", "--blocks", "1-2", "--samples", "2"], "lesion_delete", "test_error"),
+        (["paths", "--samples", "2", "--batch-size", "8", "--exact"], "path_spectrum", "mean_norm"),
+    ):
+        found = []
+        for engine in ("fast", "plain"):
+            out = f"{table}-{engine}"
+            assert run_command([*command, "--engine", engine, "--out", out]) == 0
+            found.append(read_table(Path(out) / f"{table}.csv")[column].tolist())
+        assert found[0] == pytest.approx(found[1], rel=1e-4)
+    by_hand = read_provenance(Path("path_spectrum-plain/path_spectrum.csv"))
+    assert by_hand["config"]["engine"] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paths", "--engine", "fats"], "unknown engine 'fats'; did you mean 'fast'?"),
+        (["lesion", "--engine", "slow"], "unknown engine 'slow'"),
+        (
+            ["paths", "--exact", "--batch-statistics"],
+            "the exact spectrum is by running statistics",
+        ),
+    ],
+)
+def test_studies_refuse(work: Path, arguments: list[str], message: str, capsys: Captured) -> None:
+    assert message in refused(arguments, capsys)
+
+
 def test_path_lengths_alone(work: Path, capsys: Captured) -> None:
     content = summary_of(["paths", "--lengths", "--out", "a"], capsys)
     assert (content["units"], content["paths"]) == (3, 8)

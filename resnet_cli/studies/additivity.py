@@ -16,6 +16,7 @@ from scipy.stats import pearsonr, spearmanr
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network
+from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.lesion import Deletion, draw_deletions
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
 
@@ -49,13 +50,14 @@ def compare_damages(
     sets: Sequence[Deletion],
     seed: int,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[Row]:
     """Rows of lesion_additivity.csv, one for each set, in the order given."""
     whole = intact(len(network.units))
     used = sorted({unit for each in sets for unit in each.units})
     walks = [delete(whole, (unit,)) for unit in used]
     walks += [delete(whole, each.units) for each in sets]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report)
+    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report, engine)
     single = dict(zip(used, outcomes, strict=False))
     return [
         {

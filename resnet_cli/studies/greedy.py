@@ -14,6 +14,7 @@ from typing import Any
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network
+from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.lesion import measured_columns
 from resnet_cli.studies.walks import Outcome, delete, evaluate_walks, intact
 
@@ -26,6 +27,7 @@ def choose_units(
     batches: Batches,
     max_units: int,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[int]:
     """The units in the order in which greedy deletion removes them.
 
@@ -52,7 +54,7 @@ def choose_units(
     for _ in range(max_units):
         left = [unit for unit in range(num_units) if unit not in chosen]
         walks = [delete(whole, [*chosen, unit]) for unit in left]
-        outcomes = evaluate_walks(network, batches, walks)
+        outcomes = evaluate_walks(network, batches, walks, engine=engine)
         harms = [(*_harm(outcome), unit) for outcome, unit in zip(outcomes, left, strict=True)]
         chosen.append(min(harms)[-1])
         tried += len(left)
@@ -73,6 +75,7 @@ def delete_greedily(
     *,
     choose_on: Batches | None = None,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[Row]:
     """Rows of lesion_greedy.csv: after each step the error with all units removed so far.
 
@@ -84,10 +87,10 @@ def delete_greedily(
     Raises:
         UserError: the network has fewer units than `max_units`.
     """
-    order = choose_units(network, choose_on or batches, max_units, report)
+    order = choose_units(network, choose_on or batches, max_units, report, engine)
     whole = intact(len(network.units))
     walks = [delete(whole, order[: k + 1]) for k in range(max_units)]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks])
+    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], engine=engine)
     return [
         {"k": k, "unit": order[k - 1], "blocks": " ".join(map(str, sorted(order[:k])))}
         | measured_columns(outcome, baseline, seed)

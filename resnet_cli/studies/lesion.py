@@ -12,6 +12,7 @@ from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, same_shape_groups
 from resnet_cli.models.units import Place
 from resnet_cli.seeding import stream
+from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.walks import Outcome, Walk, delete, evaluate_walks, intact, reorder
 
 Row = dict[str, Any]
@@ -57,13 +58,15 @@ def delete_units(
     deletions: Sequence[Deletion],
     seed: int,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[Row]:
     """Evaluate each deletion. Returns the rows of lesion_delete.csv, in the order given.
 
     Raises:
         UserError: a unit does not exist.
     """
-    return deletion_rows(deletions, measure_deletions(network, batches, deletions, report), seed)
+    outcomes = measure_deletions(network, batches, deletions, report, engine)
+    return deletion_rows(deletions, outcomes, seed)
 
 
 def measure_deletions(
@@ -71,6 +74,7 @@ def measure_deletions(
     batches: Batches,
     deletions: Sequence[Deletion],
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[Outcome]:
     """The outcome of the intact network, then of each deletion in the order given.
 
@@ -79,7 +83,7 @@ def measure_deletions(
     """
     whole = intact(len(network.units))
     walks = [delete(whole, deletion.units) for deletion in deletions]
-    return evaluate_walks(network, batches, [whole, *walks], report)
+    return evaluate_walks(network, batches, [whole, *walks], report, engine)
 
 
 def deletion_rows(
@@ -182,11 +186,12 @@ def reorder_units(
     reorderings: Sequence[Reordering],
     seed: int,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> list[Row]:
     """Evaluate each order. Returns the rows of lesion_reorder.csv, in the order given."""
     whole = intact(len(network.units))
     walks: list[Walk] = [reorder(whole, r.order, network.places) for r in reorderings]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report)
+    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report, engine)
     return [
         {
             "swaps": reordering.swaps,

@@ -31,6 +31,7 @@ from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
 from resnet_cli.seeding import stream
+from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
 
 Row = dict[str, Any]
@@ -78,21 +79,29 @@ class CutNetwork:
         labels: int64 [N].
         batch_statistics: normalise by the batch's own statistics, as in training; the running
             statistics are left as they are. Default: the running statistics.
+        engine: `plain` leads every gradient back by autograd.
 
     Raises:
         UserError: the network has no shortcuts.
     """
 
     def __init__(
-        self, network: Network, images: Tensor, labels: Tensor, *, batch_statistics: bool = False
+        self,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_statistics: bool = False,
+        engine: Engine = "fast",
     ) -> None:
         if any(isinstance(unit, PlainUnit) for unit in network.units):
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
         with evaluation_mode(network, batch_statistics=batch_statistics), torch.no_grad():
-            x, self.stem = trace(network.stem, images.detach())
+            follow = trace if engine == "fast" else trace_autograd
+            x, self.stem = follow(network.stem, images.detach())
             self.units: list[_Cut] = []
             for unit in network.unit_list:
-                x, cut = _cut(unit, x)
+                x, cut = _cut(unit, x, engine)
                 self.units.append(cut)
             _, head = trace_autograd(lambda y: functional.cross_entropy(network.head(y), labels), x)
             self.top = head(torch.ones(1, device=x.device, dtype=x.dtype))
@@ -102,8 +111,13 @@ class CutNetwork:
         return len(self.units)
 
 
-def _cut(unit: Unit, x: Tensor) -> tuple[Tensor, _Cut]:
+def _cut(unit: Unit, x: Tensor, engine: Engine) -> tuple[Tensor, _Cut]:
     """A unit's output at x and the pullbacks of its parts."""
+    if engine == "plain":
+        shortcut, h = trace_autograd(unit.shortcut, x)
+        residual, F = trace_autograd(lambda x: unit.branches(x)[1], x)
+        out, f = trace_autograd(unit.after, shortcut + residual)
+        return out, _Cut(f, h, F)
     if isinstance(unit, ResidualUnit) and unit.gate is None and unit.survival == 1.0:
         x, pre = trace(unit.pre, x)
         shortcut, h = trace(unit.h, x)
@@ -216,6 +230,7 @@ def sample_path_gradients(
     *,
     estimator: str = "batch",
     batch_statistics: bool = False,
+    engine: Engine = "fast",
     report: Report = lambda done, total: None,
 ) -> list[Row]:
     """Norms of the gradients of single paths (paper 2, section 4.3).
@@ -251,9 +266,11 @@ def sample_path_gradients(
         indices = batch_indices(len(batches), batch_size, seed, sample)
         images, labels = batches.plain(indices)
         if estimator == "image":
-            found = _norms_by_image(network, images, labels, ks, seed, sample)
+            found = _norms_by_image(network, images, labels, ks, seed, sample, engine)
         else:
-            cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
+            cut = CutNetwork(
+                network, images, labels, batch_statistics=batch_statistics, engine=engine
+            )
             paths = [draw_path(len(cut), k, seed, sample) for k in ks]
             found = [float(path_gradient(cut, path).double().norm()) for path in paths]
         for k, norm in zip(ks, found, strict=True):
@@ -267,19 +284,27 @@ def sample_path_gradients(
 
 
 def _norms_by_image(
-    network: Network, images: Tensor, labels: Tensor, ks: Sequence[int], seed: int, sample: int
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    ks: Sequence[int],
+    seed: int,
+    sample: int,
+    engine: Engine,
 ) -> list[float]:
     """For each k the norm over a batch whose images have each a path of length k of their own."""
     squares = torch.zeros(len(ks), dtype=torch.float64)
-    generator = stream(seed, "image paths", sample)
     num_units, total = len(network.units), len(labels)
-    lengths = torch.tensor(list(ks)).view(-1, 1, 1)
-    # The k units with the smallest of n random numbers are a uniformly drawn set of k.
-    ranks = torch.rand(len(ks), total, num_units, generator=generator).argsort(-1).argsort(-1)
-    chosen = (ranks < lengths).to(images.device)
+    drawn = []
+    for k in ks:
+        # The k units with the smallest of n random numbers are a uniformly drawn set of k.
+        generator = stream(seed, "image paths", k, sample)
+        ranks = torch.rand(total, num_units, generator=generator).argsort(-1).argsort(-1)
+        drawn.append(ranks < k)
+    chosen = torch.stack(drawn).to(images.device)
     for start in range(0, total, EXACT_CHUNK):
         part = slice(start, start + EXACT_CHUNK)
-        cut = CutNetwork(network, images[part], labels[part])
+        cut = CutNetwork(network, images[part], labels[part], engine=engine)
         gradients = path_gradients_by_image(cut, chosen[:, part])
         share = len(labels[part]) / total
         squares += (gradients.double() * share).square().flatten(1).sum(1).cpu()
@@ -317,6 +342,7 @@ def exact_spectrum(
     labels: Tensor,
     counted: Collection[int] | None = None,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> ExactSpectrum:
     """The exact gradient spectrum of the mean loss over a batch, by running batch statistics.
 
@@ -335,7 +361,8 @@ def exact_spectrum(
     for start in range(0, total, EXACT_CHUNK):
         x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
         share = len(y) / total
-        by_length = gradient_by_length(CutNetwork(network, x, y), counted).double() * share
+        cut = CutNetwork(network, x, y, engine=engine)
+        by_length = gradient_by_length(cut, counted).double() * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
         squares += by_length.square().flatten(1).sum(1).cpu()
         difference += float((by_length.sum(0) - ordinary).square().sum())
@@ -350,6 +377,7 @@ def exact_spectrum_of_unit(
     labels: Tensor,
     unit: int,
     report: Report = lambda done, total: None,
+    engine: Engine = "fast",
 ) -> ExactSpectrum:
     """The exact spectrum of the gradient at the parameters of one unit's residual branch.
 
@@ -377,7 +405,7 @@ def exact_spectrum_of_unit(
     for start in range(0, total, EXACT_CHUNK):
         x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
         share = len(y) / total
-        cut = CutNetwork(network, x, y)
+        cut = CutNetwork(network, x, y, engine=engine)
         gradients = cut.units[unit].after(_sweep(cut, range(unit + 1, num_units)))
         with evaluation_mode(network):
             with torch.no_grad():

@@ -8,7 +8,7 @@ before it, from the stem up to the first step where they part, are computed once
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from resnet_cli.evaluation import BATCH_SIZE
 from resnet_cli.models.folding import folded
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import Place
+from resnet_cli.studies.engine import Engine
 from resnet_cli.threads import map_in_threads
 
 
@@ -93,9 +94,6 @@ class Outcome:
         """Top-1 error in percent."""
         return 100.0 * self.wrong / self.images
 
-
-Engine = Literal["fast", "plain"]
-"""`plain` evaluates every walk whole, module by module, as one would by hand; for comparison."""
 
 CHUNK_BYTES = 1 << 20
 """The largest activation of a chunk of images: two of them fit a core's second-level cache."""

@@ -20,6 +20,7 @@ from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import header
 from resnet_cli.studies import paths
+from resnet_cli.studies.engine import ENGINES
 from resnet_cli.studies.paths import (
     CutNetwork,
     ExactSpectrum,
@@ -527,6 +528,33 @@ def test_sampled_norms_are_those_of_the_drawn_paths(placement: str, batch_statis
             double, images, batches.labels[indices], path, batch_statistics
         )
         assert row["grad_norm"] == pytest.approx(float(gradient.norm()), rel=1e-4)
+
+
+def test_a_lengths_draws_do_not_depend_on_the_others() -> None:
+    for estimator in ("batch", "image"):
+        alone = sampled(single(), (2,), estimator=estimator)
+        among = [r for r in sampled(single(), (0, 2, 4), estimator=estimator) if r["k"] == 2]
+        assert [r["grad_norm"] for r in alone] == [
+            pytest.approx(r["grad_norm"], rel=1e-5) for r in among
+        ]
+
+
+@pytest.mark.parametrize("shortcut", [None, *SHORTCUTS])
+def test_the_engines_agree(shortcut: str | None) -> None:
+    """The fast pullbacks against autograd throughout, in float32 as they are used."""
+    network = single(**(SHORTCUTS[shortcut] if shortcut else {}))
+    images, labels = make_batches().plain(torch.arange(8))
+    fast = exact_spectrum(network, images, labels)
+    plain = exact_spectrum(network, images, labels, engine="plain")
+    assert fast.norms == pytest.approx(plain.norms, rel=1e-4)
+    of_unit = [exact_spectrum_of_unit(network, images, labels, 1, engine=e) for e in ENGINES]
+    assert of_unit[0].norms == pytest.approx(of_unit[1].norms, rel=1e-4)
+    for estimator in ("batch", "image"):
+        rows = [
+            [row["grad_norm"] for row in sampled(network, (1, 3), estimator=estimator, engine=e)]
+            for e in ENGINES
+        ]
+        assert rows[0] == pytest.approx(rows[1], rel=1e-4)
 
 
 def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
