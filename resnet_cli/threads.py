@@ -17,15 +17,15 @@ R = TypeVar("R")
 
 
 def map_in_threads(
-    function: Callable[[T], R], items: Iterable[T], device: torch.device
+    function: Callable[[T], R], items: Iterable[T], *, parallel: bool
 ) -> Iterator[R]:
-    """function(item) for each item, in order; on a CPU in as many threads as torch uses.
+    """function(item) for each item, in order; if `parallel`, in as many threads as torch uses.
 
     Items are taken as they are needed, in the calling thread. Each thread computes with one torch
-    thread, so results do not depend on their number. On other devices all runs in the calling
-    thread.
+    thread, so results do not depend on their number. If not `parallel`, as off the CPU, all runs
+    in the calling thread.
     """
-    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    workers = torch.get_num_threads() if parallel else 1
     if workers == 1:
         for item in items:
             yield function(item)

@@ -9,8 +9,6 @@ import torch
 
 from resnet_cli.threads import map_in_threads
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
@@ -26,22 +24,24 @@ def test_results_come_in_order(threads: int) -> None:
         time.sleep(0.002 * (item % 3))
         return item * item
 
-    assert list(map_in_threads(slow, range(20), CPU)) == [n * n for n in range(20)]
+    assert list(map_in_threads(slow, range(20), parallel=True)) == [n * n for n in range(20)]
     assert torch.get_num_threads() == threads
 
 
 def test_each_thread_computes_with_one() -> None:
     torch.set_num_threads(3)
     seen = list(
-        map_in_threads(lambda _: (torch.get_num_threads(), threading.get_ident()), range(6), CPU)
+        map_in_threads(
+            lambda _: (torch.get_num_threads(), threading.get_ident()), range(6), parallel=True
+        )
     )
     assert {threads for threads, _ in seen} == {1}
     assert threading.get_ident() not in {ident for _, ident in seen}
 
 
-def test_another_device_takes_the_calling_thread() -> None:
+def test_otherwise_all_runs_in_the_calling_thread() -> None:
     torch.set_num_threads(3)
-    idents = set(map_in_threads(lambda _: threading.get_ident(), range(4), torch.device("cuda")))
+    idents = set(map_in_threads(lambda _: threading.get_ident(), range(4), parallel=False))
     assert idents == {threading.get_ident()}
 
 
@@ -55,7 +55,7 @@ def test_items_are_taken_as_they_are_needed(threads: int) -> None:
             taken.append(item)
             yield item
 
-    results = map_in_threads(lambda item: item, items(), CPU)
+    results = map_in_threads(lambda item: item, items(), parallel=True)
     next(results)
     assert len(taken) <= threads + 1
     results.close()  # type: ignore[attr-defined]
@@ -72,5 +72,5 @@ def test_an_error_ends_it(threads: int) -> None:
         return item
 
     with pytest.raises(ValueError, match="three"):
-        list(map_in_threads(fails, range(50), CPU))
+        list(map_in_threads(fails, range(50), parallel=True))
     assert torch.get_num_threads() == threads

@@ -130,6 +130,7 @@ def evaluate_walks(
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()
+    parallel = engine == "fast" and network.device.type == "cpu"
     count = len(batches)
     starts = range(0, count, chunk)
     parts = (batches.evaluation(start, start + chunk) for start in starts)
@@ -139,9 +140,9 @@ def evaluate_walks(
     def visit_all(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return _visit_all(network, part[0], part[1], visits, shared)
 
-    device = network.device if engine == "fast" else torch.device("meta")
+    results = map_in_threads(visit_all, parts, parallel=parallel)
     try:
-        for start, found in zip(starts, map_in_threads(visit_all, parts, device), strict=True):
+        for start, found in zip(starts, results, strict=True):
             sums = found[0] if sums is None else sums + found[0]
             by_class = found[1] if by_class is None else by_class + found[1]
             report(min(start + chunk, count), count)

@@ -19,6 +19,7 @@ from resnet_cli.models.network import Network
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.memory import return_large_blocks
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
@@ -79,6 +80,7 @@ class Trainer:
         self.position = Position()
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
+        self._side_by_side: SideBySide | None = None
         network.checkpoint_units = run.train.checkpoint_units
         if run.train.checkpoint_units and self.device.type == "cpu":
             return_large_blocks()
@@ -163,20 +165,32 @@ class Trainer:
         """Accumulate the mean loss's gradient; returns (sum of losses, number wrong).
 
         Each group of `batch_norm_group` images goes through on its own: its batch statistics are
-        its own, as on the two GPUs of paper 1, and the gradients add up.
+        its own, as on the two GPUs of paper 1, and the gradients add up. On a CPU the groups go
+        side by side.
         """
         config = self.run.train
-        group = config.batch_norm_group or len(labels)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, y in zip(images.split(group), labels.split(group), strict=True):
+        size = config.batch_norm_group or len(labels)
+        groups = list(zip(images.split(size), labels.split(size), strict=True))
+
+        def forward(network: Network, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             with autocast(self.device, config.precision):
-                logits = self.network(x, active)
+                logits = network(x, active)
             loss = functional.cross_entropy(logits.float(), y, reduction="sum")
-            (loss / len(labels)).backward()
-            loss_sum += loss.detach().double()
-            wrong += (logits.detach().argmax(1) != y).sum()
-        return loss_sum, wrong
+            wrong = (logits.detach().argmax(1) != y).sum()
+            return loss / len(labels), (loss.detach().double(), wrong)
+
+        if len(groups) > 1 and self.device.type == "cpu":
+            if self._side_by_side is None:
+                self._side_by_side = SideBySide(self.network, len(groups))
+            outcomes = self._side_by_side.backward(groups, forward)
+        else:
+            outcomes = []
+            for x, y in groups:
+                loss, outcome = forward(self.network, x, y)
+                loss.backward()
+                outcomes.append(outcome)
+        losses, wrong = zip(*outcomes, strict=True)
+        return torch.stack(losses).sum(), torch.stack(wrong).sum()
 
     def _not_finite(self, loss_sum: Tensor, iteration: int) -> bool:
         if self.device.type == "cuda" and iteration % CUDA_CHECK_EVERY:

@@ -16,6 +16,7 @@ from resnet_cli.models.survival import draw_active, survival_probabilities
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training import loop
 from resnet_cli.training.checkpoint import CURRENT
+from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.schedule import learning_rate
 
@@ -121,6 +122,39 @@ def test_steps_equal_sgd_written_by_hand(
     by_hand = network.state_dict()
     for name, tensor in trainer.network.state_dict().items():
         torch.testing.assert_close(tensor, by_hand[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("shortcut", ["identity", "shortcut_only_gating"])
+def test_the_number_of_threads_changes_nothing(
+    shortcut: str, batches: tuple[Batches, Batches]
+) -> None:
+    """Groups side by side are the groups one after another, to the last bit."""
+    run = make_run(
+        {"placement": "original", "shortcut": shortcut},
+        iterations=4,
+        batch_norm_group=24,
+        stochastic_depth=0.5,
+    )
+    states = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            trainer = make_trainer(run, batches)
+            assert trainer.fit()
+        finally:
+            torch.set_num_threads(1)
+        states.append(state_of(trainer))
+    assert_same(*states)
+
+
+def test_groups_take_turns_where_they_must() -> None:
+    """Dropout draws from one generator, in order; recomputing is there to save memory."""
+    plain = build(make_run().model, 10, 0)
+    assert SideBySide(plain, 2).in_threads
+    plain.checkpoint_units = True
+    assert not SideBySide(plain, 2).in_threads
+    dropout = make_run({"placement": "original", "shortcut": "dropout"}).model
+    assert not SideBySide(build(dropout, 10, 0), 2).in_threads
 
 
 def test_group_gradient_is_the_mean_over_groups_and_statistics_follow_in_sequence(

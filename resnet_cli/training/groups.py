@@ -1,0 +1,108 @@
+"""The batch-norm groups of a batch side by side, one core each.
+
+With batch statistics over groups of a batch (paper 1: 64 of 128 images, as on two GPUs), groups do
+not see one another until their gradients are added up. On a CPU each goes through the network in a
+thread of its own, which wastes less than all cores sharing every operation.
+
+What is computed does not depend on the number of threads, to the last bit: each thread computes
+with one core, and gradients and running statistics are put together in the groups' order. Groups go
+one after another, each on all cores, where the network has dropout (its draws come from one
+generator, in order), and where memory is saved by `checkpoint_units`.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.models.network import Network
+from resnet_cli.threads import map_in_threads
+
+Outcome = tuple[Tensor, Tensor]
+"""The sum of the losses of a group, and the number of images classified wrongly."""
+Gradients = list[Tensor | None]
+"""Of every parameter; None for those of units that were not active."""
+Forward = Callable[[Network, Tensor, Tensor], tuple[Tensor, Outcome]]
+"""(network, images, labels) -> the loss to differentiate, and what is reported."""
+
+
+class SideBySide:
+    """A network for as many groups: copies share its parameters and have buffers of their own."""
+
+    def __init__(self, network: Network, groups: int) -> None:
+        self.network = network
+        self.parameters = list(network.parameters())
+        shared = {id(parameter): parameter for parameter in self.parameters}
+        self.copies = [copy.deepcopy(network, dict(shared)) for _ in range(groups)]
+        self.norms = [_norms(network) for network in (network, *self.copies)]
+        has_dropout = any(isinstance(module, nn.Dropout) for module in network.modules())
+        self.in_threads = not has_dropout and not network.checkpoint_units
+
+    def backward(self, groups: Sequence[tuple[Tensor, Tensor]], forward: Forward) -> list[Outcome]:
+        """Add the groups' gradients to the parameters' `grad`, update the running statistics.
+
+        Args:
+            groups: images [N, 3, H, W] and labels [N] of each group, at most as many as copies.
+
+        Returns:
+            Each group's outcome, in order.
+        """
+        for norms in self.norms[1:]:
+            for norm in norms:
+                _batches(norm).zero_()
+                _running(norm)[0].zero_()
+                _running(norm)[1].zero_()
+
+        def through(item: tuple[Network, tuple[Tensor, Tensor]]) -> tuple[Gradients, Outcome]:
+            network, (images, labels) = item
+            network.train()
+            loss, outcome = forward(network, images, labels)
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                loss, self.parameters, allow_unused=True
+            )
+            return list(found), outcome
+
+        items = zip(self.copies, groups, strict=False)
+        outcomes = []
+        for index, (gradients, outcome) in enumerate(
+            map_in_threads(through, items, parallel=self.in_threads), 1
+        ):
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                else:
+                    parameter.grad += gradient
+            for norm, seen in zip(self.norms[0], self.norms[index], strict=True):
+                _take(norm, seen)
+            outcomes.append(outcome)
+        return outcomes
+
+
+def _norms(network: Network) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    return [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+
+
+def _running(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def _batches(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
+    assert norm.num_batches_tracked is not None
+    return norm.num_batches_tracked
+
+
+@torch.no_grad()
+def _take(norm: nn.BatchNorm1d | nn.BatchNorm2d, seen: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Let a batch norm's running statistics see what a copy saw, which began at zero: its are the
+    group's statistics times the momentum. A copy of an inactive unit saw nothing."""
+    assert norm.momentum is not None
+    if int(_batches(seen)) == 0:
+        return
+    _batches(norm).add_(1)
+    for running, group in zip(_running(norm), _running(seen), strict=True):
+        running.mul_(1 - norm.momentum).add_(group)
