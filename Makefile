@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install format clean
+.PHONY: demo test bench install format clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
+bench: $(VENV)/.installed
+	$(BIN)/resnet-cli bench --out results/bench
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -712,6 +712,35 @@ def data(
     )
 
 
+@app.command(epilog="Examples: resnet-cli bench; resnet-cli bench lesion_single --repeats 5")
+def bench(
+    items: Annotated[
+        list[str] | None, typer.Argument(metavar="[ITEM...]", help="Which.  [default: all]")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, of which the median counts.")] = 3,
+    small: Annotated[
+        bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
+    ] = False,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Speed and memory beside plain PyTorch code for the same work, measured by turns."""
+    from resnet_cli.bench.items import Settings
+    from resnet_cli.bench.run import run_benchmarks
+    from resnet_cli.training.interrupt import Stopper
+
+    display = _display(as_json, quiet)
+    stopper = Stopper(None)
+    folder = out or Path("results/local/bench")
+    with stopper.listening():
+        files, rows = run_benchmarks(
+            items or [], Settings(repeats, small), folder, display, stopper
+        )
+    _show_files(display, files)
+    display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})
+
+
 @app.command()
 def weights(
     export: Annotated[

@@ -250,6 +250,8 @@ def test_tables_share_trainings() -> None:
         for rows in shared:
             hashes = set()
             for table, case in rows.items():
+                if (table, profile) == ("table1", "mini"):
+                    continue  # twice the epochs of the others, for the gates' sake
                 suffix = "-cifar10" if table in ("table3", "table4") else ""
                 experiment = load_experiment(f"he2016/{table}{suffix}", profile)
                 hashes.add(run_of(experiment, case + suffix).hash)
@@ -265,15 +267,15 @@ def test_the_two_papers_share_a_training() -> None:
     assert mine.hash == theirs.hash
 
 
-def test_mini_is_24_trainings_of_15_epochs() -> None:
+def test_mini_is_25_trainings() -> None:
     runs = {
         run.hash: run
         for name in HE2016
         if "mini" in experiment_profiles(name)
         for _, run in load_experiment(name, "mini").runs()
     }
-    assert len(runs) == 24
-    assert {run.train.epochs for run in runs.values()} == {15}
+    epochs = [run.train.epochs for run in runs.values()]
+    assert sorted(epochs) == [15] * 14 + [30] * 11, "Table 1 takes 30"
     assert {run.data.dataset for run in runs.values()} == {"digits"}
     assert sum(run.model.depth == 1001 for run in runs.values()) == 2
 

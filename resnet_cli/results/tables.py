@@ -92,6 +92,21 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "path_spectrum_stages": ("stage", "k", "paths", "exact_norm", "share_exact"),
     "path_spectrum_unit": ("unit", "k", "paths", "exact_norm", "share_exact"),
+    "bench": ("item", "side", "repeat", "seconds", "amount", "work_unit"),
+    "bench_summary": (
+        "item",
+        "value",
+        "lowest",
+        "highest",
+        "measured_in",
+        "target",
+        "better",
+        "reached",
+        "gflops",
+        "share_of_peak",
+        "remark",
+    ),
+    "bench_scaling": ("study", "depth", "images", "seconds", "peak_memory_mb"),
     "signal": (
         "state",
         "unit",
@@ -122,10 +137,11 @@ agreement: percent of images for which the intact network predicts the same clas
 
 TEXT = frozenset(
     {"experiment", "case", "dataset", "status", "blocks", "order", "class_name", "state"}
+    | {"item", "side", "work_unit", "measured_in", "better", "reached", "remark", "study"}
 )
 WHOLE = frozenset(
     {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
-    | {"unit", "class", "deleted", "remaining", "stage"}
+    | {"unit", "class", "deleted", "remaining", "stage", "repeat", "depth"}
 )
 STATUSES = ("ok", "fail", "diverged")
 PROVENANCE_SUFFIX = ".provenance.json"

@@ -98,7 +98,7 @@ class Trainer:
         last_saved = time.monotonic()
         while position.iteration < self.total and not position.diverged:
             started = time.perf_counter()
-            self._iterate()
+            self.step()
             self._count(time.perf_counter() - started, epoch=True)
             row = self._end_epoch() if self._epoch_is_over() else None
             self.report(Progress(position.iteration, self.total, self._epoch, row))
@@ -119,11 +119,11 @@ class Trainer:
 
     # --- one iteration ------------------------------------------------------------------------
 
-    def _iterate(self) -> None:
+    def step(self) -> None:
         """One optimizer step. A loss that is not finite ends the run before the step."""
         position, config = self.position, self.run.train
         iteration = position.iteration
-        images, labels = self._batch(iteration)
+        images, labels = self.batch(iteration)
         torch.manual_seed(stream_seed(self.run.seed, "layers", iteration))  # dropout
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
         self.network.train()
@@ -140,7 +140,7 @@ class Trainer:
         position.images += len(labels)
         self._sums += torch.stack((loss_sum, wrong.double()))
 
-    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """The augmented images and labels of an iteration; the next one's are announced."""
         batch = self.train.training(
             self._indices(iteration), stream(self.run.seed, "augmentation", iteration)

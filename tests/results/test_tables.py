@@ -44,6 +44,10 @@ HEADERS = {
     "lesion_classes": "blocks,class,images,test_error,baseline_error,class_name,k,sample,seed",
     "path_lengths": "k,paths,fraction",
     "path_survival": "deleted,k,paths,remaining,fraction",
+    "bench": "item,side,repeat,seconds,amount,work_unit",
+    "bench_summary": "item,value,lowest,highest,measured_in,target,better,reached,gflops,"
+    "share_of_peak,remark",
+    "bench_scaling": "study,depth,images,seconds,peak_memory_mb",
     "signal": "state,unit,activation_norm,gradient_norm,shortcut_factor,shortcut_product,"
     "shortcut_gain,images,seed",
     "path_gradients": "k,sample,grad_norm,images,seed",

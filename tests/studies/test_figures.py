@@ -83,7 +83,8 @@ def test_equal_trainings_are_one_run(profile: str) -> None:
         for case, run in load(name, profile).runs()
         if run.seed == 0 and case.name in ("main", "plain", "full", "preact110")
     }
-    assert len(plain) == 1
+    # At mini, 23 active units need three times the epochs, and are compared with as many.
+    assert len(plain) == (2 if profile == "mini" else 1)
     highway = [
         {run.hash for _, run in load(f"veit2016/highway_{what}", profile).runs()}
         for what in ("lesion", "paths")
@@ -383,3 +384,15 @@ def test_more_deleted_than_there_are(
     assert run_command(arguments) == 2
     assert "10 units cannot be deleted; this network has 9 units" in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+def test_highway_networks_are_rows_of_paper_1_at_mini() -> None:
+    table = load("he2016/table1", "mini")
+    trained = {case.name: run.hash for case, run in table.runs()}
+    for name in ("highway_lesion", "highway_paths"):
+        hashes = {case.name: run.hash for case, run in load(f"veit2016/{name}", "mini").runs()}
+        assert hashes == {
+            "identity": trained["original"],
+            "exclusive-gating": trained["exclusive-gating-bias-6"],
+            "shortcut-gating": trained["shortcut-gating-bias-6"],
+        }

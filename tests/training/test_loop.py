@@ -202,7 +202,7 @@ def test_an_epoch_sees_each_image_at_most_once_and_drops_the_rest(
 ) -> None:
     trainer = make_trainer(make_run(batch_size=100, epochs=1), batches)
     assert trainer.iterations_per_epoch == 2
-    trainer._batch(0)
+    trainer.batch(0)
     order = trainer._order
     assert sorted(order.tolist()) == list(range(256))
 

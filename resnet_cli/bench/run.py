@@ -1,0 +1,144 @@
+"""Runs benchmarks, prints them as they come, and writes their tables."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cli.bench.items import ITEMS, Found, Item, Settings, point_seconds, points
+from resnet_cli.bench.measure import in_new_process, matrix_peak
+from resnet_cli.display import Display
+from resnet_cli.errors import unknown
+from resnet_cli.results.provenance import collect
+from resnet_cli.results.tables import write_table
+from resnet_cli.training.interrupt import Interrupted, Stopper
+
+SCALING = "scaling"
+"""The name, beside those of ITEMS, of the measurement of how cost grows."""
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """These benchmarks, or all.
+
+    Raises:
+        UserError: there is no such benchmark.
+    """
+    known = [item.name for item in ITEMS] + [SCALING]
+    for name in names:
+        if name not in known:
+            raise unknown("benchmark", name, known)
+    return [name for name in known if not names or name in names]
+
+
+def run_benchmarks(
+    names: Sequence[str], settings: Settings, out: Path, display: Display, stopper: Stopper
+) -> tuple[list[Path], dict[str, Any]]:
+    """Measure, and write bench.csv (every repeat), bench_summary.csv and bench_scaling.csv.
+
+    Tables are written anew after each item, with what was measured so far.
+
+    Returns:
+        The files, and the summary's rows by item.
+
+    Raises:
+        Interrupted: `stopper` said so; what was measured is written.
+        UserError: there is no such benchmark, or a file cannot be written.
+    """
+    chosen = choose(names)
+    started = datetime.now(UTC)
+    peak = matrix_peak()
+    threads = torch.get_num_threads()
+    display.line(f"matrix product: {peak:.0f} GFLOP/s in float32 on {threads} threads")
+    repeats: list[dict[str, Any]] = []
+    summary: list[dict[str, Any]] = []
+    scaling: list[dict[str, Any]] = []
+    files: list[Path] = []
+    described = {"benchmarks": chosen, "repeats": settings.repeats, "small": settings.small}
+    described |= {"threads": threads, "matrix_gflops": peak}
+
+    def write(stem: str, rows: list[dict[str, Any]]) -> None:
+        provenance = collect(described, seeds=(0,), started=started)
+        path = write_table(rows, stem, out, provenance)
+        if path not in files:
+            files.append(path)
+
+    for item in ITEMS:
+        if item.name not in chosen:
+            continue
+        if stopper():
+            raise Interrupted("stopped between benchmarks; what was measured is written")
+        found = item.measure(settings)
+        repeats += _repeats(item, found)
+        summary.append(_summary(item, found, peak))
+        _show(item, found, display)
+        write("bench", repeats)
+        write("bench_summary", summary)
+    if SCALING in chosen:
+        for point in points(settings):
+            if stopper():
+                raise Interrupted("stopped between benchmarks; what was measured is written")
+            where = (point.study, point.depth, point.images)
+            seconds, peak_memory, before = in_new_process(point_seconds, *where)
+            megabytes = peak_memory - before
+            scaling.append(
+                dict(zip(("study", "depth", "images"), where, strict=True))
+                | {"seconds": seconds, "peak_memory_mb": megabytes}
+            )
+            display.line(
+                f"{point.study}, depth {point.depth}, {point.images} images: {seconds:.2f} s, "
+                f"{megabytes:.0f} MB"
+            )
+            write("bench_scaling", scaling)
+    return files, {row["item"]: row for row in summary}
+
+
+def _repeats(item: Item, found: Found) -> list[dict[str, Any]]:
+    """Rows of bench.csv."""
+    amounts = {"plain": found.plain_amount or found.amount, "ours": found.amount}
+    return [
+        {
+            "item": item.name,
+            "side": side,
+            "repeat": repeat,
+            "seconds": each,
+            "amount": amounts[side],
+            "work_unit": item.unit,
+        }
+        for side, seconds in found.seconds.items()
+        for repeat, each in enumerate(seconds)
+    ]
+
+
+def _summary(item: Item, found: Found, peak: float) -> dict[str, Any]:
+    """A row of bench_summary.csv."""
+    return {
+        "item": item.name,
+        "value": found.value,
+        "lowest": min(found.values),
+        "highest": max(found.values),
+        "measured_in": item.measured_in,
+        "target": item.target,
+        "better": item.better,
+        "reached": "yes" if item.is_reached(found.value) else "no",
+        "gflops": found.gflops,
+        "share_of_peak": found.gflops / peak if found.gflops else None,
+        "remark": found.remark,
+    }
+
+
+def _show(item: Item, found: Found, display: Display) -> None:
+    """One line: what was measured, and whether it is what was asked for."""
+    verdict = "reached" if item.is_reached(found.value) else "NOT REACHED"
+    sign = "at least" if item.better == "higher" else "at most"
+    spread = ""
+    if len(found.values) > 1:
+        spread = f" ({min(found.values):.3g} to {max(found.values):.3g})"
+    speed = f", {found.gflops:.0f} GFLOP/s" if found.gflops else ""
+    remark = f"; {found.remark}" if found.remark else ""
+    display.line(
+        f"{item.title}: {found.value:.3g} {item.measured_in}{spread}, {sign} {item.target:g} "
+        f"asked: {verdict}{speed}{remark}",
+        level=-1,
+    )

@@ -1,0 +1,175 @@
+"""Benchmarks: baselines compute what ours do, the harness measures by turns, tables are whole."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from resnet_cli.bench import items, plain
+from resnet_cli.bench.items import (
+    ITEMS,
+    Found,
+    Item,
+    Settings,
+    batches_of,
+    network_of,
+    random_split,
+)
+from resnet_cli.bench.measure import alternate, in_new_process, matrix_peak
+from resnet_cli.bench.run import choose, run_benchmarks
+from resnet_cli.cli import run_command
+from resnet_cli.display import Display
+from resnet_cli.errors import UserError
+from resnet_cli.results.tables import header, is_pair, read_table
+from resnet_cli.studies.paths import CutNetwork, path_gradient
+from resnet_cli.studies.walks import delete, evaluate_walks, intact
+from resnet_cli.training.interrupt import Interrupted, Stopper
+
+Captured = pytest.CaptureFixture[str]
+SMALL = Settings(repeats=2, small=True)
+
+
+# --- the baselines -------------------------------------------------------------------------------
+
+
+def test_transforms_give_the_pixels_that_our_batches_give() -> None:
+    split = random_split(20)
+    ((images, labels),) = plain.evaluation_loader(split)
+    ours, our_labels = batches_of(split).evaluation(0, 20)
+    torch.testing.assert_close(images, ours)
+    assert labels.tolist() == our_labels.tolist()
+
+
+def test_a_whole_evaluation_for_each_deletion_counts_what_the_engine_counts() -> None:
+    split = random_split(100)
+    network = network_of(SMALL, 56, split)
+    baseline = items.in_nchw(network)
+    assert all(p.is_contiguous() for p in baseline.parameters())
+    sets = [(), (0,), (1,), (0, 2)]
+    wrong = plain.count_wrong(baseline, plain.evaluation_loader(split), sets)
+    walks = [delete(intact(3), units) for units in sets]
+    assert wrong == [o.wrong for o in evaluate_walks(network, batches_of(split), walks)]
+    assert len(set(wrong)) > 1
+
+
+def test_networks_under_test_predict_several_classes() -> None:
+    split = random_split(100)
+    logits = network_of(Settings(), 20, split)(batches_of(split).evaluation(0, 100)[0])
+    assert len(set(logits.argmax(1).tolist())) > 3
+
+
+def test_one_backward_pass_is_the_path_of_the_study() -> None:
+    split = random_split(6)
+    network = network_of(SMALL, 56, split)
+    images, labels = batches_of(split).evaluation(0, 6)
+    cut = CutNetwork(network, images, labels)
+    for path in ([], [1], [0, 2], [0, 1, 2]):
+        norm = plain.path_norm(network, images, labels, path)
+        assert norm == pytest.approx(float(path_gradient(cut, path).norm()), rel=1e-4)
+
+
+def test_the_training_loop_learns() -> None:
+    split = random_split(128)
+    network = network_of(SMALL, 20, split)
+    loop = plain.TrainingLoop(network, split)
+    losses = [loop.step() for _ in range(8)]
+    assert losses[-1] < losses[0]
+    images, _ = next(iter(loop.loader))
+    assert images.shape == (128, 3, 32, 32)
+    assert functional.cross_entropy(network(images), torch.zeros(128, dtype=torch.int64)) > 0
+
+
+# --- the harness ---------------------------------------------------------------------------------
+
+
+def test_work_alternates_and_the_order_changes() -> None:
+    turns: list[str] = []
+    timing = alternate(lambda: turns.append("plain"), lambda: turns.append("ours"), 3)
+    assert turns == ["plain", "ours", "ours", "plain", "plain", "ours"]
+    assert len(timing.plain) == len(timing.ours) == 3
+
+
+def test_the_ratio_is_the_median_of_the_repeats() -> None:
+    timing = alternate(lambda: time.sleep(0.03), lambda: time.sleep(0.01), 3)
+    assert timing.ratio == sorted(timing.ratios)[1]
+    assert timing.ratio > 1.5
+
+
+def _fill(megabytes: int) -> float:
+    return float(torch.ones(megabytes * 250_000).sum())
+
+
+def test_memory_is_that_of_a_process_of_its_own() -> None:
+    found, peak, before = in_new_process(_fill, 300)
+    assert found == 75_000_000
+    assert 250 < peak - before < 500
+
+
+def test_the_peak_is_a_speed() -> None:
+    assert 0.1 < matrix_peak(1, 256) < 1e6
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_every_benchmark_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["bench", "--small", "--repeats", "2", "--out", "b", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary["items"]) == {item.name for item in ITEMS}
+    for stem in ("bench", "bench_summary", "bench_scaling"):
+        table = Path("b") / f"{stem}.csv"
+        frame = read_table(table)
+        assert tuple(frame.columns) == header(stem)
+        assert is_pair(table)
+        assert len(frame) > 0
+    frame = read_table(Path("b/bench_summary.csv"))
+    assert frame["item"].tolist() == [item.name for item in ITEMS]
+    assert (frame["value"] > 0).all()
+    assert (frame["lowest"] <= frame["value"]).all()
+    assert (frame["value"] <= frame["highest"]).all()
+    repeats = read_table(Path("b/bench.csv"))
+    assert set(repeats[repeats["item"] == "lesion_single"]["side"]) == {"plain", "ours"}
+    assert "errors differ by at most 0 images" in frame["remark"][0]
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "reached"),
+    [("higher", 2.0, "yes"), ("higher", 1.9, "no"), ("lower", 2.0, "yes"), ("lower", 2.1, "no")],
+)
+def test_a_target_is_reached_or_not(
+    better: str, value: float, reached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(settings: Settings) -> Found:
+        return Found([value, value / 10, value * 10], {"ours": [1.0]}, amount=1)
+
+    item = Item("made", "made up", measured, 2.0, better, "x")  # type: ignore[arg-type]
+    monkeypatch.setattr("resnet_cli.bench.run.ITEMS", (item,))
+    run_benchmarks(["made"], SMALL, tmp_path, Display(verbosity=-1), Stopper())
+    (row,) = read_table(tmp_path / "bench_summary.csv").to_dict("records")
+    assert (row["value"], row["reached"]) == (value, reached)
+
+
+def test_an_unknown_benchmark_is_refused(capsys: Captured) -> None:
+    with pytest.raises(UserError, match="unknown benchmark 'lesions'; did you mean"):
+        choose(["lesions"])
+    assert run_command(["bench", "lesions"]) == 2
+    assert choose(["scaling", "help"]) == ["help", "scaling"]
+
+
+def test_stopped_between_benchmarks(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    with pytest.raises(Interrupted):
+        run_benchmarks(
+            ["help", "lesion_single"],
+            SMALL,
+            tmp_path,
+            Display(verbosity=-1),
+            lambda: next(asked),  # type: ignore[arg-type]
+        )
+    assert read_table(tmp_path / "bench_summary.csv")["item"].tolist() == ["lesion_single"]
