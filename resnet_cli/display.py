@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -54,7 +54,8 @@ class Display:
         table = Table(title=escape(title), title_justify="left", title_style="bold")
         for index, column in enumerate(columns):
             numeric = all(isinstance(row[index], int | float | None) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left")
+            justify: Literal["left", "right"] = "right" if numeric else "left"
+            table.add_column(column, justify=justify, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
         self.console.print(table, soft_wrap=False)
