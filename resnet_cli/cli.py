@@ -119,7 +119,11 @@ def train(
 @app.command(epilog="Example: resnet-cli run veit2016/fig5a --profile smoke")
 def run(
     experiments: Annotated[
-        list[str], typer.Argument(metavar="EXPERIMENT...", help="YAML paths, names, or folders.")
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...",
+            help="YAML paths, names, folders, or a result's .provenance.json.",
+        ),
     ],
     profile: ProfileOption = None,
     settings: SetOption = None,
@@ -135,15 +139,44 @@ def run(
 ) -> None:
     """Run experiments whole, training and study; done parts are skipped."""
     from resnet_cli.config import expand_names, load_experiment
+    from resnet_cli.rerun import is_provenance
 
     display = _display(as_json, quiet, verbose)
+    context = _context(device, data_dir, download)
+    if any(is_provenance(name) for name in experiments):
+        if len(experiments) > 1 or profile or settings or seed is not None:
+            raise UserError(
+                f"{next(filter(is_provenance, experiments))}: a provenance is run alone, and holds "
+                "all settings; leave out --profile, --set, --seed and other experiments"
+            )
+        _run_again(Path(experiments[0]), display, context, out, budget)
+        return
     names = expand_names(experiments)
     if len(names) > 1:  # of a folder, what has this profile; a single one is refused by name
         names, _ = _offered(names, profile, display)
     loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
-    _run(loaded, display, _context(device, data_dir, download), out, budget, "run")
+    _run(loaded, display, context, out, budget, "run")
+
+
+def _run_again(
+    path: Path, display: "Display", context: "Context", out: Path | None, budget: str | None
+) -> None:
+    """What a provenance file tells: an experiment, or a study that was typed by hand."""
+    from resnet_cli.config import Experiment
+    from resnet_cli.rerun import read, run_typed
+
+    told = read(path)
+    if isinstance(told, Experiment):
+        _run([told], display, context, out, budget, "run")
+        return
+    folder = out or Path("results/local") / f"again-{path.parent.name}"
+    written = run_typed(told, context, display, folder)
+    _show_files(display, written.files)
+    display.summary(
+        {"command": "run", "files": [str(file) for file in written.files]} | written.facts
+    )
 
 
 @app.command(epilog="Example: resnet-cli reproduce he2016 --profile smoke")

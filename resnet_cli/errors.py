@@ -18,3 +18,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {what} {name!r}{hint} (known: {', '.join(names) or 'none'})")
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """An error's text without line breaks, cut to `limit` characters."""
+    return " ".join(str(error).split())[:limit]

@@ -44,7 +44,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.errors import UserError
+from resnet_cli.errors import UserError, one_line
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import Place, ResidualUnit
 
@@ -117,7 +117,7 @@ def adapt(
             network = Network(stem, built, head).eval()
             expected, found = model(example), network(example)
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        raise UserError(f"adapt: the parts do not fit: {_one_line(error)}") from None
+        raise UserError(f"adapt: the parts do not fit: {one_line(error)}") from None
     finally:
         model.train(was_training)
     if found.shape != expected.shape or found.ndim != 2:
@@ -184,7 +184,7 @@ def load_adapted(path: Path) -> Adapted:
         message = str(error)
         raise UserError(message if message.startswith(str(path)) else f"{path}: {error}") from None
     except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {_one_line(error)}") from error
+        raise UserError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(adapted, Adapted):
@@ -201,7 +201,3 @@ def weights_hash(network: Network) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

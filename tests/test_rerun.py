@@ -1,0 +1,141 @@
+"""A result's provenance alone suffices to have the result again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from resnet_cli.cli import run_command
+from resnet_cli.config import Experiment, experiment_names, experiment_profiles, load_experiment
+from resnet_cli.errors import UserError
+from resnet_cli.rerun import read
+
+Captured = pytest.CaptureFixture[str]
+RESULTS = Path(__file__).parents[1] / "results"
+COMMITTED = sorted(RESULTS.rglob("*.provenance.json"))
+
+YAML = """
+title: two
+model: {depth: 8, widths: [2, 4, 8]}
+data: {train_images: 64, test_images: 20}
+train: {epochs: 1, batch_size: 64, schedule: one_cycle}
+cases: [{name: one}, {name: two, train: {lr: 0.05}}]
+"""
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_an_experiment_survives_its_own_description(name: str) -> None:
+    for profile in experiment_profiles(name):
+        experiment = load_experiment(name, profile)
+        again = Experiment.model_validate(experiment.model_dump(mode="json"))
+        assert again == experiment
+        assert [run.hash for _, run in again.runs()] == [run.hash for _, run in experiment.runs()]
+
+
+def test_an_experiment_again_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The YAML is gone; the table comes out the same."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    monkeypatch.chdir(first)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["run", "two.yaml"]) == 0
+    table = Path("results/local/two/mini/table.csv")
+    expected = table.read_bytes()
+    shutil.copy(table.with_suffix(".provenance.json"), second / "table.provenance.json")
+    monkeypatch.chdir(second)
+    assert run_command(["run", "table.provenance.json"]) == 0
+    assert table.read_bytes() == expected
+
+
+def test_a_study_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1}\n")
+    assert run_command(["run", "two.yaml"]) == 0
+    table = Path("results/local/two/mini/one/lesion_delete.csv")
+    expected = table.read_bytes()
+    shutil.move(table.with_suffix(".provenance.json"), "kept.provenance.json")
+    shutil.rmtree("results")
+    assert run_command(["run", "kept.provenance.json"]) == 0
+    assert table.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["lesion", "--blocks", "1", "--images", "20"],
+        ["lesion", "--only", "3,5", "--images", "20"],
+        ["lesion", "--reorder", "1-2", "--samples", "2", "--images", "20", "--seed", "4"],
+        ["paths", "--k", "1-2", "--samples", "2", "--batch-size", "4", "--batch-statistics"],
+        ["signal", "--batch-size", "4"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_typed_study_again(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command([*command, "--checkpoint", "preact56-digits", "--out", "first"]) == 0
+    table = sorted(Path("first").glob("*.csv"))[0]
+    provenance = table.with_suffix(".provenance.json")
+    assert run_command(["run", str(provenance), "--out", "second"]) == 0
+    assert (Path("second") / table.name).read_bytes() == table.read_bytes()
+
+
+def test_other_weights_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["train", "two.yaml"]) == 0
+    one, two = sorted(Path("runs").iterdir())
+    weights = one / "weights.safetensors"
+    assert run_command(["lesion", "--checkpoint", str(weights), "--out", "first"]) == 0
+    shutil.copy(two / "weights.safetensors", weights)
+    assert run_command(["run", "first/lesion_delete.provenance.json"]) == 2
+    assert "put the same file there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_committed_provenance_can_be_run(path: Path) -> None:
+    content = json.loads(path.read_text())
+    if "benchmarks" in content["config"]:
+        with pytest.raises(UserError, match="repeat its command: resnet-cli bench"):
+            read(path)
+        return
+    told = read(path)
+    assert isinstance(told, Experiment) == ("cases" in content["config"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no JSON"),
+        ("[1, 2]", "it holds no configuration"),
+        ('{"config": 3}', "it holds no configuration"),
+        ('{"config": {"cases": []}, "config_hash": "0"}', "not the one its hash was made of"),
+        ('{"a": ' * 5000, "is no JSON"),
+    ],
+)
+def test_what_is_no_provenance(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.provenance.json").write_text(text)
+    assert run_command(["run", "x.provenance.json"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "more", [["--profile", "mini"], ["--set", "train.lr=1"], ["--seed", "1"], ["quickstart"]]
+)
+def test_a_provenance_is_run_as_it_is(more: list[str], capsys: Captured) -> None:
+    assert run_command(["run", "x.provenance.json", *more]) == 2
+    assert "a provenance is run alone" in capsys.readouterr().err
+    assert run_command(["run", "nowhere.provenance.json"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
