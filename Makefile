@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench install format clean
+.PHONY: demo test bench torture install format clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ test: $(VENV)/.installed-dev
 # Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
 bench: $(VENV)/.installed
 	$(BIN)/resnet-cli bench --out results/bench
+
+# Faults at random moments of whole commands; what is left after each is given again.
+torture: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/training/torture.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

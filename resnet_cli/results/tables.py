@@ -107,6 +107,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "remark",
     ),
     "bench_scaling": ("study", "depth", "images", "seconds", "peak_memory_mb"),
+    "reliability": ("fault", "injected", "resumed", "rows_lost", "files_differing"),
     "signal": (
         "state",
         "unit",
@@ -137,11 +138,12 @@ agreement: percent of images for which the intact network predicts the same clas
 
 TEXT = frozenset(
     {"experiment", "case", "dataset", "status", "blocks", "order", "class_name", "state"}
-    | {"item", "side", "work_unit", "measured_in", "better", "reached", "remark", "study"}
+    | {"item", "side", "work_unit", "measured_in", "better", "reached", "remark", "study", "fault"}
 )
 WHOLE = frozenset(
     {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
     | {"unit", "class", "deleted", "remaining", "stage", "repeat", "depth"}
+    | {"injected", "resumed", "rows_lost", "files_differing"}
 )
 STATUSES = ("ok", "fail", "diverged")
 PROVENANCE_SUFFIX = ".provenance.json"
@@ -360,7 +362,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     temporaries: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
-            with _explained(path):
+            with explained(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporaries[path] = path.with_name(f".{uuid.uuid4().hex}.tmp")
                 data = content.encode() if isinstance(content, str) else content
@@ -369,7 +371,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
         for path, temporary in temporaries.items():
-            with _explained(path):
+            with explained(path):
                 os.replace(temporary, path)
     finally:
         for temporary in temporaries.values():
@@ -404,7 +406,7 @@ _MENDS: dict[int, str] = {
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn an OSError while writing `path` into one line with a mend."""
     try:
         yield

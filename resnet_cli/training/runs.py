@@ -24,6 +24,7 @@ from resnet_cli.results.tables import atomic_write, write_table
 from resnet_cli.training.checkpoint import remove_checkpoints
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
+from resnet_cli.training.ownership import LOCK_FILE, owned
 
 RUN_FILE = "run.json"
 
@@ -101,6 +102,8 @@ def train_run(
 ) -> FinishedRun:
     """Train a configuration to its end, resuming what an earlier sitting began.
 
+    While another process trains it, this one waits, and then takes what that one made.
+
     Args:
         experiment, case: what asks for the training, for its training.csv.
         note: takes a line for people (resumed, damaged checkpoint set aside).
@@ -109,6 +112,26 @@ def train_run(
         Interrupted: `stopper` said so; the state is saved.
         UserError: the data are missing, or the folder cannot be written.
     """
+    with owned(context.runs / run.folder, stopper, note):
+        finished = find_finished(context, run)
+        if finished is not None:
+            return finished
+        finished = _train(context, run, experiment, case, profile, stopper, report, note)
+        (context.runs / run.folder / LOCK_FILE).unlink()  # whoever waits finds the run finished
+        return finished
+
+
+def _train(
+    context: Context,
+    run: RunConfig,
+    experiment: str,
+    case: str,
+    profile: str | None,
+    stopper: Stopper,
+    report: Callable[[Progress], None],
+    note: Callable[[str], None],
+) -> FinishedRun:
+    """`train_run` in a folder that is ours."""
     folder = context.runs / run.folder
     data = run.data
     normalization = context.normalization(data)

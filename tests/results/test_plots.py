@@ -578,7 +578,7 @@ def test_signals_of_several_networks_have_a_row_for_each_state() -> None:
     assert labels[:3] == ["identity", "half", "none"]
 
 
-BENCHMARKS = {"bench", "bench_summary", "bench_scaling"}
+BENCHMARKS = {"bench", "bench_summary", "bench_scaling", "reliability"}
 """Tables that are read, not drawn."""
 FRAMES = {
     "training": training(["original", "preact"]),

@@ -48,6 +48,7 @@ HEADERS = {
     "bench_summary": "item,value,lowest,highest,measured_in,target,better,reached,gflops,"
     "share_of_peak,remark",
     "bench_scaling": "study,depth,images,seconds,peak_memory_mb",
+    "reliability": "fault,injected,resumed,rows_lost,files_differing",
     "signal": "state,unit,activation_norm,gradient_norm,shortcut_factor,shortcut_product,"
     "shortcut_gain,images,seed",
     "path_gradients": "k,sample,grad_norm,images,seed",

@@ -20,6 +20,7 @@ from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.training import runs as runs_module
 from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.interrupt import Interrupted, Stopper, parse_duration
+from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, train_run
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def test_an_interrupted_run_goes_on_and_says_so(
     with pytest.raises(Interrupted, match=r"stopped at iteration 3 of 8.*the same command goes on"):
         train(context, stopper=after(3))
     folder = tmp_path / RUN.folder
-    assert [path.name for path in folder.iterdir()] == [CURRENT]
+    assert sorted(path.name for path in folder.iterdir()) == [LOCK_FILE, CURRENT]
     assert find_finished(context, RUN) is None
 
     notes: list[str] = []

@@ -1,0 +1,71 @@
+"""One process at a time in a run's folder.
+
+The lock is the operating system's, so it falls with its process: after a crash there is nothing to
+clean up. Who holds it stands beside it, for the line that a waiting process shows.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resnet_cli.results.provenance import typed_command
+from resnet_cli.results.tables import atomic_write, explained
+from resnet_cli.training.interrupt import Interrupted
+
+LOCK_FILE = ".lock"
+OWNER_FILE = ".owner.json"
+POLL_SECONDS = 0.2
+
+
+@contextmanager
+def owned(
+    folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold a run's folder (made if missing); wait while another process does.
+
+    Args:
+        should_stop: asked while waiting.
+        note: takes a line that says who holds the folder.
+
+    Raises:
+        Interrupted: `should_stop` said so while waiting.
+        UserError: the folder cannot be written.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        told = False
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                pass
+            if not told:
+                note(f"{folder} is in use by {_owner(folder)}; waiting for it")
+                told = True
+            if should_stop():
+                raise Interrupted(f"stopped while {folder} was in use by {_owner(folder)}")
+            time.sleep(POLL_SECONDS)
+    try:
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "command": typed_command(sys.argv)}
+        atomic_write(folder / OWNER_FILE, json.dumps(who) + "\n")
+        yield
+    finally:
+        (folder / OWNER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        who = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        return f"process {who['pid']} on {who['host']} ({who['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
