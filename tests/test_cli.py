@@ -597,6 +597,17 @@ def test_the_module_is_the_command(empty: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_two_processes_train_the_same_weights_to_the_byte(empty: Path) -> None:
+    settings = ["--set", "train.iterations=1", "--set", "data.test_images=20", "--out", "a"]
+    found = []
+    for _ in range(2):
+        command = [sys.executable, "-m", "resnet_cli", *TRAIN, *settings]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment())
+        found.append((run_folder() / "weights.safetensors").read_bytes())
+        shutil.rmtree("runs")
+    assert found[0] == found[1]
+
+
 LONG = [*TRAIN, "--set", "train.epochs=12"]
 
 

@@ -90,7 +90,22 @@ def weights_bytes(
         "class_names": json.dumps(class_names),
         "outcome": json.dumps(dict(outcome), sort_keys=True),
     }
-    return save(stored, metadata)
+    return safetensors_bytes(stored, metadata)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes follow from its content alone.
+
+    The safetensors library sorts the tensors but writes the metadata in an order that changes from
+    process to process; here they are sorted too, so equal trainings give equal files.
+    """
+    content = save(dict(tensors), dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    described = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    described += b" " * (-len(described) % 8)  # the tensors stay aligned to 8 bytes
+    return b"".join((len(described).to_bytes(8, "little"), described, memoryview(content)[start:]))
 
 
 def bundled_folder() -> Path:
