@@ -13,7 +13,7 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from resnet_cli.errors import UserError, unknown
+from resnet_cli.errors import UserError, shortened, unknown
 
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
@@ -602,7 +602,7 @@ def expand_names(names: Iterable[str]) -> list[str]:
     for name in names:
         folder = name.rstrip("/")
         inside = [n for n in experiment_names() if n.startswith(f"{folder}/")]
-        if Path(name).is_dir():
+        if _is(Path.is_dir, Path(name)):
             inside = sorted(
                 str(p) for p in Path(name).rglob("*.yaml") if not p.name.startswith("_")
             )
@@ -626,8 +626,8 @@ def find_experiment(name: str) -> Path:
         UserError: there is no such file or experiment.
     """
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise UserError(f"no such experiment file: {name} (names: resnet-cli list)")
+        if not _is(Path.is_file, Path(name)):
+            raise UserError(f"no such experiment file: {shortened(name)} (names: resnet-cli list)")
         return Path(name)
     if name not in experiment_names():
         raise unknown("experiment", name, experiment_names())
@@ -717,6 +717,14 @@ def parse_setting(setting: str) -> dict[str, Any]:
     return nested
 
 
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """`Path.is_file` or `is_dir`, with a line of ours for a name that no file can have."""
+    try:
+        return kind(path)
+    except OSError as error:
+        raise UserError(f"{shortened(path)}: {error.strerror}") from None
+
+
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """One file, laid over the file it extends."""
     if path in seen:
@@ -734,8 +742,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str) or "/" in base or "\\" in base or base.startswith("."):
         raise UserError(f"{path}: extends: names a file beside it, without folders (got {base!r})")
     base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
-    if not base_path.is_file():
-        raise UserError(f"{path}: extends: there is no {base_path.name} beside it")
+    if not _is(Path.is_file, base_path):
+        raise UserError(f"{path}: extends: there is no {shortened(base_path.name)} beside it")
     return _merge(_read(base_path, (*seen, path)), raw)
 
 

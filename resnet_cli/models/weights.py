@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resnet_cli.config import ModelConfig, RunConfig
 from resnet_cli.data import Normalization
-from resnet_cli.errors import UserError, unknown
+from resnet_cli.errors import UserError, shortened, unknown
 from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
@@ -126,14 +126,18 @@ def load_network(reference: str | Path) -> Loaded:
         UserError: nothing is there, it is damaged, or it fits no network.
     """
     path = Path(reference)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long for the file system, a folder that may not be seen
+        raise UserError(f"--checkpoint {shortened(path)}: {error.strerror}") from None
+    if is_folder:
         if not (path / WEIGHTS_FILE).is_file():
             raise UserError(
                 f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
                 "under runs/ or a checkpoint file"
             )
         path = path / WEIGHTS_FILE
-    elif not path.exists():
+    elif not is_there:
         if path.parent != Path(".") or path.suffix:
             raise UserError(f"--checkpoint {path}: no such file")
         if str(reference) not in bundled_names():

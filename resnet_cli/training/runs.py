@@ -20,7 +20,7 @@ from resnet_cli.context import Context
 from resnet_cli.models import build
 from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
 from resnet_cli.results.provenance import Provenance, collect
-from resnet_cli.results.tables import atomic_write, write_table
+from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.training.checkpoint import remove_checkpoints
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
@@ -110,6 +110,7 @@ def train_run(
         UserError: the data are missing, or the folder cannot be written.
     """
     folder = context.runs / run.folder
+    check_writable(folder)
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}
