@@ -899,7 +899,20 @@ def run_command(arguments: list[str] | None = None) -> int:
         if isinstance(error, Interrupted):
             _say(str(error))
             return 130
+        if _is_out_of_memory(error):
+            _say("not enough memory; a smaller batch, network or image, or fewer, may fit")
+            return 1
         raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python, PyTorch on the CPU and PyTorch on a GPU each say it in their own way."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError):
+        return True
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 # The class of all errors in options and arguments, wherever this version of typer keeps it.

@@ -34,6 +34,7 @@ from resnet_cli.errors import UserError, shortened, unknown
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_YAML_BYTES = 1_000_000
+MAX_RANGE = 1_000_000
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -47,21 +48,25 @@ def parse_range(value: object) -> tuple[int, ...]:
     """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
 
     Raises:
-        ValueError: the text is no such range, or a number is negative.
+        ValueError: the text is no such range, a number is negative, or there are too many.
     """
     if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
-        raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+        raise ValueError(f"{value!r:.80} is no range; write 3, 1-20 or 1,5,9")
     if not isinstance(value, int | str) and not value:
         raise ValueError("the range is empty; write 3, 1-20 or 1,5,9")
     numbers: set[int] = set()
+    total = 0
     parts = str(value).split(",") if isinstance(value, int | str) else [str(v) for v in value]
     for part in parts:
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
         if match is None:
-            raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+            raise ValueError(f"{str(value)!r:.80} is no range; write 3, 1-20 or 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{part.strip()!r} runs backwards; write {last}-{first}")
+        total += last + 1 - first
+        if total > MAX_RANGE:
+            raise ValueError(f"a range of more than {MAX_RANGE:,} numbers")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
 
@@ -72,7 +77,10 @@ def _as_tuple(value: object) -> object:
 
 
 IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
-Sizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+MAX_DEPTH = 10_000
+"""No file may ask for a network so deep that building it would take the machine."""
+Size = Annotated[int, Field(gt=0, le=100_000)]
+Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=16)]
 
 Branch = Literal["basic", "one_layer", "bottleneck"]
 Placement = Literal[
@@ -109,7 +117,7 @@ class ModelConfig(Strict):
     """A network: which h, F and f its residual units have, how many and how wide."""
 
     family: Literal["resnet", "vgg"] = "resnet"
-    depth: int
+    depth: int = Field(le=MAX_DEPTH)
     """Weighted layers. CIFAR: 6n+2 (basic), 3n+2 (one_layer), 9n+2 (bottleneck)."""
     branch: Branch = "basic"
     """F: two 3x3 layers, one 3x3 layer, or 1x1-3x3-1x1."""
@@ -420,7 +428,8 @@ Study = Annotated[
 class Case(Strict):
     """One row of a table: overrides of the experiment's network, data or training."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=100)
+    """Also names the folder of its study."""
     title: str | None = None
     model: dict[str, Any] = {}
     data: dict[str, Any] = {}

@@ -187,22 +187,28 @@ def _ours(
         )
     try:
         run = RunConfig.model_validate_json(metadata["run"])
-        class_names = tuple(json.loads(metadata["class_names"]))
-        outcome = json.loads(metadata["outcome"])
+        class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
+        if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
+            raise TypeError
         normalization = Normalization(tensors["normalization.mean"], tensors["normalization.std"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
-    network = build(run.model, len(class_names))
     state = {
         name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
         if name.startswith("model.")
     }
-    wanted = network.state_dict()
+    # What a file merely claims takes no memory: every weighted layer has a tensor of its own, and
+    # the shapes are compared before the network is built.
+    if run.model.depth > len(state):
+        raise UserError(f"{path}: its weights do not fit its configuration: fewer than layers")
+    with torch.device("meta"):
+        wanted = build(run.model, len(class_names)).state_dict()
     wrong = sorted(set(state) ^ set(wanted))
     wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:
         raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+    network = build(run.model, len(class_names))
     network.load_state_dict(state)
     set_survival(network, run.train)
     return Loaded(
@@ -212,7 +218,7 @@ def _ours(
         source,
         digest,
         run,
-        class_names,
+        tuple(class_names),
         normalization,
         outcome,
     )

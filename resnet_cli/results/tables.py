@@ -260,7 +260,7 @@ def read_provenance(table: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: is no JSON; measure {table.name} again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: is no provenance; measure {table.name} again")

@@ -107,7 +107,7 @@ def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | 
         tensors, metadata = read_safetensors(path)
         text = metadata["position"]
         position = Position(**json.loads(text))
-    except (UserError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError, RecursionError):
         return None
     whole = metadata.get("sha256") == _digest(tensors, metadata.get("config", "") + text)
     belongs = metadata.get("format") == FORMAT and metadata.get("config") == config_hash

@@ -84,7 +84,7 @@ def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
             return None
         content["run"] = RunConfig.model_validate(content["run"])
         return FinishedRun(folder=path.parent, **content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
