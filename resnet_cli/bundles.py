@@ -16,7 +16,7 @@ from resnet_cli.context import Context, find_subject
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import evaluate
 from resnet_cli.models.weights import bundled_folder, bundled_names, load_network, weights_bytes
-from resnet_cli.results.tables import read_provenance, write_together
+from resnet_cli.results.tables import check_writable, read_provenance, write_together
 
 MAX_BYTES = 4_000_000
 
@@ -25,11 +25,13 @@ def bundle(context: Context, run_folder: str, name: str, out: Path | None = None
     """Make a bundle of a finished run. Returns the weights' path.
 
     Raises:
-        UserError: the folder holds no finished run, the name is no name, or the file is too big.
+        UserError: the folder holds no finished run, the name is no name, the file is too big, or
+            the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise UserError(f"--name {name!r}: use small letters, digits, - and _")
     folder = out or bundled_folder()
+    check_writable(folder)
     subject = find_subject(context, run_folder)
     run = subject.loaded.run
     if run is None:

@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands that use them, so that `--help` answers at once.
 """
 
+import errno
 import io
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from resnet_cli import __version__
-from resnet_cli.errors import RunError, UserError
+from resnet_cli.errors import RunError, UserError, shortened
 
 if TYPE_CHECKING:
     from resnet_cli.context import Context, Subject
@@ -301,10 +302,10 @@ def _carry_out(
     from resnet_cli.training.interrupt import Stopper, parse_duration
 
     stopper = Stopper(None if budget is None else parse_duration(budget))
+    folders = [_writable(out or default_out(experiment, results)) for experiment in experiments]
     found: dict[str, Any] = {}
     with stopper.listening():
-        for experiment in experiments:
-            folder = out or default_out(experiment, results)
+        for experiment, folder in zip(experiments, folders, strict=True):
             try:
                 written = run_experiment(experiment, context, display, stopper, folder)
             except UserError as error:
@@ -600,7 +601,7 @@ def signal(
 
     loaded = load_experiment(experiment, profile, settings or ())
     loaded = loaded.model_copy(update={"study": study})
-    folder = out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}"
+    folder = _writable(out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}")
     stopper = Stopper(None)
     with stopper.listening():
         written = measure_signals(loaded, context, display, stopper, folder)
@@ -629,7 +630,7 @@ def _study(
     from resnet_cli.study_runner import run_study
 
     found = _subject(display, *subject)
-    folder = out or Path("results/local") / f"{command}-{found.loaded.label}"
+    folder = _writable(out or Path("results/local") / f"{command}-{found.loaded.label}")
     written = run_study(found, study, seed=seed, out=folder, display=display, **options)
     _show_files(display, written.files)
     display.summary(
@@ -765,7 +766,7 @@ def bench(
 
     display = _display(as_json, quiet)
     stopper = Stopper(None)
-    folder = out or Path("results/local/bench")
+    folder = _writable(out or Path("results/local/bench"))
     with stopper.listening():
         files, rows = run_benchmarks(
             items or [], Settings(repeats, small), folder, display, stopper
@@ -873,6 +874,14 @@ def _subject(
     return subject
 
 
+def _writable(folder: Path) -> Path:
+    """A folder for results, refused before the work when it could not take them."""
+    from resnet_cli.results.tables import check_writable
+
+    check_writable(folder)
+    return folder
+
+
 def _range(option: str, text: str) -> tuple[int, ...]:
     from resnet_cli.config import parse_range
 
@@ -889,6 +898,9 @@ def _show_files(display: "Display", files: list[Path]) -> None:
 
 def run_command(arguments: list[str] | None = None) -> int:
     """Carry out one command line and return its exit code: 0, 1, 2 or 130."""
+    if any("\0" in argument for argument in arguments or ()):  # no shell can pass one on
+        _say("an argument holds a null byte, which no name of a file can")
+        return 2
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
         code = command(arguments, prog_name="resnet-cli", standalone_mode=False)
@@ -912,15 +924,28 @@ def run_command(arguments: list[str] | None = None) -> int:
     except OSError as error:  # no permission, a name too long, a disk that fails
         if error.filename is None:
             raise
-        _say(f"{error.filename}: {error.strerror}")
-        return 1
+        _say(f"{shortened(error.filename)}: {error.strerror}")
+        return 2 if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:
         from resnet_cli.training.interrupt import Interrupted
 
         if isinstance(error, Interrupted):
             _say(str(error))
             return 130
+        if _is_out_of_memory(error):
+            _say("not enough memory; a smaller batch, network or image, or fewer, may fit")
+            return 1
         raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python, PyTorch on the CPU and PyTorch on a GPU each say it in their own way."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError):
+        return True
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 # The class of all errors in options and arguments, wherever this version of typer keeps it.
@@ -935,7 +960,9 @@ def _usage_message(error: Any) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"resnet-cli: {message}", file=sys.stderr)
+    """One line on stderr, whatever a file or an argument put into the message."""
+    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    print(f"resnet-cli: {''.join(printable)}", file=sys.stderr)
 
 
 def main() -> None:

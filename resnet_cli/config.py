@@ -13,7 +13,7 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -29,11 +29,12 @@ from pydantic import (
     model_validator,
 )
 
-from resnet_cli.errors import UserError, unknown
+from resnet_cli.errors import UserError, shortened, unknown
 
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_YAML_BYTES = 1_000_000
+MAX_RANGE = 1_000_000
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -47,21 +48,25 @@ def parse_range(value: object) -> tuple[int, ...]:
     """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
 
     Raises:
-        ValueError: the text is no such range, or a number is negative.
+        ValueError: the text is no such range, a number is negative, or there are too many.
     """
     if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
-        raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+        raise ValueError(f"{value!r:.80} is no range; write 3, 1-20 or 1,5,9")
     if not isinstance(value, int | str) and not value:
         raise ValueError("the range is empty; write 3, 1-20 or 1,5,9")
     numbers: set[int] = set()
+    total = 0
     parts = str(value).split(",") if isinstance(value, int | str) else [str(v) for v in value]
     for part in parts:
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
         if match is None:
-            raise ValueError(f"{value!r} is no range; write 3, 1-20 or 1,5,9")
+            raise ValueError(f"{str(value)!r:.80} is no range; write 3, 1-20 or 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{part.strip()!r} runs backwards; write {last}-{first}")
+        total += last + 1 - first
+        if total > MAX_RANGE:
+            raise ValueError(f"a range of more than {MAX_RANGE:,} numbers")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
 
@@ -72,7 +77,10 @@ def _as_tuple(value: object) -> object:
 
 
 IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
-Sizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+MAX_DEPTH = 10_000
+"""No file may ask for a network so deep that building it would take the machine."""
+Size = Annotated[int, Field(gt=0, le=100_000)]
+Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=16)]
 
 Branch = Literal["basic", "one_layer", "bottleneck"]
 Placement = Literal[
@@ -109,7 +117,7 @@ class ModelConfig(Strict):
     """A network: which h, F and f its residual units have, how many and how wide."""
 
     family: Literal["resnet", "vgg"] = "resnet"
-    depth: int
+    depth: int = Field(le=MAX_DEPTH)
     """Weighted layers. CIFAR: 6n+2 (basic), 3n+2 (one_layer), 9n+2 (bottleneck)."""
     branch: Branch = "basic"
     """F: two 3x3 layers, one 3x3 layer, or 1x1-3x3-1x1."""
@@ -420,7 +428,8 @@ Study = Annotated[
 class Case(Strict):
     """One row of a table: overrides of the experiment's network, data or training."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=100)
+    """Also names the folder of its study."""
     title: str | None = None
     model: dict[str, Any] = {}
     data: dict[str, Any] = {}
@@ -602,7 +611,7 @@ def expand_names(names: Iterable[str]) -> list[str]:
     for name in names:
         folder = name.rstrip("/")
         inside = [n for n in experiment_names() if n.startswith(f"{folder}/")]
-        if Path(name).is_dir():
+        if _is(Path.is_dir, Path(name)):
             inside = sorted(
                 str(p) for p in Path(name).rglob("*.yaml") if not p.name.startswith("_")
             )
@@ -626,8 +635,8 @@ def find_experiment(name: str) -> Path:
         UserError: there is no such file or experiment.
     """
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise UserError(f"no such experiment file: {name} (names: resnet-cli list)")
+        if not _is(Path.is_file, Path(name)):
+            raise UserError(f"no such experiment file: {shortened(name)} (names: resnet-cli list)")
         return Path(name)
     if name not in experiment_names():
         raise unknown("experiment", name, experiment_names())
@@ -717,6 +726,14 @@ def parse_setting(setting: str) -> dict[str, Any]:
     return nested
 
 
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """`Path.is_file` or `is_dir`, with a line of ours for a name that no file can have."""
+    try:
+        return kind(path)
+    except OSError as error:
+        raise UserError(f"{shortened(path)}: {error.strerror}") from None
+
+
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """One file, laid over the file it extends."""
     if path in seen:
@@ -734,8 +751,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str) or "/" in base or "\\" in base or base.startswith("."):
         raise UserError(f"{path}: extends: names a file beside it, without folders (got {base!r})")
     base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
-    if not base_path.is_file():
-        raise UserError(f"{path}: extends: there is no {base_path.name} beside it")
+    if not _is(Path.is_file, base_path):
+        raise UserError(f"{path}: extends: there is no {shortened(base_path.name)} beside it")
     return _merge(_read(base_path, (*seen, path)), raw)
 
 

@@ -179,5 +179,5 @@ def _diverged(weights: Path) -> bool:
     try:
         outcome = json.loads(read_safetensors(weights)[1]["outcome"])
         return bool(outcome.get("test_error", 0) is None)
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         return False  # damaged: loading it says how

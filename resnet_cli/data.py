@@ -310,17 +310,15 @@ class _TorchvisionFiles:
     def read(self, split: SplitName, limit: int | None) -> Split:
         # All files are checked before the first is unpickled, and what is unpickled are the very
         # bytes that were checked: a pickle can run any code.
-        contents: dict[str, list[bytes]] = {"train": [], "test": []}
+        contents: dict[str, list[tuple[Path, bytes]]] = {"train": [], "test": []}
         for half, files in self._published().items():
             for name, md5 in files:
                 content = self._checked(self.folder / name, md5)
                 if half == split:
-                    contents[half].append(content)
+                    contents[half].append((self.folder / name, content))
         pixels, labels = [], []
-        for content in contents[split]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # numpy dislikes how these old pickles name dtypes
-                entry = pickle.loads(content, encoding="latin1")
+        for file, content in contents[split]:
+            entry = _unpickled(file, content)
             pixels.append(entry["data"])
             labels.extend(entry["labels" if "labels" in entry else "fine_labels"])
         planes = np.concatenate(pixels).reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE)
@@ -348,6 +346,37 @@ class _TorchvisionFiles:
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise UserError(f"{file}: is damaged (its MD5 is not the published one); {mend}")
         return content
+
+
+_CIFAR_GLOBALS = frozenset(
+    {
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+    }
+)
+"""All that CIFAR's pickles name beside plain values: what an array is made of."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Makes arrays and plain values; any other class or function is refused before it is found."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _CIFAR_GLOBALS:
+            raise UserError(f"holds pickled code ({module}.{name}) and is refused")
+        return super().find_class(module, name)
+
+
+def _unpickled(file: Path, content: bytes) -> Mapping[str, Any]:
+    """The content of one of CIFAR's pickles, whose MD5 was found to be the published one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy dislikes how these old pickles name dtypes
+            entry: Mapping[str, Any] = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return entry
 
 
 class _ParquetFiles:

@@ -12,9 +12,17 @@ class RunError(RuntimeError):
     """A run that failed through no fault of the input. Exit code 1."""
 
 
+def shortened(text: object, limit: int = 200) -> str:
+    """A name as an error line may show it: of a very long one the beginning and the end."""
+    shown = str(text)
+    half = limit // 2
+    return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist: names the nearest valid one and lists all."""
     names = sorted(known)
+    name = shortened(name)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {what} {name!r}{hint} (known: {', '.join(names) or 'none'})")

@@ -522,9 +522,50 @@ def test_no_network_to_study(
 def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured) -> None:
     Path("taken").write_text("a file")
     for arguments in (TRAIN, ["lesion"], ["paths", "--k", "1"], ["paths", "--lengths"]):
-        line = refused([*arguments, "--out", "taken"], capsys)
-        assert line.startswith("taken/")
-        assert "a file stands where its folder should be; move it or choose another folder" in line
+        assert refused([*arguments, "--out", "taken"], capsys) == (
+            "taken: cannot be written: a file stands where its folder should be; move it or "
+            "choose another folder with --out"
+        )
+
+
+WORKING = {
+    "train": [*TRAIN, "--out"],
+    "run": ["run", "quickstart", "--profile", "smoke", "--out"],
+    "reproduce": ["reproduce", "he2016", "--profile", "smoke", "--results"],
+    "lesion": ["lesion", "--out"],
+    "paths": ["paths", "--out"],
+    "signal": ["signal", "--out"],
+    "signal of an experiment": ["signal", "quickstart", "--profile", "smoke", "--out"],
+    "bench": ["bench", "--small", "--out"],
+}
+
+
+@pytest.mark.parametrize("command", WORKING)
+def test_no_work_begins_for_a_folder_that_takes_no_results(
+    command: str, empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the work began")
+
+    for name in ("runner.run_experiment", "runner.measure_signals", "study_runner.run_study"):
+        monkeypatch.setattr(f"resnet_cli.{name}", work)
+    monkeypatch.setattr("resnet_cli.bench.run.run_benchmarks", work)
+    Path("taken").write_text("a file")
+    Path("nowhere").symlink_to("gone/away")
+    for folder in ("taken", "taken/below/it", "nowhere", "x" * 300, "/proc/results"):
+        assert "cannot be written: " in refused([*WORKING[command], folder], capsys)
+    with pytest.raises(AssertionError, match="the work began"):  # a folder that can be made
+        run_command([*WORKING[command], "new/folder"])
+    assert not Path("new").exists()
+
+
+def test_a_training_whose_run_folder_takes_no_files_does_not_begin(
+    empty: Path, capsys: Captured
+) -> None:
+    Path("runs").write_text("a file")
+    line = refused(TRAIN, capsys)
+    assert line.startswith("runs/preact8-")
+    assert "a file stands where its folder should be" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -534,12 +575,32 @@ def test_a_folder_for_results_that_takes_no_files(work: Path, capsys: Captured) 
     assert "no permission to write there; choose another folder with --out" in line
 
 
-def test_a_name_too_long_for_the_file_system(work: Path, capsys: Captured) -> None:
-    before = contents(work)
-    assert run_command(["eval", "--checkpoint", "x" * 300]) in (1, 2)
-    (line,) = capsys.readouterr().err.splitlines()
+@pytest.mark.parametrize("length", [300, 5000])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "--checkpoint"],
+        ["eval", "--dataset", "cifar10", "--data-dir"],
+        ["run"],
+        ["show"],
+        ["compare", "he2016", "--results"],
+        ["data", "--data-dir"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("suffix", ["", ".yaml"])
+def test_a_name_too_long_for_the_file_system(
+    arguments: list[str], suffix: str, length: int, work: Path, capsys: Captured
+) -> None:
+    line = refused([*arguments, "x" * length + suffix], capsys)
     assert "xxx" in line
-    assert contents(work) == before
+    assert len(line) < 700
+
+
+def test_an_error_is_one_line_whatever_is_in_a_name(work: Path, capsys: Captured) -> None:
+    line = refused(["eval", "--checkpoint", "a\n\x1b[31mb/c"], capsys)
+    assert line == r"--checkpoint a\n\x1b[31mb/c: no such file"
+    assert "null byte" in refused(["eval", "--checkpoint", "a\0b"], capsys)
 
 
 def test_out_takes_one_experiment(work: Path, capsys: Captured) -> None:
@@ -595,6 +656,17 @@ def test_the_module_is_the_command(empty: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
+
+
+def test_two_processes_train_the_same_weights_to_the_byte(empty: Path) -> None:
+    settings = ["--set", "train.iterations=1", "--set", "data.test_images=20", "--out", "a"]
+    found = []
+    for _ in range(2):
+        command = [sys.executable, "-m", "resnet_cli", *TRAIN, *settings]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment())
+        found.append((run_folder() / "weights.safetensors").read_bytes())
+        shutil.rmtree("runs")
+    assert found[0] == found[1]
 
 
 LONG = [*TRAIN, "--set", "train.epochs=12"]

@@ -372,11 +372,30 @@ def test_no_pickle_is_opened_unless_all_checksums_agree(
     file = tmp_path / "cifar-10-batches-py" / evil
     file.write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
     opened: list[bytes] = []
-    monkeypatch.setattr(data.pickle, "loads", lambda content, **_: opened.append(content))
+    monkeypatch.setattr(data, "_unpickled", lambda file, content: opened.append(content))
     with pytest.raises(UserError, match=f"{evil}: is damaged .* data cifar100? --download"):
         load_split(CIFAR10, split, tmp_path)
     assert opened == []
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_pickle_of_the_right_checksum_makes_arrays_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10 as PUBLISHED
+
+    torchvision_set(monkeypatch, tmp_path)
+    content = pickle.dumps({"data": Evil(tmp_path / "mark"), "labels": []})
+    (tmp_path / "cifar-10-batches-py" / "test_0").write_bytes(content)
+    published = [["test_0", hashlib.md5(content).hexdigest()], PUBLISHED.test_list[1]]
+    monkeypatch.setattr(PUBLISHED, "test_list", published)
+    words = r"test_0: holds pickled code \((os|posix|nt)\.mkdir\) and is refused"
+    with pytest.raises(UserError, match=words):
+        load_split(CIFAR10, "test", tmp_path)
+    assert not (tmp_path / "mark").exists()
+    pickle.loads(content)  # the file is indeed dangerous
+    assert (tmp_path / "mark").exists()
 
 
 @pytest.mark.usefixtures("small")

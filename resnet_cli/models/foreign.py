@@ -234,7 +234,12 @@ def infer_config(state: Mapping[str, Tensor], source: str) -> tuple[ModelConfig,
     )
     stem = _infer_stem(shapes, widths[0], source)
     has_projection = any(_is_projection(key) for key in shapes)
-    config = _smallest_config(branch, stem, units, widths, has_projection, source)
+    try:
+        config = _smallest_config(branch, stem, units, widths, has_projection, source)
+    except UserError:
+        raise
+    except ValueError as error:  # deeper, wider or of more stages than any network here
+        raise UserError(f"{source}: is no network that can be loaded: {_one_line(error)}") from None
     head = _head_word(shapes)
     classes = _out_channels(shapes, f"{head}.weight", source)
     _account_for_all(shapes, config, classes, source)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resnet_cli.config import ModelConfig, RunConfig
 from resnet_cli.data import Normalization
-from resnet_cli.errors import UserError, unknown
+from resnet_cli.errors import UserError, shortened, unknown
 from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
@@ -90,7 +90,22 @@ def weights_bytes(
         "class_names": json.dumps(class_names),
         "outcome": json.dumps(dict(outcome), sort_keys=True),
     }
-    return save(stored, metadata)
+    return safetensors_bytes(stored, metadata)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes follow from its content alone.
+
+    The safetensors library sorts the tensors but writes the metadata in an order that changes from
+    process to process; here they are sorted too, so equal trainings give equal files.
+    """
+    content = save(dict(tensors), dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    described = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    described += b" " * (-len(described) % 8)  # the tensors stay aligned to 8 bytes
+    return b"".join((len(described).to_bytes(8, "little"), described, memoryview(content)[start:]))
 
 
 def bundled_folder() -> Path:
@@ -111,14 +126,18 @@ def load_network(reference: str | Path) -> Loaded:
         UserError: nothing is there, it is damaged, or it fits no network.
     """
     path = Path(reference)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long for the file system, a folder that may not be seen
+        raise UserError(f"--checkpoint {shortened(path)}: {error.strerror}") from None
+    if is_folder:
         if not (path / WEIGHTS_FILE).is_file():
             raise UserError(
                 f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
                 "under runs/ or a checkpoint file"
             )
         path = path / WEIGHTS_FILE
-    elif not path.exists():
+    elif not is_there:
         if path.parent != Path(".") or path.suffix:
             raise UserError(f"--checkpoint {path}: no such file")
         if str(reference) not in bundled_names():
@@ -168,22 +187,28 @@ def _ours(
         )
     try:
         run = RunConfig.model_validate_json(metadata["run"])
-        class_names = tuple(json.loads(metadata["class_names"]))
-        outcome = json.loads(metadata["outcome"])
+        class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
+        if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
+            raise TypeError
         normalization = Normalization(tensors["normalization.mean"], tensors["normalization.std"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
-    network = build(run.model, len(class_names))
     state = {
         name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
         if name.startswith("model.")
     }
-    wanted = network.state_dict()
+    # What a file merely claims takes no memory: every weighted layer has a tensor of its own, and
+    # the shapes are compared before the network is built.
+    if run.model.depth > len(state):
+        raise UserError(f"{path}: its weights do not fit its configuration: fewer than layers")
+    with torch.device("meta"):
+        wanted = build(run.model, len(class_names)).state_dict()
     wrong = sorted(set(state) ^ set(wanted))
     wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:
         raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+    network = build(run.model, len(class_names))
     network.load_state_dict(state)
     set_survival(network, run.train)
     return Loaded(
@@ -193,7 +218,7 @@ def _ours(
         source,
         digest,
         run,
-        class_names,
+        tuple(class_names),
         normalization,
         outcome,
     )

@@ -15,6 +15,8 @@ import itertools
 import json
 import operator
 import os
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any
 
 import pandas
 
-from resnet_cli.errors import UserError, unknown
+from resnet_cli.errors import UserError, shortened, unknown
 from resnet_cli.results.provenance import Provenance
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -260,7 +262,7 @@ def read_provenance(table: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: is no JSON; measure {table.name} again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: is no provenance; measure {table.name} again")
@@ -381,6 +383,33 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
         _sync_folder(folder)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder for results that could not take a file, before the work they come from.
+
+    What is missing is not made: the nearest folder that is there must take a file (which has no
+    name, or loses it at once), so that a refused command leaves nothing behind.
+
+    Raises:
+        UserError: the folder could not be made or written; the line says why and the mend.
+    """
+    with explained(folder):
+        there = folder
+        while True:
+            try:
+                mode = there.stat().st_mode
+                break
+            except FileNotFoundError:
+                if there.is_symlink():  # it leads nowhere, and no folder can take its name
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+                if there == there.parent:
+                    raise
+                there = there.parent
+        if not stat.S_ISDIR(mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+
+
 def _sync_folder(folder: Path) -> None:
     """Bring a folder's new names to the disk, on systems where a folder can be synced."""
     with contextlib.suppress(OSError):
@@ -412,4 +441,4 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         mend = _MENDS.get(error.errno or 0) or f"{error.strerror or error}; {_ELSEWHERE}"
-        raise UserError(f"{path}: cannot be written: {mend}") from error
+        raise UserError(f"{shortened(path)}: cannot be written: {mend}") from error

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from resnet_cli.errors import RunError, UserError
-from resnet_cli.models.weights import read_safetensors
+from resnet_cli.models.weights import read_safetensors, safetensors_bytes
 from resnet_cli.results.tables import atomic_write
 
 FORMAT = "resnet-cli checkpoint 1"
@@ -64,7 +63,7 @@ def save_checkpoint(
         "sha256": _digest(stored, config_hash + position_text),
     }
     new = folder / "checkpoint.new.safetensors"
-    atomic_write(new, save(stored, metadata))
+    atomic_write(new, safetensors_bytes(stored, metadata))
     if _read(new, config_hash) is None:
         new.unlink(missing_ok=True)
         raise RunError(f"{new}: reads back other than written; check the disk")
@@ -108,7 +107,7 @@ def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | 
         tensors, metadata = read_safetensors(path)
         text = metadata["position"]
         position = Position(**json.loads(text))
-    except (UserError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError, RecursionError):
         return None
     whole = metadata.get("sha256") == _digest(tensors, metadata.get("config", "") + text)
     belongs = metadata.get("format") == FORMAT and metadata.get("config") == config_hash

@@ -20,7 +20,7 @@ from resnet_cli.context import Context
 from resnet_cli.models import build
 from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
 from resnet_cli.results.provenance import Provenance, collect
-from resnet_cli.results.tables import atomic_write, write_table
+from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.training.checkpoint import remove_checkpoints
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
@@ -85,7 +85,7 @@ def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
             return None
         content["run"] = RunConfig.model_validate(content["run"])
         return FinishedRun(folder=path.parent, **content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -133,6 +133,7 @@ def _train(
 ) -> FinishedRun:
     """`train_run` in a folder that is ours."""
     folder = context.runs / run.folder
+    check_writable(folder)
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}

@@ -20,6 +20,7 @@ from resnet_cli.models.weights import (
     bundled_names,
     load_network,
     read_safetensors,
+    safetensors_bytes,
     weights_bytes,
 )
 from resnet_cli.training.checkpoint import CURRENT, Position, save_checkpoint
@@ -105,6 +106,22 @@ def test_a_network_comes_back_with_all_that_belongs_to_it(
     assert loaded.normalization is not None
     assert torch.equal(loaded.normalization.mean, NORMALIZATION.mean)
     assert torch.equal(loaded.normalization.std, NORMALIZATION.std)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3), "a": torch.rand(2, 2), "é": torch.tensor(1.5).half()}
+    metadata = {str(number): "å\n\x01" * number for number in range(6)}
+    # The library's own order of the metadata changes from call to call.
+    assert len({save(tensors, metadata) for _ in range(10)}) > 1
+    (content,) = {safetensors_bytes(tensors, metadata) for _ in range(10)}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    stored, described = read_safetensors(path)
+    assert described == metadata
+    assert stored.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(stored[name], tensor)
+        assert stored[name].dtype == tensor.dtype
 
 
 def test_survival_comes_back(tmp_path: Path) -> None:
