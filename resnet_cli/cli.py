@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from resnet_cli.context import Context, Subject
     from resnet_cli.display import Display
     from resnet_cli.study_runner import AnyStudy
+    from resnet_cli.training.interrupt import Stopper
+
+    Ahead = Callable[[list[Any], list[Path], Context, Display, Stopper], bool]
 
 app = typer.Typer(
     name="resnet-cli",
@@ -57,6 +60,17 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and er
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
 BudgetOption = Annotated[
     str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
+]
+ExecutorOption = Annotated[
+    str, typer.Option(help="serial, or ray: trainings and studies as tasks of a Ray cluster.")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="A running Ray cluster.  [default: one is started here]")
+]
+RayCpusOption = Annotated[int, typer.Option(min=1, help="Cores for each task on Ray.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only train the I-th of N shares of the trainings."),
 ]
 ResultsOption = Annotated[
     Path, typer.Option(metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie.")
@@ -134,6 +148,10 @@ def run(
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
+    executor: ExecutorOption = "serial",
+    ray_address: RayAddressOption = None,
+    ray_cpus: RayCpusOption = 1,
+    shard: ShardOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -158,7 +176,8 @@ def run(
     loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
-    _run(loaded, display, context, out, budget, "run")
+    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    _run(loaded, display, context, out, budget, "run", ahead)
 
 
 def _run_again(
@@ -193,6 +212,10 @@ def reproduce(
     seed: SeedOption = None,
     results: ResultsOption = Path("results"),
     budget: BudgetOption = None,
+    executor: ExecutorOption = "serial",
+    ray_address: RayAddressOption = None,
+    ray_cpus: RayCpusOption = 1,
+    shard: ShardOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -215,7 +238,19 @@ def reproduce(
     context = _context(device, data_dir, download)
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
-    summary |= _carry_out(experiments, display, context, budget, results=results, failures=failures)
+    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    summary |= _carry_out(
+        experiments,
+        display,
+        context,
+        budget,
+        results=results,
+        failures=failures,
+        ahead=ahead,
+    )
+    if shard is not None:
+        display.summary(summary)
+        return
     comparisons = {}
     for one in papers:
         if any(name.startswith(f"{one}/") and name not in failures for name in offered):
@@ -279,9 +314,62 @@ def _run(
     out: Path | None,
     budget: str | None,
     command: str,
+    ahead: "Ahead | None" = None,
 ) -> None:
-    done = _carry_out(experiments, display, context, budget, out=out)
+    done = _carry_out(experiments, display, context, budget, out=out, ahead=ahead)
     display.summary({"command": command} | done)
+
+
+def _ahead(
+    executor: str, ray_address: str | None, ray_cpus: int, shard: str | None
+) -> "Ahead | None":
+    """What is done before experiments are run here: all of it on Ray, or a shard's trainings.
+
+    It returns whether to go on.
+    """
+    from resnet_cli.errors import unknown
+
+    if executor not in ("serial", "ray"):
+        raise unknown("executor", executor, ("serial", "ray"))
+    if executor == "serial" and (ray_address is not None or ray_cpus != 1):
+        raise UserError("--ray-address and --ray-cpus go with --executor ray")
+    if executor == "ray" and shard is not None:
+        raise UserError("--shard is for machines without Ray; leave out --executor ray")
+    from resnet_cli import fanout
+
+    if shard is not None:
+        number, of = fanout.parse_shard(shard)
+
+        def train(
+            experiments: list[Any],
+            folders: list[Path],
+            context: "Context",
+            display: "Display",
+            stopper: "Stopper",
+        ) -> bool:
+            count = fanout.train_shard(experiments, number, of, context, display, stopper)
+            display.line(
+                f"shard {number} of {of}: {count} trainings done; when all shards are, the same "
+                "command without --shard writes the tables and asks the studies"
+            )
+            return False
+
+        return train
+    if executor == "serial":
+        return None
+
+    def on_ray(
+        experiments: list[Any],
+        folders: list[Path],
+        context: "Context",
+        display: "Display",
+        stopper: "Stopper",
+    ) -> bool:
+        cluster = fanout.Cluster(ray_address, ray_cpus)
+        fanout.run_on_ray(experiments, folders, context, display, stopper, cluster)
+        return True
+
+    return on_ray
 
 
 def _carry_out(
@@ -293,6 +381,7 @@ def _carry_out(
     out: Path | None = None,
     results: Path = Path("results"),
     failures: dict[str, str] | None = None,
+    ahead: "Ahead | None" = None,
 ) -> dict[str, Any]:
     """Run experiments and return what they found.
 
@@ -305,6 +394,8 @@ def _carry_out(
     folders = [_writable(out or default_out(experiment, results)) for experiment in experiments]
     found: dict[str, Any] = {}
     with stopper.listening():
+        if ahead is not None and not ahead(experiments, folders, context, display, stopper):
+            return {"experiments": {}}
         for experiment, folder in zip(experiments, folders, strict=True):
             try:
                 written = run_experiment(experiment, context, display, stopper, folder)

@@ -77,7 +77,7 @@ def run_experiment(
     plotted = time.monotonic()
     for case, run in runs:
         is_new = find_finished(context, run) is None
-        finished = _trained(experiment, case, run, context, display, stopper)
+        finished = train_case(experiment, case, run, context, display, stopper)
         trained.append((case, finished))
         is_last = len(trained) == len(runs)
         if experiment.study is None and (is_new or is_last):
@@ -232,7 +232,7 @@ def _path_survival(
     return written
 
 
-def _trained(
+def train_case(
     experiment: Experiment,
     case: Case,
     run: RunConfig,
