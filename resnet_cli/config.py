@@ -35,6 +35,7 @@ Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_YAML_BYTES = 1_000_000
 MAX_RANGE = 1_000_000
+MAX_NESTING = 50
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -519,10 +520,12 @@ def config_hash(content: Mapping[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (no anchor bombs) and without silently repeated keys.
+    """SafeLoader without tags, aliases (no anchor bombs) and silently repeated keys.
 
     `1e-4` is read as a number, as YAML 1.2 and everyone who types it mean it.
     """
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -530,7 +533,20 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, "anchors and aliases are not allowed here", mark
             )
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        tag = getattr(event, "tag", None)
+        if tag is not None:  # `!!timestamp x` and its like fail anywhere in the library
+            raise yaml.constructor.ConstructorError(
+                None, None, f"tags are not allowed here (got {tag!r:.80})", event.start_mark
+            )
+        if self._depth >= MAX_NESTING:
+            raise yaml.constructor.ConstructorError(
+                None, None, "nested too deep to be an experiment", event.start_mark
+            )
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def flatten_mapping(self, node: Any) -> None:
         """Merge keys (`<<`) are not expanded; construct_mapping refuses them."""
@@ -573,8 +589,6 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{source}{where}: {_one_line(error.problem or error)}") from None
-    except RecursionError:
-        raise UserError(f"{source}: nested too deep to be an experiment") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: no readable YAML: {_one_line(error)}") from None
 
@@ -717,9 +731,10 @@ def parse_setting(setting: str) -> dict[str, Any]:
     """
     key, equals, value = setting.partition("=")
     parts = key.strip().split(".")
+    source = f"--set {shortened(setting)!r}"
     if not equals or not all(parts):
-        raise UserError(f"--set {setting!r}: write key.path=value, for example train.epochs=2")
-    nested: Any = parse_yaml(value, f"--set {setting!r}")
+        raise UserError(f"{source}: write key.path=value, for example train.epochs=2")
+    nested: Any = parse_yaml(value, source)
     for part in reversed(parts):
         nested = {part: nested}
     assert isinstance(nested, dict)
@@ -784,7 +799,7 @@ def _validate(
         )
         location = [str(part) for part in (*prefix, *first["loc"])]
         more = f" (and {len(others)} more)" if others else ""
-        where = ".".join(location)
+        where = shortened(".".join(location))
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None

@@ -1,0 +1,344 @@
+"""Input made up by the thousand: no traceback, one line for each refusal.
+
+`pytest tests/test_fuzz.py --fuzz-cases 20000` makes up more than the usual 2,000 in all. The same
+number makes up the same inputs; one that fails is made as small as can be and printed.
+"""
+
+import contextlib
+import io
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_cli.cli import app, run_command
+from resnet_cli.config import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    experiments_folder,
+    load_experiment,
+    parse_range,
+    parse_setting,
+)
+from resnet_cli.data import parse_normalization
+from resnet_cli.errors import RunError, UserError
+from resnet_cli.models import build
+from resnet_cli.models.weights import load_network, weights_bytes
+from resnet_cli.training.interrupt import parse_duration
+
+FUZZ = settings.get_profile("fuzz")
+
+
+def cases(share: float) -> settings:
+    """A test's share of --fuzz-cases; the shares sum to one."""
+    return settings(FUZZ, max_examples=max(1, math.ceil(share * FUZZ.max_examples)))
+
+
+ODD = [
+    *("", " ", "~", "null", "true", "no", "0", "-1", "1.5", "-0.0", "1e308", "1e309", "-1e-320"),
+    *(".nan", ".inf", "-.inf", "nan", "NaN", "inf", "0x1F", "0o17", "1_000", "12:30:45", "١٢"),
+    *("9" * 30, "9" * 400, "9" * 5000, "2001-01-01", "2001-99-99", "2001-01-01 10:00:00 +99:99"),
+    *("[]", "{}", "[1, 2]", "{a: 1}", "[[]]", "[[[[1]]]]", "- 1", "? a", ": :", "{? [a] : b}"),
+    *("&a b", "*a", "<<: {a: 1}", "!!python/object/apply:os.getcwd []", "!!binary aGk=", "!x y"),
+    *("!!set {a, b}", "!!omap [a: 1]", "!!timestamp x", "!!int x", "!!float", "!!null x", "%"),
+    *(
+        "'",
+        '"',
+        "|",
+        ">",
+        "#",
+        "@",
+        "`",
+        "---",
+        "...",
+        "\t",
+        "\\",
+        "/",
+        "..",
+        "../x",
+        "/etc",
+        "~/x",
+    ),
+    *("[" * 2000, "{a: " * 2000, "- " * 2000, "x" * 5000, "a." * 2000 + "a", "{" * 90 + "}" * 90),
+    *("é", "日本語", "\U0001f600", "\u202e", "\ufeff", "\u2028", "\x85", "\x00", "\x1b[31m", "\r"),
+    *("smoke", "mini", "paper", "main", "digits", "cifar10", "imagefolder", "vgg", "delete"),
+    *("1-3", "3-1", "0-999999", "0-999999,0-999999", "1,2", "1--2", "-", ",", "1-", "½"),
+]
+"""Scalars and scraps that have broken parsers."""
+odd = st.sampled_from(ODD) | st.text(max_size=12) | st.integers().map(str) | st.floats().map(repr)
+
+
+@cache
+def valid_experiments() -> tuple[str, ...]:
+    """The text of every experiment that travels with the program."""
+    return tuple(p.read_text("utf-8") for p in sorted(experiments_folder().rglob("*.yaml")))
+
+
+VALUE = re.compile(r"(?<=[:\[,] )[^\s,{}\[\]#]+|(?<=- )[^\s,{}\[\]#:]+")
+KEY = re.compile(r"[a-z_]+(?=:)")
+
+
+@st.composite
+def experiment_texts(draw: st.DrawFn) -> bytes:
+    """A valid experiment after a few mutations."""
+    text = draw(st.sampled_from(valid_experiments()))
+    for _ in range(draw(st.integers(0, 4))):
+        lines = text.splitlines(keepends=True) or ["\n"]
+        line = draw(st.integers(0, len(lines) - 1))
+        place = draw(st.integers(0, len(text)))
+        kind = draw(st.integers(0, 9))
+        if kind == 0:
+            del lines[line]
+            text = "".join(lines)
+        elif kind == 1:
+            lines.insert(draw(st.integers(0, len(lines))), lines[line])
+            text = "".join(lines)
+        elif kind == 2:
+            lines[line] = "  " * draw(st.integers(0, 3)) + lines[line].lstrip()
+            text = "".join(lines)
+        elif kind == 3:
+            text = text[:place] + text[place + draw(st.integers(1, 20)) :]
+        elif kind == 4:
+            text = text[:place] + draw(odd) + text[place:]
+        elif kind == 5:
+            lines.append(f"{draw(odd)}: {draw(odd)}\n")
+            text = "".join(lines)
+        else:
+            found = list((KEY if kind == 6 else VALUE).finditer(text))
+            if found:
+                match = draw(st.sampled_from(found))
+                text = text[: match.start()] + draw(odd) + text[match.end() :]
+    content = text.encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 9)) == 0:
+        place = draw(st.integers(0, len(content)))
+        content = content[:place] + draw(st.binary(min_size=1, max_size=3)) + content[place:]
+    return content
+
+
+KEYS = [
+    *("model", "data", "train", "study", "cases", "seeds", "profiles", "extends", "name", "title"),
+    *("model.depth", "model.units", "model.widths", "model.branch", "model.shortcut_scale"),
+    *("data.dataset", "data.normalize", "data.pad", "train.lr", "train.epochs", "train.milestones"),
+    *("study.kind", "study.k", "study.samples", "fail_above", "figure", "paper", "note", "profile"),
+    *("train.lr.x", "model.depht", ".", "..", "model.", "", "cases.0", "seeds.0.1", "é.ü", "a.b"),
+]
+set_texts = st.builds(
+    lambda key, equals, value: key + equals + value,
+    st.sampled_from(KEYS) | odd,
+    st.sampled_from(["=", "=", "=", "=", "", "==", ": "]),
+    odd,
+)
+
+
+@cache
+def weights_files() -> dict[str, bytes]:
+    """A small network as our own weights and as others save theirs."""
+    run = RunConfig(
+        model=ModelConfig(depth=8, widths=(1, 1, 1), placement="original"),
+        data=DataConfig(train_images=64, test_images=20),
+        train=TrainConfig(iterations=1, batch_size=16),
+        seed=0,
+    )
+    network = build(run.model, 10, 0).eval()
+    normalization = parse_normalization("imagenet", lambda: pytest.fail("no statistics are needed"))
+    stream = io.BytesIO()
+    torch.save({"state_dict": network.state_dict()}, stream)
+    ours = weights_bytes(network, run, tuple("0123456789"), normalization, {"test_error": 90.0})
+    return {"weights.safetensors": ours, "others.pt": stream.getvalue()}
+
+
+@st.composite
+def damaged_weights(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A name and the content of a weights file after a few mutations, mostly near its start."""
+    name = draw(st.sampled_from(sorted(weights_files())))
+    content = weights_files()[name]
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, min(len(content), 4000)) | st.integers(0, len(content)))
+        removed = draw(st.sampled_from([0, 0, 1, 1, 2, 8, 1000]))
+        added = draw(st.binary(max_size=4) | st.sampled_from([b'"', b"{", b"[" * 999, b"9" * 30]))
+        content = content[:place] + added + content[place + removed :]
+    return name, content
+
+
+# --- command lines -------------------------------------------------------------------------------
+
+PLAUSIBLE: dict[str, list[str]] = {
+    "--profile": ["smoke", "mini", "paper"],
+    "--set": ["train.lr=0.5", "model.depth=14", "train.epochs=1"],
+    "--device": ["auto", "cpu", "cuda", "cuda:99", "meta"],
+    "--budget": ["0s", "1h"],
+    "--checkpoint": ["run", "junk.safetensors", "junk.pt", "junk.py", "taken", "preact56-digits"],
+    "--dataset": ["digits", "cifar10", "imagefolder"],
+    "--normalize": ["imagenet", "cifar", "none", "0.1,0.2,0.3/1,1,1", "0,0,0/0,0,0"],
+    "--engine": ["fast", "plain"],
+    "--estimator": ["batch", "image"],
+    "--out": ["out", "taken", "taken/below"],
+    "--results": ["results", "taken", "odd"],
+    "--data-dir": ["data", "taken", "odd"],
+    "--export": ["run", "taken"],
+}
+ARGUMENTS: dict[str, list[str]] = {
+    "experiment": ["quickstart", "mine.yaml", "broken.yaml", "veit2016/fig5a"],
+    "experiments": ["quickstart", "mine.yaml", "broken.yaml", "odd", "veit2016/*", "he2016"],
+    "paper": ["he2016", "veit2016"],
+    "dataset": ["digits", "cifar10"],
+    "items": ["lesion_single", "scaling"],
+}
+NAMES = sorted(set(typer.main.get_command(app).commands) - {"models"})  # type: ignore[attr-defined]
+"""Every command but `models`, which counts operations of all networks and takes nothing odd."""
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """A command with some of its own options and arguments, plausible and odd."""
+    name = draw(st.sampled_from(NAMES))
+    command: Any = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    words: list[str] = []
+    for parameter in command.params:
+        if draw(st.integers(0, 3)) > 0 and parameter.name not in ("experiments", "checkpoint"):
+            continue
+        option = parameter.opts[0] if parameter.param_type_name == "option" else None
+        known = (ARGUMENTS if option is None else PLAUSIBLE).get(option or parameter.name, ["3"])
+        value = draw(st.sampled_from(known) | st.sampled_from(known) | odd)
+        if option is None:
+            words.append(value)
+        elif getattr(parameter, "is_flag", False):
+            words.append(option)
+        elif draw(st.booleans()):
+            words.append(f"{option}={value}")
+        else:
+            words += [option, value]
+    if draw(st.integers(0, 9)) == 0:
+        words.insert(draw(st.integers(0, len(words))), draw(odd))
+    return [name, *words]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder of odd files, in which all work stops where it would begin."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    shutil.copytree(experiments_folder() / "veit2016", folder, dirs_exist_ok=True)
+    shutil.copytree(experiments_folder() / "he2016", folder, dirs_exist_ok=True)
+
+    def work(*arguments: object, **options: object) -> None:
+        raise RunError("here the work would begin")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("RESNET_CLI_DATA", raising=False)
+        patch.setenv("COLUMNS", "80")
+        for name in (
+            *("runner.run_experiment", "runner.measure_signals", "study_runner.run_study"),
+            *("evaluation.evaluate", "bench.run.run_benchmarks", "download.fetch"),
+        ):
+            patch.setattr(f"resnet_cli.{name}", work)
+        Path("run").mkdir()
+        Path("run/weights.safetensors").write_bytes(weights_files()["weights.safetensors"])
+        Path("junk.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+        Path("junk.pt").write_bytes(b"\x80\x04junk")
+        Path("junk.py").write_text("def network(:\n")
+        Path("taken").write_text("a file")
+        Path("mine.yaml").write_text("title: T\nmodel: {depth: 8}\ntrain: {iterations: 1}\n")
+        Path("broken.yaml").write_text("title: [T\n")
+        Path("odd/he2016/mini/fig1").mkdir(parents=True)
+        Path("odd/he2016/mini/fig1/table.csv").write_bytes(b"a,b\n\xff\0")
+        Path("odd/train-0.parquet").write_bytes(b"PAR1")
+        Path("odd/train/cat").mkdir(parents=True)
+        Path("odd/train/cat/1.png").write_bytes(b"\x89PNG")
+        yield folder
+
+
+def one_line(error: UserError) -> None:
+    message = str(error)
+    assert message == message.strip() != ""
+    assert len(message) < 1500
+
+
+# --- the tests -----------------------------------------------------------------------------------
+
+
+@cases(0.35)
+@given(
+    content=experiment_texts(),
+    profile=st.sampled_from([None, None, "smoke", "mini", "cpu", "paper", "x"]),
+)
+def test_an_experiment_file_is_read_or_refused(
+    folder: Path, content: bytes, profile: str | None
+) -> None:
+    Path("trial.yaml").write_bytes(content)
+    try:
+        experiment = load_experiment("trial.yaml", profile)
+    except UserError as error:
+        one_line(error)
+        return
+    assert len(experiment.hash) == 64
+    assert experiment.runs()
+
+
+@cases(0.25)
+@given(
+    name=st.sampled_from(["quickstart", "veit2016/fig5a", "he2016/table1", "mine.yaml"]),
+    texts=st.lists(set_texts, min_size=1, max_size=3),
+)
+def test_settings_are_taken_or_refused(folder: Path, name: str, texts: list[str]) -> None:
+    try:
+        for text in texts:
+            parse_setting(text)
+        experiment = load_experiment(name, None, texts)
+    except UserError as error:
+        one_line(error)
+        return
+    assert len(experiment.hash) == 64
+    assert experiment.runs()
+
+
+@cases(0.2)
+@given(words=command_lines())
+def test_a_command_line_ends_in_an_exit_code(folder: Path, words: list[str]) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(words)
+    assert code in (0, 1, 2, 130)
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    lines = err.getvalue().split("\n")[:-1]
+    said = [line for line in lines if line.startswith("resnet-cli: ")]
+    assert len(said) == (1 if code else 0)
+    if code == 2 and "--json" not in words:  # with it, what people read is on stderr
+        assert lines == said
+    assert not Path("out").exists()
+
+
+@cases(0.1)
+@given(file=damaged_weights())
+def test_damaged_weights_are_read_or_refused(folder: Path, file: tuple[str, bytes]) -> None:
+    name, content = file
+    path = Path(f"damaged-{name}")
+    path.write_bytes(content)
+    try:
+        assert load_network(path).num_classes > 0
+    except UserError as error:
+        one_line(error)
+
+
+@cases(0.1)
+@given(text=odd | st.text(alphabet="0123456789-,./ smhe", max_size=12))
+def test_small_values_are_read_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert all(number >= 0 for number in parse_range(text))
+    with contextlib.suppress(UserError):
+        assert parse_duration(text) >= 0
+    with contextlib.suppress(UserError):
+        normalization = parse_normalization(text, lambda: pytest.skip("asks for statistics"))
+        assert bool(normalization.std.isfinite().all())
+        assert bool((normalization.std > 0).all())
