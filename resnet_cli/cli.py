@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from resnet_cli import __version__
+from resnet_cli import __version__, processes
 from resnet_cli.errors import RunError, UserError, shortened
 
 if TYPE_CHECKING:
@@ -906,13 +906,21 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+SHARED = ("train", "run", "reproduce", "eval", "lesion", "paths", "signal")
+"""The commands whose work several processes share under torchrun; of others, one does all."""
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand in SHARED:
+        processes.start()
+    elif processes.rank() > 0:
+        raise typer.Exit
 
 
 # --- what the commands share ---------------------------------------------------------------------
@@ -921,7 +929,8 @@ def _root(
 def _display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
     from resnet_cli.display import Display
 
-    return Display(as_json=as_json, verbosity=int(verbose) - int(quiet))
+    silent = processes.rank() > 0
+    return Display(as_json=as_json, verbosity=int(verbose) - int(quiet), silent=silent)
 
 
 def _context(device: str, data_dir: Path | None, download: bool, engine: str = "fast") -> "Context":
@@ -989,6 +998,15 @@ def _show_files(display: "Display", files: list[Path]) -> None:
 
 def run_command(arguments: list[str] | None = None) -> int:
     """Carry out one command line and return its exit code: 0, 1, 2 or 130."""
+    code = 1
+    try:
+        code = _outcome(arguments)
+    finally:
+        processes.finish(code)
+    return code
+
+
+def _outcome(arguments: list[str] | None) -> int:
     if any("\0" in argument for argument in arguments or ()):  # no shell can pass one on
         _say("an argument holds a null byte, which no name of a file can")
         return 2
@@ -1052,8 +1070,9 @@ def _usage_message(error: Any) -> str:
 
 def _say(message: str) -> None:
     """One line on stderr, whatever a file or an argument put into the message."""
-    printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    print(f"resnet-cli: {''.join(printable)}", file=sys.stderr)
+    if processes.may_speak():
+        printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        print(f"resnet-cli: {''.join(printable)}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

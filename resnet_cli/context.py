@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from resnet_cli import processes
 from resnet_cli.config import DataConfig, RunConfig
 from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
 from resnet_cli.errors import UserError
@@ -46,7 +48,8 @@ class Context:
         """
         key = (data, name)
         if key not in self._splits:
-            self._splits[key] = load_split(data, name, self.data_dir, self.download)
+            load = partial(load_split, data, name, self.data_dir, self.download)
+            self._splits[key] = processes.one_writes(load) if self.download else load()
         return self._splits[key]
 
     def normalization(self, data: DataConfig) -> Normalization:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from resnet_cli.imagefolder import Folder
 
 SplitName = Literal["train", "test"]
+ALL = slice(None)
 Progress = Callable[[str, int, int | None], None]
 """Called while downloading with (file name, bytes so far, bytes in all or None)."""
 
@@ -812,13 +813,15 @@ class Batches:
         """The number of images."""
         return len(self.labels)
 
-    def announce(self, indices: Tensor, generator: torch.Generator) -> None:
+    def announce(self, indices: Tensor, generator: torch.Generator, part: slice = ALL) -> None:
         """Tell which batch `training` will be asked for next, so that it can be made ready.
 
         Nothing depends on it but time. Images in memory are ready.
         """
 
-    def training(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def training(
+        self, indices: Tensor, generator: torch.Generator, part: slice = ALL
+    ) -> tuple[Tensor, Tensor]:
         """An augmented batch.
 
         Args:
@@ -826,14 +829,17 @@ class Batches:
             generator: a CPU generator; the batch is a function of it and the indices. All three
                 draws are always made, on the CPU: another device, or no mirroring, sees the
                 same crops.
+            part: which of the batch's B images to make; they are augmented as in the whole batch.
 
         Returns:
-            images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device.
+            images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device; B that
+            of the part.
         """
         count = len(indices)
         top = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         left = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5
+        indices, top, left, mirrored = (each[part] for each in (indices, top, left, mirrored))
         images = self._pixels(indices)
         if self.normalization.per_pixel:
             images = self._augment(self.normalization.apply(images), top, left, mirrored)

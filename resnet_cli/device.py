@@ -2,17 +2,24 @@
 
 import torch
 
+from resnet_cli import processes
 from resnet_cli.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda` or `cuda:n`.
+    """The device of `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun each process's own.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device here, or one is named for several processes.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.size() > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UserError(
+                f"--device {name}: under torchrun each process takes a device of its own; use cuda"
+            )
+        name = f"cuda:{processes.local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -24,6 +31,8 @@ def pick_device(name: str) -> torch.device:
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
             "use --device cpu or auto"
         )
+    if processes.size() > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL asks for it
     return device
 
 

@@ -37,12 +37,16 @@ class Display:
 
     Args:
         verbosity: -1 says only results and errors, 0 also progress, 1 also details.
+        silent: print nothing at all, as all processes under torchrun but the first.
     """
 
-    def __init__(self, *, as_json: bool = False, verbosity: int = 0) -> None:
+    def __init__(self, *, as_json: bool = False, verbosity: int = 0, silent: bool = False) -> None:
         self.as_json = as_json
         self.verbosity = verbosity
-        self.console = Console(stderr=as_json, highlight=False, emoji=False, soft_wrap=True)
+        self.silent = silent
+        self.console = Console(
+            stderr=as_json, highlight=False, emoji=False, soft_wrap=True, quiet=silent
+        )
 
     def line(self, text: str, *, level: int = 0) -> None:
         """A line for people, if the verbosity is at least `level`."""
@@ -62,13 +66,13 @@ class Display:
 
     def summary(self, content: Mapping[str, Any]) -> None:
         """The one machine-readable line on stdout, under --json."""
-        if self.as_json:
+        if self.as_json and not self.silent:
             print(json.dumps(content, sort_keys=True), file=sys.stdout, flush=True)
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Update]:
         """Yields `update(done, total, remark)`: a bar on a terminal, now and then a line else."""
-        if self.verbosity < 0:
+        if self.verbosity < 0 or self.silent:
             yield _silent
             return
         if self.console.is_terminal:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnet_cli import processes
 from resnet_cli.data import Batches
 from resnet_cli.device import autocast
 from resnet_cli.models.network import Network
@@ -42,7 +43,8 @@ class Evaluation:
 def evaluate(network: Network, batches: Batches, precision: str = "float32") -> Evaluation:
     """Errors and loss over all images, in evaluation mode; the mode is restored after.
 
-    Images whose logits are not finite count as wrong.
+    Images whose logits are not finite count as wrong. Under torchrun each process takes its share
+    of the batches, and all return the same.
     """
     was_training = network.training
     network.eval()
@@ -53,7 +55,8 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
     has_top5 = False
     predictions = []
     try:
-        for start in range(0, len(batches), BATCH_SIZE):
+        starts = range(0, len(batches), BATCH_SIZE)
+        for start in starts[processes.share(len(starts))]:
             images, labels = batches.evaluation(start, start + BATCH_SIZE)
             with autocast(device, precision):
                 logits = network(images)
@@ -61,7 +64,8 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
             predicted = logits.argmax(1)
             finite = logits.isfinite().all(1)
             wrong += ((predicted != labels) | ~finite).sum()
-            if has_top5 := logits.shape[1] > 5:
+            if logits.shape[1] > 5:
+                has_top5 = True
                 among = (logits.topk(5).indices == labels[:, None]).any(1)
                 wrong_top5 += (~among | ~finite).sum()
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
@@ -69,10 +73,14 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
     finally:
         network.train(was_training)
     count = len(batches)
+    own = (int(wrong), int(wrong_top5), has_top5, float(loss), [p.cpu() for p in predictions])
+    wrongs, wrongs_top5, have_top5, losses, predicted_by = zip(
+        *processes.collect([own]), strict=True
+    )
     return Evaluation(
         count,
-        int(wrong),
-        float(loss) / count,
-        torch.cat(predictions).cpu(),
-        int(wrong_top5) if has_top5 else None,
+        sum(wrongs),
+        sum(losses) / count,
+        torch.cat([part for parts in predicted_by for part in parts]),
+        sum(wrongs_top5) if any(have_top5) else None,
     )

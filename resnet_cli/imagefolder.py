@@ -32,7 +32,7 @@ from torch import Tensor
 
 from resnet_cli import images
 from resnet_cli.config import DataConfig
-from resnet_cli.data import Batches, Normalization, Split, SplitName, check_limit, split_of
+from resnet_cli.data import ALL, Batches, Normalization, Split, SplitName, check_limit, split_of
 from resnet_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -363,14 +363,18 @@ class FolderBatches(Batches):
         self._announced: tuple[bytes, _Job] | None = None
         self._ahead: tuple[int, int, _Job] | None = None
 
-    def announce(self, indices: Tensor, generator: torch.Generator) -> None:
-        draws = self._draw(len(indices), generator)
+    def announce(self, indices: Tensor, generator: torch.Generator, part: slice = ALL) -> None:
+        draws = self._draw(len(indices), generator, part)
+        indices = indices[part]
         self._announced = _key(indices, draws), self._begin(indices, draws)
 
-    def training(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        draws = self._draw(len(indices), generator)
+    def training(
+        self, indices: Tensor, generator: torch.Generator, part: slice = ALL
+    ) -> tuple[Tensor, Tensor]:
+        draws = self._draw(len(indices), generator, part)
         if draws is None:
-            return super().training(indices, generator)
+            return super().training(indices, generator, part)
+        indices = indices[part]
         images = self._collect(indices, draws).to(self.device)
         return self.normalization.apply(images), self.labels[indices.to(self.device)]
 
@@ -390,12 +394,12 @@ class FolderBatches(Batches):
     def _pixels(self, indices: Tensor) -> Tensor:
         return self._collect(indices, None).to(self.device)
 
-    def _draw(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Random numbers float64 [count, NUM_DRAWS]; None when `Batches` augments."""
+    def _draw(self, count: int, generator: torch.Generator, part: slice) -> Tensor | None:
+        """A part of random numbers float64 [count, NUM_DRAWS]; None when `Batches` augments."""
         if self.folder.augmentation == "crop":
             return None
         shape = (count, NUM_DRAWS[self.folder.augmentation])
-        return torch.rand(shape, generator=generator, dtype=torch.float64)
+        return torch.rand(shape, generator=generator, dtype=torch.float64)[part]
 
     def _begin(self, indices: Tensor, draws: Tensor | None) -> _Job:
         return _Job(self.folder, indices.tolist(), draws, self.flip)

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame, concat
 
+from resnet_cli import processes
 from resnet_cli.config import (
     Case,
     DeleteStudy,
@@ -70,7 +72,8 @@ def run_experiment(
     display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
     started = datetime.now(UTC)
     if isinstance(experiment.study, PathSurvivalStudy):
-        return _path_survival(experiment, experiment.study, out, display)
+        study = experiment.study
+        return processes.from_first(lambda: _path_survival(experiment, study, out, display))
     trained: list[tuple[Case, FinishedRun]] = []
     written = Written()
     runs = experiment.runs()
@@ -82,7 +85,11 @@ def run_experiment(
         is_last = len(trained) == len(runs)
         if experiment.study is None and (is_new or is_last):
             plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
-            written = write_training_tables(experiment, trained, context, out, started, plot=plot)
+            written = processes.from_first(
+                partial(
+                    write_training_tables, experiment, trained, context, out, started, plot=plot
+                )
+            )
             plotted = time.monotonic() if plot else plotted
     if experiment.study is None:
         _show_table(experiment, out, display)
@@ -135,7 +142,7 @@ def _study_all(
     several_seeds = len(experiment.seeds) > 1
     studied: list[tuple[Case, Subject, Path]] = []
     for case, subject in subjects:
-        if stopper():
+        if processes.any_of(stopper()):
             raise Interrupted("stopped between studies; the same command goes on from there")
         assert subject.loaded.run is not None
         seed, folder = subject.loaded.run.seed, out
@@ -155,9 +162,10 @@ def _study_all(
         written.facts[case.name if not several_seeds else folder.name] = more.facts
         studied.append((case, subject, folder))
     if len(studied) > 1 and isinstance(study, DeleteStudy):
-        written.files += _plot_deletions(experiment, study, studied, out)
+        draw = partial(_plot_deletions, experiment, study, studied, out)
+        written.files += processes.from_first(draw)
     if len(studied) > 1 and isinstance(study, SignalStudy):
-        written.files += _plot_signals(experiment, studied, out)
+        written.files += processes.from_first(lambda: _plot_signals(experiment, studied, out))
     return written
 
 

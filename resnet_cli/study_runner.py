@@ -9,6 +9,7 @@ from typing import Any
 
 from pandas import DataFrame
 
+from resnet_cli import processes
 from resnet_cli.config import (
     AdditivityStudy,
     DeleteStudy,
@@ -113,6 +114,9 @@ class _Inquiry:
 
     def done(self, stem: str) -> bool:
         """This very table is there: same configuration, same weights, whole."""
+        return processes.from_first(lambda: self._is_there(stem))
+
+    def _is_there(self, stem: str) -> bool:
         path = self.out / f"{stem}.csv"
         try:
             if not path.exists() or not is_pair(path):
@@ -125,6 +129,9 @@ class _Inquiry:
 
     def write(self, stem: str, rows: Sequence[Mapping[str, Any]], *splits: str) -> None:
         """Write a table; `splits` are those that were measured on."""
+        self.written.files.append(processes.from_first(lambda: self._table(stem, rows, splits)))
+
+    def _table(self, stem: str, rows: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Path:
         loaded, data = self.subject.loaded, self.subject.data
         provenance = collect(
             self.config,
@@ -138,10 +145,13 @@ class _Inquiry:
             checkpoint=Checkpoint(loaded.source, loaded.sha256),
             device=str(self.subject.context.device),
         )
-        self.written.files.append(write_table(rows, stem, self.out, provenance))
+        return write_table(rows, stem, self.out, provenance)
 
     def plot(self, *stems: str) -> None:
         """Draw the last of these tables, with the others at hand."""
+        self.written.files += processes.from_first(lambda: self._draw(stems))
+
+    def _draw(self, stems: Sequence[str]) -> list[Path]:
         tables = {
             stem: read_table(self.out / f"{stem}.csv")
             for stem in stems
@@ -149,7 +159,7 @@ class _Inquiry:
         }
         loaded, data = self.subject.loaded, self.subject.data
         places = loaded.network.places
-        self.written.files += plot_for(
+        return plot_for(
             stems[-1],
             tables,
             self.out,
@@ -165,7 +175,11 @@ class _Inquiry:
         changes = [place.index for place in loaded.network.places if place.changes_shape]
         title = describe(loaded.label, data.dataset, self.profile)
         path = self.out / "lesion_ranked.png"
-        self.written.files.append(plot_lesion_ranked(deletions, path, title, changes=changes))
+        self.written.files.append(
+            processes.from_first(
+                lambda: plot_lesion_ranked(deletions, path, title, changes=changes)
+            )
+        )
 
 
 def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranked: bool) -> None:

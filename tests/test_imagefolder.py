@@ -238,8 +238,9 @@ def both_ways(
 
 @pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
 @pytest.mark.parametrize("announced", [False, True])
+@pytest.mark.parametrize("part", [slice(None), slice(2, 4)], ids=["whole", "part"])
 def test_files_and_memory_give_the_same_batches(
-    root: Path, monkeypatch: pytest.MonkeyPatch, augment: Any, announced: bool
+    root: Path, monkeypatch: pytest.MonkeyPatch, augment: Any, announced: bool, part: slice
 ) -> None:
     held, streamed = both_ways(root, monkeypatch, folder_config(augment=augment))
     assert len(held) == len(streamed) == 12
@@ -249,12 +250,14 @@ def test_files_and_memory_give_the_same_batches(
     indices = torch.tensor([3, 0, 7, 7, 11])
     for iteration in (0, 1):
         if announced:
-            streamed.announce(indices, stream(5, "augmentation", iteration))
-        one = held.training(indices, stream(5, "augmentation", iteration))
-        other = streamed.training(indices, stream(5, "augmentation", iteration))
+            streamed.announce(indices, stream(5, "augmentation", iteration), part)
+        one = held.training(indices, stream(5, "augmentation", iteration), part)
+        other = streamed.training(indices, stream(5, "augmentation", iteration), part)
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a, b)
-        assert one[0].shape == (5, 3, 14, 14)
+        whole = held.training(indices, stream(5, "augmentation", iteration))[0]
+        assert whole.shape == (5, 3, 14, 14)
+        assert torch.equal(one[0], whole[part])
         assert one[0].is_contiguous(memory_format=torch.channels_last)
     for batch in (held.plain, streamed.plain):
         assert torch.equal(batch(indices)[0], held.plain(indices)[0])
@@ -614,9 +617,9 @@ def trained(run: RunConfig, root: Path) -> tuple[Trainer, list[int]]:
     announced: list[int] = []
     announce = batches[0].announce
 
-    def count(indices: Tensor, generator: torch.Generator) -> None:
-        announced.append(len(indices))
-        announce(indices, generator)
+    def count(indices: Tensor, generator: torch.Generator, part: slice) -> None:
+        announced.append(len(indices[part]))
+        announce(indices, generator, part)
 
     batches[0].announce = count  # type: ignore[method-assign]
     trainer = Trainer(run, build(run.model, 2, run.seed), *batches)

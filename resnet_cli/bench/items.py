@@ -17,6 +17,7 @@ from resnet_cli.bench.measure import (
     command_seconds,
     in_new_process,
     timed,
+    torchrun_seconds,
 )
 from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.data import Batches, Normalization, Split
@@ -249,7 +250,13 @@ def trainer_of(settings: Settings, depth: int, images: int, **train: Any) -> Tra
     return Trainer(run, network, batches_of(split, augmented=True), batches_of(split))
 
 
-def _steps(trainer: Trainer, count: int) -> Callable[[], None]:
+def groups_of_64(settings: Settings, depth: int) -> Trainer:
+    """Batches of 128 in batch-norm groups of 64, as in paper 1."""
+    batch = plain.TRAINING_BATCH
+    return trainer_of(settings, depth, batch * 4, batch_size=batch, batch_norm_group=64)
+
+
+def take_steps(trainer: Trainer, count: int) -> Callable[[], None]:
     def take() -> None:
         for _ in range(count):
             trainer.step()
@@ -259,16 +266,15 @@ def _steps(trainer: Trainer, count: int) -> Callable[[], None]:
 
 def _training(settings: Settings, depth: int, steps: int) -> Found:
     batch = plain.TRAINING_BATCH
-    images = batch * 4
-    trainer = trainer_of(settings, depth, images, batch_size=batch, batch_norm_group=64)
+    trainer = groups_of_64(settings, depth)
     network = in_nchw(build(trainer.run.model, CLASSES, 0))
-    loop = plain.TrainingLoop(network, random_split(images))
+    loop = plain.TrainingLoop(network, random_split(batch * 4))
     steps = 1 if settings.small else steps
     loop.step()
     trainer.step()
     timing = alternate(
         lambda: [loop.step() for _ in range(steps)],
-        _steps(trainer, steps),
+        take_steps(trainer, steps),
         settings.repeats,
     )
     flops = 3 * 2 * measure(trainer.network, IMAGE_SIZE).multiply_adds * batch * steps
@@ -289,6 +295,31 @@ def training_20(settings: Settings) -> Found:
     return _training(settings, 20, 16)
 
 
+def torchrun(settings: Settings) -> Found:
+    """Two processes of one thread, against one process of two; started anew for each repeat."""
+    depth, steps, repeats = settings.depth(110), 3, settings.repeats
+    if settings.small:
+        steps = repeats = 1
+    threads = torch.get_num_threads()
+    alone, shared = [], []
+    for _ in range(repeats):
+        torch.set_num_threads(2)
+        try:
+            trainer = groups_of_64(settings, depth)
+            trainer.step()
+            alone.append(timed(take_steps(trainer, steps)))
+        finally:
+            torch.set_num_threads(threads)
+        shared.append(torchrun_seconds(2, "resnet_cli.bench.shared", str(depth), str(steps)))
+    return Found(
+        [a / b for a, b in zip(alone, shared, strict=True)],
+        {"plain": alone, "ours": shared},
+        amount=plain.TRAINING_BATCH * steps,
+        remark=f"batches of {plain.TRAINING_BATCH} in batch-norm groups of 64; plain: ours in one "
+        "process with two threads",
+    )
+
+
 def active_units(settings: Settings) -> Found:
     batch = 64
     whole = trainer_of(settings, 110, batch * 4, batch_size=batch)
@@ -298,8 +329,8 @@ def active_units(settings: Settings) -> Found:
     whole.step()
     part.step()
     timing = alternate(
-        _steps(whole, steps),
-        _steps(part, steps),
+        take_steps(whole, steps),
+        take_steps(part, steps),
         settings.repeats,
     )
     return Found(
@@ -401,6 +432,15 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item("training_110", "training ResNet-110", training_110, 1.25, "higher", "x", "images"),
     Item("training_20", "training ResNet-20", training_20, 1.25, "higher", "x", "images"),
+    Item(
+        "torchrun",
+        "training ResNet-110 by two processes of one thread, against one of two threads",
+        torchrun,
+        1.1,
+        "higher",
+        "x",
+        "images",
+    ),
     Item(
         "active_units",
         "training with 23 of 54 units active, against all",

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -91,6 +92,15 @@ def _peak_megabytes() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def torchrun_seconds(processes: int, module: str, *arguments: str) -> float:
+    """The seconds that a module prints when torchrun starts it in processes of one thread."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc-per-node", str(processes), "-m", module, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, check=True, capture_output=True, text=True, env=environment)
+    return float(done.stdout)
 
 
 def command_seconds(*arguments: str) -> float:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnet_cli import processes
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, evaluation_mode
@@ -236,7 +237,8 @@ def sample_path_gradients(
     """Norms of the gradients of single paths (paper 2, section 4.3).
 
     Each sample draws a batch, sends it forward whole, and for each k leads the gradient of the
-    mean loss back along paths of length k.
+    mean loss back along paths of length k. Under torchrun each process takes its share of the
+    samples, and all return the same.
 
     Args:
         ks: path lengths, each 0 to the number of units.
@@ -260,9 +262,10 @@ def sample_path_gradients(
             "use --estimator batch"
         )
     check_lengths(ks, len(network.units))
-    norms: dict[int, list[float]] = {k: [] for k in ks}
+    own: list[list[float]] = []
     images_used = min(batch_size, len(batches))
-    for sample in range(samples):
+    mine = range(samples)[processes.share(samples)]
+    for sample in mine:
         indices = batch_indices(len(batches), batch_size, seed, sample)
         images, labels = batches.plain(indices)
         if estimator == "image":
@@ -273,13 +276,13 @@ def sample_path_gradients(
             )
             paths = [draw_path(len(cut), k, seed, sample) for k in ks]
             found = [float(path_gradient(cut, path).double().norm()) for path in paths]
-        for k, norm in zip(ks, found, strict=True):
-            norms[k].append(norm)
-        report(sample + 1, samples)
+        own.append(found)
+        report(len(own), len(mine))
+    norms = processes.collect(own)
     return [
-        {"k": k, "sample": sample, "grad_norm": norm, "images": images_used, "seed": seed}
-        for k in ks
-        for sample, norm in enumerate(norms[k])
+        {"k": k, "sample": sample, "grad_norm": found[index], "images": images_used, "seed": seed}
+        for index, k in enumerate(ks)
+        for sample, found in enumerate(norms)
     ]
 
 
@@ -347,7 +350,8 @@ def exact_spectrum(
     """The exact gradient spectrum of the mean loss over a batch, by running batch statistics.
 
     In evaluation mode images do not see one another, so the sweep takes a chunk at a time; memory
-    is three times (n + 1) gradients of a chunk at the widest activation.
+    is three times (n + 1) gradients of a chunk at the widest activation. Under torchrun each
+    process takes its share of the chunks, and all return the same.
 
     Args:
         images: float32 [N, 3, H, W].
@@ -358,16 +362,28 @@ def exact_spectrum(
     squares = torch.zeros(num_counted + 1, dtype=torch.float64)
     difference = ordinary_square = 0.0
     total = len(labels)
-    for start in range(0, total, EXACT_CHUNK):
+    starts = range(0, total, EXACT_CHUNK)
+    starts = starts[processes.share(len(starts))]
+    own: list[tuple[Tensor, float, float]] = []
+    for start in starts:
         x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
         share = len(y) / total
         cut = CutNetwork(network, x, y, engine=engine)
         by_length = gradient_by_length(cut, counted).double() * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
-        squares += by_length.square().flatten(1).sum(1).cpu()
-        difference += float((by_length.sum(0) - ordinary).square().sum())
-        ordinary_square += float(ordinary.square().sum())
-        report(min(start + EXACT_CHUNK, total), total)
+        own.append(
+            (
+                by_length.square().flatten(1).sum(1).cpu(),
+                float((by_length.sum(0) - ordinary).square().sum()),
+                float(ordinary.square().sum()),
+            )
+        )
+        end = min(starts.stop, total)
+        report(min(start + EXACT_CHUNK, end) - starts.start, end - starts.start)
+    for of_chunk, its_difference, its_ordinary in processes.collect(own):
+        squares += of_chunk
+        difference += its_difference
+        ordinary_square += its_ordinary
     return ExactSpectrum(squares.sqrt().tolist(), _relative(difference, ordinary_square), total)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnet_cli import processes
 from resnet_cli.data import Batches
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import BATCH_SIZE
@@ -108,11 +109,13 @@ def evaluate_walks(
 ) -> list[Outcome]:
     """The outcome of each walk over all images, in evaluation mode.
 
+    Under torchrun each process takes its share of the chunks, and all return the same.
+
     Memory beside the network: one activation for each unit, of a chunk (1 MB on a CPU) for each
     thread.
 
     Args:
-        report: called with (images done, images in all) after each chunk.
+        report: called with (images done, images in all of this process) after each chunk.
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
             a core.
 
@@ -133,6 +136,8 @@ def evaluate_walks(
     parallel = engine == "fast" and network.device.type == "cpu"
     count = len(batches)
     starts = range(0, count, chunk)
+    starts = starts[processes.share(len(starts))]
+    first, end = starts.start, min(starts.stop, count)
     parts = (batches.evaluation(start, start + chunk) for start in starts)
     sums: Tensor | None = None
     by_class: Tensor | None = None
@@ -145,11 +150,13 @@ def evaluate_walks(
         for start, found in zip(starts, results, strict=True):
             sums = found[0] if sums is None else sums + found[0]
             by_class = found[1] if by_class is None else by_class + found[1]
-            report(min(start + chunk, count), count)
+            report(min(start + chunk, end) - first, end - first)
     finally:
         network.train(was_training)
-    assert sums is not None
-    assert by_class is not None
+    # More processes than chunks: some have nothing to tell.
+    own = [] if sums is None or by_class is None else [(sums.cpu(), by_class.cpu())]
+    all_sums, all_by_class = zip(*processes.collect(own), strict=True)
+    sums, by_class = torch.stack(all_sums).sum(0), torch.stack(all_by_class).sum(0)
     outcomes = {
         walk: Outcome(
             images=count,

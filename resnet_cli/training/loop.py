@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnet_cli import processes
 from resnet_cli.config import RunConfig
 from resnet_cli.data import Batches, epoch_order
 from resnet_cli.device import autocast
@@ -19,6 +20,7 @@ from resnet_cli.models.network import Network
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from resnet_cli.training.distributed import batch_share, combined
 from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.memory import return_large_blocks
 from resnet_cli.training.schedule import learning_rate, total_iterations
@@ -40,13 +42,16 @@ class Progress:
 
 
 class Trainer:
-    """Trains one network as a RunConfig says.
+    """Trains one network as a RunConfig says; under torchrun, together with other processes.
 
     Args:
         train, test: the batches of the two splits, on the network's device.
         folder: where checkpoints go; None keeps none.
         report: called after every iteration.
-        should_stop: asked after every iteration; True saves and ends the sitting.
+        should_stop: asked after every iteration; True, in any process, saves and ends the sitting.
+
+    Raises:
+        UserError: the processes cannot share out the batch evenly.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Trainer:
         self.run, self.network, self.train, self.test = run, network, train, test
         self.folder, self.report, self.should_stop = folder, report, should_stop
         self.batch_size = min(run.train.batch_size, len(train))
+        self.share = batch_share(self.batch_size, run.train.batch_norm_group)
         self.iterations_per_epoch = len(train) // self.batch_size
         self.total = total_iterations(run.train, self.iterations_per_epoch)
         self.device = network.device
@@ -103,8 +109,8 @@ class Trainer:
             row = self._end_epoch() if self._epoch_is_over() else None
             self.report(Progress(position.iteration, self.total, self._epoch, row))
             over = position.diverged or position.iteration == self.total
-            if self.should_stop() and not over:
-                self.save()
+            if processes.any_of(self.should_stop()) and not over:
+                processes.from_first(self.save)
                 return False
             if not over and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
                 self.save()
@@ -112,8 +118,8 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Write a checkpoint, if the run has a folder."""
-        if self.folder is not None:
+        """Write a checkpoint, if the run has a folder and this is the first process."""
+        if self.folder is not None and processes.rank() == 0:
             self._read_sums()
             save_checkpoint(self.folder, self.run.hash, self.position, dict(self._tensors()))
 
@@ -124,10 +130,11 @@ class Trainer:
         position, config = self.position, self.run.train
         iteration = position.iteration
         images, labels = self.batch(iteration)
-        torch.manual_seed(stream_seed(self.run.seed, "layers", iteration))  # dropout
+        of_process = (processes.rank(),) if processes.rank() else ()
+        torch.manual_seed(stream_seed(self.run.seed, "layers", iteration, *of_process))  # dropout
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
         self.network.train()
-        loss_sum, wrong = self._backward(images, labels, active)
+        loss_sum, wrong = combined(self.network, lambda: self._backward(images, labels, active))
         if self._not_finite(loss_sum, iteration):
             position.diverged = True
             self.optimizer.zero_grad()
@@ -137,17 +144,19 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         position.iteration += 1
-        position.images += len(labels)
+        position.images += self.batch_size
         self._sums += torch.stack((loss_sum, wrong.double()))
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """The augmented images and labels of an iteration; the next one's are announced."""
+        """This process's augmented images and labels of an iteration; the next are announced."""
         batch = self.train.training(
-            self._indices(iteration), stream(self.run.seed, "augmentation", iteration)
+            self._indices(iteration), stream(self.run.seed, "augmentation", iteration), self.share
         )
         if iteration + 1 < self.total:
             self.train.announce(
-                self._indices(iteration + 1), stream(self.run.seed, "augmentation", iteration + 1)
+                self._indices(iteration + 1),
+                stream(self.run.seed, "augmentation", iteration + 1),
+                self.share,
             )
         return batch
 
@@ -162,7 +171,8 @@ class Trainer:
     def _backward(
         self, images: Tensor, labels: Tensor, active: Sequence[bool] | None
     ) -> tuple[Tensor, Tensor]:
-        """Accumulate the mean loss's gradient; returns (sum of losses, number wrong).
+        """Accumulate the gradient of the whole batch's mean loss; returns (sum of losses, number
+        wrong) of these images.
 
         Each group of `batch_norm_group` images goes through on its own: its batch statistics are
         its own, as on the two GPUs of paper 1, and the gradients add up. On a CPU the groups go
@@ -177,7 +187,7 @@ class Trainer:
                 logits = network(x, active)
             loss = functional.cross_entropy(logits.float(), y, reduction="sum")
             wrong = (logits.detach().argmax(1) != y).sum()
-            return loss / len(labels), (loss.detach().double(), wrong)
+            return loss / self.batch_size, (loss.detach().double(), wrong)
 
         if len(groups) > 1 and self.device.type == "cpu":
             if self._side_by_side is None:
@@ -266,7 +276,7 @@ class Trainer:
 
     def _resume(self, folder: Path) -> None:
         """Go on from the folder's checkpoint, if there is one."""
-        found = load_checkpoint(folder, self.run.hash)
+        found = processes.from_first(lambda: load_checkpoint(folder, self.run.hash))
         if found is None:
             return
         self.position, tensors, self.warnings = found

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from resnet_cli import processes
 from resnet_cli.config import RunConfig
 from resnet_cli.context import Context
 from resnet_cli.models import build
@@ -78,6 +79,10 @@ class FinishedRun:
 
 def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
     """The finished run of a configuration, if there is one."""
+    return processes.from_first(lambda: _read_finished(context, run))
+
+
+def _read_finished(context: Context, run: RunConfig) -> FinishedRun | None:
     path = context.runs / run.folder / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -177,16 +182,20 @@ def _train(
         "case": case,
         "profile": profile,
     }
-    atomic_write(
-        finished.weights,
-        weights_bytes(network, run, splits["train"].classes, normalization, outcome),
-    )
-    rows = [{"experiment": experiment, "case": case} | row for row in finished.rows]
-    provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
-    write_table(rows, "training", folder, provenance)
-    atomic_write(folder / RUN_FILE, json.dumps(_description(finished), indent=1) + "\n")
-    remove_checkpoints(folder)
-    return finished
+
+    def write() -> FinishedRun:
+        atomic_write(
+            finished.weights,
+            weights_bytes(network, run, splits["train"].classes, normalization, outcome),
+        )
+        rows = [{"experiment": experiment, "case": case} | row for row in finished.rows]
+        provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
+        write_table(rows, "training", folder, provenance)
+        atomic_write(folder / RUN_FILE, json.dumps(_description(finished), indent=1) + "\n")
+        remove_checkpoints(folder)
+        return finished
+
+    return processes.from_first(write)
 
 
 def _description(finished: FinishedRun) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""What torchrun starts for a benchmark: `python -m resnet_cli.bench.shared DEPTH STEPS`.
+
+The first process prints how many seconds the slowest took for its share of the training steps.
+"""
+
+import sys
+
+from resnet_cli import processes
+from resnet_cli.bench.items import Settings, groups_of_64, take_steps
+from resnet_cli.bench.measure import timed
+
+
+def main(depth: int, steps: int) -> None:
+    """Train a network of this depth for one step, to warm up, and for so many more, timed."""
+    processes.start()
+    trainer = groups_of_64(Settings(), depth)
+    trainer.step()
+    processes.collect([None])  # begin together
+    seconds = processes.collect([timed(take_steps(trainer, steps))])
+    if processes.rank() == 0:
+        print(max(seconds))
+    processes.finish(0)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
