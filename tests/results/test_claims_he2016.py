@@ -204,7 +204,7 @@ def test_medians_decide_and_overlaps_are_told(judge: Judge) -> None:
 def test_one_seed_and_a_short_profile_are_caveats(judge: Judge) -> None:
     judged = judge("mini", table1=TABLE1)
     caveat = find(judged, "1x1 convolution").caveat
-    assert "16x16 digits and 15 epochs instead of CIFAR" in caveat
+    assert "16x16 digits and 15 epochs (Table 1: 30) instead of CIFAR" in caveat
     assert caveat.endswith("one seed tells nothing about the spread between trainings")
 
 

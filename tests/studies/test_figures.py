@@ -384,15 +384,3 @@ def test_more_deleted_than_there_are(
     assert run_command(arguments) == 2
     assert "10 units cannot be deleted; this network has 9 units" in capsys.readouterr().err
     assert not Path("results").exists()
-
-
-def test_highway_networks_are_rows_of_paper_1_at_mini() -> None:
-    table = load("he2016/table1", "mini")
-    trained = {case.name: run.hash for case, run in table.runs()}
-    for name in ("highway_lesion", "highway_paths"):
-        hashes = {case.name: run.hash for case, run in load(f"veit2016/{name}", "mini").runs()}
-        assert hashes == {
-            "identity": trained["original"],
-            "exclusive-gating": trained["exclusive-gating-bias-6"],
-            "shortcut-gating": trained["shortcut-gating-bias-6"],
-        }
