@@ -52,6 +52,9 @@ DataDirOption = Annotated[
 ]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeterministicOption = Annotated[
+    bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
 StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
@@ -114,6 +117,7 @@ def train(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -128,7 +132,14 @@ def train(
     loaded = load_experiment(experiment, profile, settings or (), seed)
     if loaded.study is not None:
         loaded = loaded.model_copy(update={"study": None})
-    _run([loaded], display, _context(device, data_dir, download), out, budget, "train")
+    _run(
+        [loaded],
+        display,
+        _context(device, data_dir, download, deterministic=deterministic),
+        out,
+        budget,
+        "train",
+    )
 
 
 @app.command(epilog="Example: resnet-cli run veit2016/fig5a --profile smoke")
@@ -145,6 +156,7 @@ def run(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -161,7 +173,7 @@ def run(
     from resnet_cli.rerun import is_provenance
 
     display = _display(as_json, quiet, verbose)
-    context = _context(device, data_dir, download)
+    context = _context(device, data_dir, download, deterministic=deterministic)
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
@@ -209,6 +221,7 @@ def reproduce(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
     seed: SeedOption = None,
     results: ResultsOption = Path("results"),
     budget: BudgetOption = None,
@@ -235,7 +248,7 @@ def reproduce(
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    context = _context(device, data_dir, download)
+    context = _context(device, data_dir, download, deterministic=deterministic)
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
     ahead = _ahead(executor, ray_address, ray_cpus, shard)
@@ -933,7 +946,14 @@ def _display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Disp
     return Display(as_json=as_json, verbosity=int(verbose) - int(quiet), silent=silent)
 
 
-def _context(device: str, data_dir: Path | None, download: bool, engine: str = "fast") -> "Context":
+def _context(
+    device: str,
+    data_dir: Path | None,
+    download: bool,
+    engine: str = "fast",
+    *,
+    deterministic: bool = False,
+) -> "Context":
     from resnet_cli.context import Context
     from resnet_cli.device import pick_device
     from resnet_cli.errors import unknown
@@ -941,7 +961,8 @@ def _context(device: str, data_dir: Path | None, download: bool, engine: str = "
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    return Context(pick_device(device), data_dir, download, engine=engine)
+    picked = pick_device(device, deterministic=deterministic)
+    return Context(picked, data_dir, download, engine=engine, deterministic=deterministic)
 
 
 def _subject(

@@ -38,6 +38,8 @@ class Context:
     runs: Path = RUNS
     engine: Engine = "fast"
     """Of the studies."""
+    deterministic: bool = False
+    """Of the device's kernels (`pick_device`)."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:

@@ -1,13 +1,19 @@
 """Which device computes, and how precisely."""
 
+import os
+
 import torch
 
 from resnet_cli import processes
 from resnet_cli.errors import UserError
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
     """The device of `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun each process's own.
+
+    Args:
+        deterministic: only kernels that give the same bits every time, also on CUDA, where they
+            are slower and the fastest is not searched for. On a CPU all are.
 
     Raises:
         UserError: there is no such device here, or one is named for several processes.
@@ -31,8 +37,13 @@ def pick_device(name: str) -> torch.device:
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
             "use --device cpu or auto"
         )
-    if processes.size() > 1 and device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL asks for it
+    if device.type == "cuda":
+        if processes.size() > 1:
+            torch.cuda.set_device(device)  # NCCL asks for it
+        torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+    torch.use_deterministic_algorithms(deterministic)
     return device
 
 

@@ -139,6 +139,7 @@ def run_on_ray(
         data_dir=context.data_dir,
         download=context.download,
         threads=cluster.cpus,
+        deterministic=context.deterministic,
     )
     try:
         ray.init(
@@ -187,12 +188,14 @@ class _Surroundings:
     data_dir: Path | None
     download: bool
     threads: int
+    deterministic: bool
 
     def enter(self) -> Context:
         os.chdir(self.folder)
         sys.argv = list(self.command)  # provenance tells the command that was typed
         torch.set_num_threads(self.threads)
-        return Context(pick_device(self.device), self.data_dir, self.download)
+        device = pick_device(self.device, deterministic=self.deterministic)
+        return Context(device, self.data_dir, self.download, deterministic=self.deterministic)
 
 
 def _train(surroundings: _Surroundings, training: Training) -> None:

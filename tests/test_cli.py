@@ -336,6 +336,21 @@ def test_models_lists_the_papers_networks(empty: Path, capsys: Captured) -> None
     assert by_name["preact110"]["parameters"] == 1_730_522
 
 
+def test_deterministic_kernels(empty: Path) -> None:
+    """On a CPU they are deterministic anyway: the same weights come out."""
+    command = ["train", "quickstart", "--profile", "smoke"]
+    try:
+        assert run_command([*command, "--deterministic"]) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+        first = (run_folder() / "weights.safetensors").read_bytes()
+        shutil.rmtree("runs")
+        assert run_command(command) == 0
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (run_folder() / "weights.safetensors").read_bytes() == first
+
+
 def test_version_and_help(empty: Path, capsys: Captured) -> None:
     assert run_command(["--version"]) == 0
     assert capsys.readouterr().out == f"resnet-cli {__version__}\n"
