@@ -76,7 +76,7 @@ def together(size: int, folder: Path, function: Callable[..., Any], *arguments: 
     for process in started:
         process.start()
     for process in started:
-        process.join(60)
+        process.join(300)
         process.kill()
     return [
         Ended(

@@ -87,9 +87,10 @@ def run_in_child(folder: Path, arguments: list[str], fault: Fault) -> Ended:
         code = 99
         try:
             os.chdir(folder)
-            with log.open("w") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
+            # Both the streams of Python, which a test runner may have replaced, and the system's.
+            sys.stdout = sys.stderr = log.open("w", buffering=1)
+            os.dup2(sys.stdout.fileno(), 1)
+            os.dup2(sys.stdout.fileno(), 2)
             moments = _install(fault)
             code = run_command(arguments)
             sys.stdout.flush()
