@@ -10,11 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from resnet_cli import processes
 from resnet_cli.results.provenance import typed_command
 from resnet_cli.results.tables import atomic_write, explained
 from resnet_cli.training.interrupt import Interrupted
@@ -30,6 +31,8 @@ def owned(
 ) -> Iterator[None]:
     """Hold a run's folder (made if missing); wait while another process does.
 
+    Of several processes of one command the first holds it for all.
+
     Args:
         should_stop: asked while waiting.
         note: takes a line that says who holds the folder.
@@ -38,29 +41,40 @@ def owned(
         Interrupted: `should_stop` said so while waiting.
         UserError: the folder cannot be written.
     """
+    held: list[FileLock] = []
+    processes.from_first(lambda: held.append(_acquire(folder, should_stop, note)))
+    try:
+        yield
+    finally:
+        for lock in held:
+            (folder / OWNER_FILE).unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(
+    folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
+) -> FileLock:
+    told = False
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
-        told = False
         while True:
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=0)
                 break
-            except Timeout:
-                pass
             if not told:
                 note(f"{folder} is in use by {_owner(folder)}; waiting for it")
                 told = True
             if should_stop():
                 raise Interrupted(f"stopped while {folder} was in use by {_owner(folder)}")
             time.sleep(POLL_SECONDS)
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "command": typed_command(sys.argv)}
     try:
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "command": typed_command(sys.argv)}
         atomic_write(folder / OWNER_FILE, json.dumps(who) + "\n")
-        yield
-    finally:
-        (folder / OWNER_FILE).unlink(missing_ok=True)
+    except BaseException:
         lock.release()
+        raise
+    return lock
 
 
 def _owner(folder: Path) -> str:

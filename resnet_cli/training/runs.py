@@ -122,7 +122,8 @@ def train_run(
         if finished is not None:
             return finished
         finished = _train(context, run, experiment, case, profile, stopper, report, note)
-        (context.runs / run.folder / LOCK_FILE).unlink()  # whoever waits finds the run finished
+        if processes.rank() == 0:  # whoever waits finds the run finished
+            (context.runs / run.folder / LOCK_FILE).unlink()
         return finished
 
 

@@ -399,7 +399,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     (line,) = (first.err + second.err).splitlines()
     assert line.startswith(f"resnet-cli: stopped at iteration 6 of {ITERATIONS}, saved in runs/")
     (run,) = (tmp_path / "runs").iterdir()
-    assert [path.name for path in run.iterdir()] == ["checkpoint.safetensors"]
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "checkpoint.safetensors"]
     monkeypatch.chdir(tmp_path)
     assert run_command([*command, "--quiet"]) == 0
     pandas.testing.assert_frame_equal(training(tmp_path), training(by_two[0]), rtol=1e-5)
