@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from resnet_cli.errors import UserError, shortened, unknown
+from resnet_cli.errors import UserError, one_line, shortened, unknown
 
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
@@ -588,9 +588,9 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{source}{where}: {_one_line(error.problem or error)}") from None
+        raise UserError(f"{source}{where}: {one_line(error.problem or error, 300)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{source}: no readable YAML: {_one_line(error)}") from None
+        raise UserError(f"{source}: no readable YAML: {one_line(error, 300)}") from None
 
 
 def experiments_folder() -> Path:
@@ -756,7 +756,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{path}: cannot be read: {one_line(error, 300)}") from None
     raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise UserError(f"{path}: an experiment is a mapping of keys to values; this is not")
@@ -803,7 +803,7 @@ def _validate(
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
-        message = _one_line(first["msg"].removeprefix("Value error, "))
+        message = one_line(first["msg"].removeprefix("Value error, "), 300)
         if first["type"] == "union_tag_not_found":
             message = f"needs kind: {', '.join(sorted(_kinds()))}"
         given = first["input"]
@@ -843,7 +843,3 @@ def _kinds() -> list[str]:
 
 def _kind_of(model: type[BaseModel]) -> Any:
     return model.model_fields["kind"].annotation if "kind" in model.model_fields else None
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]

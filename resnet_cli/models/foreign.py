@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from resnet_cli.config import LAYERS_PER_BRANCH, ModelConfig
-from resnet_cli.errors import UserError
+from resnet_cli.errors import UserError, one_line
 from resnet_cli.models import build
 from resnet_cli.models.network import Head, Network
 from resnet_cli.models.resnet import make_places, make_resnet
@@ -126,7 +126,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        why = _one_line(error)
+        why = one_line(error, 120)
         raise UserError(
             f"{path}: no readable safetensors file, perhaps cut short ({why}); download or save "
             "it again"
@@ -148,7 +148,7 @@ def _read_pickle(path: Path, start: bytes) -> Any:
             "or safetensors"
         ) from None
     except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        why = f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
+        why = f"{type(error).__name__}: {one_line(error, 120)}".removesuffix(": ")
         raise UserError(
             f"{path}: is no checkpoint, or cut short ({why}); download or save it again"
         ) from None
@@ -239,7 +239,9 @@ def infer_config(state: Mapping[str, Tensor], source: str) -> tuple[ModelConfig,
     except UserError:
         raise
     except ValueError as error:  # deeper, wider or of more stages than any network here
-        raise UserError(f"{source}: is no network that can be loaded: {_one_line(error)}") from None
+        raise UserError(
+            f"{source}: is no network that can be loaded: {one_line(error, 120)}"
+        ) from None
     head = _head_word(shapes)
     classes = _out_channels(shapes, f"{head}.weight", source)
     _account_for_all(shapes, config, classes, source)
@@ -436,7 +438,3 @@ def _numbered(
 def _shown(key: str) -> str:
     """A key as an error line may print it: short, and without control characters."""
     return (key if key.isprintable() else ascii(key))[:80]
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:120]

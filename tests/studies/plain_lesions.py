@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.bench import plain
 from resnet_cli.config import ModelConfig
 from resnet_cli.data import Batches, Normalization, Split
 from resnet_cli.models import Network, build
@@ -37,14 +38,7 @@ def make_batches(count: int = 40, seed: int = 2) -> Batches:
 @torch.no_grad()
 def plain_logits(network: Network, images: Tensor, deleted: list[int]) -> Tensor:
     """The forward pass with some residual branches left out, written from the parts of a unit."""
-    x = network.stem(images)
-    for index, unit in enumerate(network.units):
-        assert isinstance(unit, ResidualUnit)
-        x = unit.pre(x)
-        y = unit.h(x) if index in deleted else unit.h(x) + unit.F(x)
-        x = unit.f(y)
-    logits: Tensor = network.head(x)
-    return logits
+    return plain.forward(network, images, deleted)
 
 
 def silence(network: Network, units: list[int]) -> None:
