@@ -34,6 +34,7 @@ from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
 from resnet_cli.seeding import stream
 from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
+from resnet_cli.threads import map_in_threads
 
 Row = dict[str, Any]
 Report = Callable[[int, int], None]
@@ -167,19 +168,58 @@ def gradient_by_length(cut: CutNetwork, counted: Collection[int] | None = None) 
 
 
 def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None) -> Tensor:
-    """The gradients by length at the input of the first of `units`, led back from the top."""
-    gradients = cut.top.clone()
+    """The gradients by length at the input of the first of `units`, led back from the top.
+
+    All lengths lie in one stack, which a unit changes in place, a few lengths at a time: as many as
+    a core's cache holds, since leading more of them through at once only moves memory.
+    """
+    is_counted = [counted is None or index in counted for index in range(len(cut))]
+    num_lengths = 1 + sum(is_counted[index] for index in units)
+    reached = 1  # lengths that there are so far
+    gradients = _stack(num_lengths, cut.top[0])
+    gradients[:1] = cut.top
     for index in reversed(units):
-        unit = cut.units[index]
-        gradients = unit.after(gradients)
-        # The residual branch goes first and on a copy: pullbacks may reuse their argument.
-        longer = unit.residual(gradients.clone())
-        same = unit.shortcut(gradients)
-        if counted is None or index in counted:
-            gradients = torch.cat((same[:1], same[1:] + longer[:-1], longer[-1:]))
-        else:
-            gradients = same + longer
+        gradients = _pass_unit(cut.units[index], gradients, reached, is_counted[index])
+        reached += is_counted[index]
     return gradients
+
+
+def _stack(num_lengths: int, like: Tensor) -> Tensor:
+    """Zeros [num_lengths, N, C, H, W] in the memory format of `like`, [N, C, H, W]."""
+    images = like.new_zeros((num_lengths * len(like), *like.shape[1:]))
+    if like.is_contiguous(memory_format=torch.channels_last):
+        images = images.contiguous(memory_format=torch.channels_last)
+    stack: Tensor = images.unflatten(0, (num_lengths, len(like)))
+    return stack
+
+
+def _pass_unit(unit: _Cut, gradients: Tensor, reached: int, is_counted: bool) -> Tensor:
+    """Lead a stack of gradients through a unit, from its output to its input.
+
+    Args:
+        gradients: [K, N, C, H, W], of which the first `reached` are led, and memory for the rest;
+            changed in place where the unit keeps the shape.
+        is_counted: what passes the residual branch becomes one longer.
+    """
+    step = reached
+    if gradients.device.type == "cpu":
+        step = max(1, CACHED_BYTES // (gradients[0].numel() * gradients.element_size()))
+    at_input: Tensor | None = None
+    for start in reversed(range(0, reached, step)):  # long ones first: k + 1 is done before k
+        end = min(start + step, reached)
+        after = unit.after(gradients[start:end])
+        # The residual branch goes first and on a copy: pullbacks may reuse their argument.
+        longer = unit.residual(after.clone())
+        same = unit.shortcut(after)
+        if at_input is None:
+            keeps_shape = same.shape[1:] == gradients.shape[1:]
+            at_input = gradients if keeps_shape else _stack(len(gradients), same[0])
+        shift = int(is_counted)
+        if same.data_ptr() != at_input[start].data_ptr():
+            at_input[start:end] = same
+        at_input[start + shift : end + shift] += longer
+    assert at_input is not None
+    return at_input
 
 
 def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
@@ -336,7 +376,11 @@ class ExactSpectrum:
 
 
 EXACT_CHUNK = 16
-"""Images carried through a sweep at a time."""
+"""Images whose gradients autograd, or a path for each image, carries at a time."""
+SWEEP_CHUNK = 4
+"""Images carried through an exact sweep at a time."""
+CACHED_BYTES = 1 << 20
+"""Of the gradients led through a unit at a time on a CPU core."""
 
 
 def exact_spectrum(
@@ -349,9 +393,9 @@ def exact_spectrum(
 ) -> ExactSpectrum:
     """The exact gradient spectrum of the mean loss over a batch, by running batch statistics.
 
-    In evaluation mode images do not see one another, so the sweep takes a chunk at a time; memory
-    is three times (n + 1) gradients of a chunk at the widest activation. Under torchrun each
-    process takes its share of the chunks, and all return the same.
+    In evaluation mode images do not see one another, so the sweep takes a chunk at a time, on a CPU
+    one on each core; memory is, for each, (n + 1) gradients of a chunk at the widest activation.
+    Under torchrun each process takes its share of the chunks, and all return the same.
 
     Args:
         images: float32 [N, 3, H, W].
@@ -362,24 +406,31 @@ def exact_spectrum(
     squares = torch.zeros(num_counted + 1, dtype=torch.float64)
     difference = ordinary_square = 0.0
     total = len(labels)
-    starts = range(0, total, EXACT_CHUNK)
+    chunk = SWEEP_CHUNK
+    starts = range(0, total, chunk)
     starts = starts[processes.share(len(starts))]
-    own: list[tuple[Tensor, float, float]] = []
-    for start in starts:
-        x, y = images[start : start + EXACT_CHUNK], labels[start : start + EXACT_CHUNK]
+
+    def sweep(start: int) -> tuple[Tensor, float, float]:
+        x, y = images[start : start + chunk], labels[start : start + chunk]
         share = len(y) / total
         cut = CutNetwork(network, x, y, engine=engine)
         by_length = gradient_by_length(cut, counted).double() * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
-        own.append(
-            (
-                by_length.square().flatten(1).sum(1).cpu(),
-                float((by_length.sum(0) - ordinary).square().sum()),
-                float(ordinary.square().sum()),
-            )
+        return (
+            by_length.square().flatten(1).sum(1).cpu(),
+            float((by_length.sum(0) - ordinary).square().sum()),
+            float(ordinary.square().sum()),
         )
-        end = min(starts.stop, total)
-        report(min(start + EXACT_CHUNK, end) - starts.start, end - starts.start)
+
+    own: list[tuple[Tensor, float, float]] = []
+    end = min(starts.stop, total)
+    with evaluation_mode(network):  # for all threads at once: each would restore it to the others
+        in_threads = engine == "fast" and images.device.type == "cpu"
+        for start, found in zip(
+            starts, map_in_threads(sweep, starts, parallel=in_threads), strict=True
+        ):
+            own.append(found)
+            report(min(start + chunk, end) - starts.start, end - starts.start)
     for of_chunk, its_difference, its_ordinary in processes.collect(own):
         squares += of_chunk
         difference += its_difference

@@ -332,9 +332,9 @@ def test_the_network_is_left_as_it_was(training: bool, batch_statistics: bool) -
 
 
 @pytest.mark.parametrize("name", DEEPER)
-@pytest.mark.parametrize("chunk", [1, 3, 7])
+@pytest.mark.parametrize(("chunk", "cached_bytes"), [(1, 1), (3, 10_000), (7, 1 << 30)])
 def test_the_exact_spectrum_does_not_depend_on_chunks(
-    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    name: str, chunk: int, cached_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = make_network(DEEPER[name])
     images, labels = a_batch(7)
@@ -346,7 +346,8 @@ def test_the_exact_spectrum_does_not_depend_on_chunks(
         expected[len(chosen)] += gradient_by_detaching(network, images, labels, chosen)
 
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(paths, "EXACT_CHUNK", chunk)
+    monkeypatch.setattr(paths, "SWEEP_CHUNK", chunk)
+    monkeypatch.setattr(paths, "CACHED_BYTES", cached_bytes)
     found = exact_spectrum(network, images, labels, report=lambda *done: seen.append(done))
     assert found.norms == pytest.approx([float(g.norm()) for g in expected], rel=1e-8)
     assert found.images == 7
