@@ -327,7 +327,14 @@ class TrainConfig(Strict):
         return self
 
 
-class DeleteStudy(Strict):
+class LesionStudy(Strict):
+    """What studies that delete or move units share."""
+
+    images: PositiveInt | None = None
+    """Only the first N test images; null: all."""
+
+
+class DeleteStudy(LesionStudy):
     """Delete k units at random (paper 2, Figures 3 and 5a); k = 1 deletes each in turn."""
 
     kind: Literal["delete"]
@@ -338,7 +345,7 @@ class DeleteStudy(Strict):
     """Also the error on each class (lesion_classes.csv)."""
 
 
-class ReorderStudy(Strict):
+class ReorderStudy(LesionStudy):
     """Swap pairs of units of equal shape (paper 2, Figure 5b)."""
 
     kind: Literal["reorder"]
@@ -368,7 +375,7 @@ class PathsStudy(Strict):
     """Only the number of paths by length; no gradient is measured."""
 
 
-class GreedyStudy(Strict):
+class GreedyStudy(LesionStudy):
     """Delete the least harmful unit again and again, beside random deletions (beyond paper 2)."""
 
     kind: Literal["greedy"]
@@ -381,7 +388,7 @@ class GreedyStudy(Strict):
     """Only the first N images to choose on; for `choose_on: train`."""
 
 
-class AdditivityStudy(Strict):
+class AdditivityStudy(LesionStudy):
     """Joint damage of k deleted units against the sum of single damages (beyond paper 2)."""
 
     kind: Literal["additivity"]

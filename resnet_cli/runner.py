@@ -14,6 +14,7 @@ from resnet_cli.config import (
     Case,
     DeleteStudy,
     Experiment,
+    LesionStudy,
     PathSurvivalStudy,
     RunConfig,
     SignalStudy,
@@ -99,7 +100,9 @@ def run_experiment(
         if finished.diverged_at is not None:
             display.line(f"case {case.name}: diverged in training; there is nothing to study")
         else:
-            subjects.append((case, find_subject(context, str(finished.folder))))
+            images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
+            subject = find_subject(context, str(finished.folder), test_images=images)
+            subjects.append((case, subject))
     return _study_all(experiment, experiment.study, subjects, display, stopper, out)
 
 

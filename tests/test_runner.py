@@ -219,6 +219,12 @@ def test_several_seeds_have_a_folder_each(tmp_path: Path) -> None:
     assert folders == ["lesion_single.png", "main-seed0", "main-seed1"]
 
 
+def test_a_study_of_some_images_only(tmp_path: Path) -> None:
+    run(make_experiment(study={"kind": "delete", "k": 1, "images": 12}), tmp_path)
+    table = read_table(tmp_path / "out" / "lesion_delete.csv")
+    assert set(table["images"]) == {12}
+
+
 def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     measure = lesion.measure_deletions
