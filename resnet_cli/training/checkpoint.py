@@ -27,6 +27,7 @@ from resnet_cli.results.tables import atomic_write
 FORMAT = "resnet-cli checkpoint 1"
 CURRENT = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
+NEW = "checkpoint.new.safetensors"
 
 
 @dataclass
@@ -62,7 +63,7 @@ def save_checkpoint(
         "position": position_text,
         "sha256": _digest(stored, config_hash + position_text),
     }
-    new = folder / "checkpoint.new.safetensors"
+    new = folder / NEW
     atomic_write(new, safetensors_bytes(stored, metadata))
     if _read(new, config_hash) is None:
         new.unlink(missing_ok=True)
@@ -95,9 +96,14 @@ def load_checkpoint(
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """There is a checkpoint, or what a killed process left of one."""
+    return any((folder / name).exists() for name in (CURRENT, PREVIOUS, NEW))
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Remove a finished run's checkpoints: its weights file has all that is needed."""
-    for name in (CURRENT, PREVIOUS, "checkpoint.new.safetensors"):
+    for name in (CURRENT, PREVIOUS, NEW):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -22,7 +22,7 @@ from resnet_cli.models import build
 from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
-from resnet_cli.training.checkpoint import remove_checkpoints
+from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import LOCK_FILE, owned
@@ -82,6 +82,16 @@ def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
     return processes.from_first(lambda: _read_finished(context, run))
 
 
+def is_over(context: Context, run: RunConfig) -> bool:
+    """A training is finished, and no process was killed before it had cleared its checkpoints."""
+    return processes.from_first(
+        lambda: (
+            _read_finished(context, run) is not None
+            and not has_checkpoint(context.runs / run.folder)
+        )
+    )
+
+
 def _read_finished(context: Context, run: RunConfig) -> FinishedRun | None:
     path = context.runs / run.folder / RUN_FILE
     try:
@@ -117,13 +127,14 @@ def train_run(
         Interrupted: `stopper` said so; the state is saved.
         UserError: the data are missing, or the folder cannot be written.
     """
-    with owned(context.runs / run.folder, stopper, note):
+    folder = context.runs / run.folder
+    with owned(folder, stopper, note):
         finished = find_finished(context, run)
-        if finished is not None:
-            return finished
-        finished = _train(context, run, experiment, case, profile, stopper, report, note)
-        if processes.rank() == 0:  # whoever waits finds the run finished
-            (context.runs / run.folder / LOCK_FILE).unlink()
+        if finished is None:
+            finished = _train(context, run, experiment, case, profile, stopper, report, note)
+        if processes.rank() == 0:
+            remove_checkpoints(folder)
+            (folder / LOCK_FILE).unlink(missing_ok=True)  # whoever waits finds the run finished
         return finished
 
 
@@ -193,7 +204,6 @@ def _train(
         provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
         write_table(rows, "training", folder, provenance)
         atomic_write(folder / RUN_FILE, json.dumps(_description(finished), indent=1) + "\n")
-        remove_checkpoints(folder)
         return finished
 
     return processes.from_first(write)

@@ -21,7 +21,7 @@ from resnet_cli.training import runs as runs_module
 from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.interrupt import Interrupted, Stopper, parse_duration
 from resnet_cli.training.ownership import LOCK_FILE
-from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, train_run
+from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, is_over, train_run
 
 CPU = torch.device("cpu")
 RUN = RunConfig(
@@ -185,6 +185,26 @@ def test_a_damaged_checkpoint_is_told_of(tmp_path: Path) -> None:
     train(context, notes=notes)
     assert notes == [f"{checkpoint} is damaged; set aside as {CURRENT}.damaged"]
     assert find_finished(context, RUN) is not None
+
+
+def test_killed_before_its_checkpoints_were_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(CPU, runs=tmp_path)
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnet_cli.training.loop.CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_module, "remove_checkpoints", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(context)
+    assert find_finished(context, RUN) is not None
+    assert not is_over(context, RUN)
+    train(context)
+    assert is_over(context, RUN)
+    assert not list((tmp_path / RUN.folder).glob("*checkpoint*"))
 
 
 def test_killed_before_run_json_the_end_is_repeated(
