@@ -295,6 +295,24 @@ def compare(
     display.summary({"command": "compare"} | comparison.to_dict())
 
 
+@app.command(epilog="Example: resnet-cli report --results results --out results/report.html")
+def report(
+    results: ResultsOption = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="[default: report.html in that folder]")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """One HTML page: each table and figure as published and as measured, with verdicts."""
+    from resnet_cli.report.page import write_report
+
+    display = _display(as_json, quiet)
+    page = write_report(results, out or results / "report.html")
+    display.line(f"wrote {page}", level=-1)
+    display.summary({"command": "report", "files": [str(page)]})
+
+
 def _offered(
     names: list[str], profile: str | None, display: "Display"
 ) -> tuple[list[str], list[str]]:

@@ -1,0 +1,1 @@
+"""One page that shows both papers beside what was measured."""

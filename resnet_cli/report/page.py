@@ -1,0 +1,70 @@
+"""Writes the report: one HTML file that needs no other and no network."""
+
+import base64
+import io
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from resnet_cli import __version__
+from resnet_cli.errors import UserError
+from resnet_cli.report.content import content
+from resnet_cli.report.unravelled import networks
+from resnet_cli.results.tables import atomic_write
+
+COLOURS = 64
+"""Of an embedded plot; a palette makes it a quarter as large and looks the same."""
+WIDEST = 1400
+"""Pixels of an embedded plot."""
+
+
+def write_report(results: Path, out: Path) -> Path:
+    """Write the report on everything under `results` to `out`.
+
+    Raises:
+        UserError: there are no results, one cannot be read, or the file cannot be written.
+    """
+    parts = content(results)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("resnet_cli.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["embedded"] = embedded
+    environment.filters["link"] = lambda path: _link(path, out)
+    page = environment.get_template("page.html").render(
+        parts=parts,
+        networks=json.dumps(networks(results), separators=(",", ":")).replace("<", "\\u003c"),
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+    atomic_write(out, page)
+    return out
+
+
+def _link(path: Path, page: Path) -> str:
+    """A file as the page links to it, relative to the page's folder."""
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+def embedded(path: Path) -> str:
+    """A picture as a data address.
+
+    Raises:
+        UserError: it is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((WIDEST, WIDEST * 4))
+            small = picture.convert("RGB").quantize(COLOURS)
+    except OSError:
+        raise UserError(f"{path}: is no picture; run its experiment again") from None
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,69 @@
+"""The numbers behind the interactive view: damage by unit, and paths and gradient by length."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from resnet_cli.config import ModelConfig
+from resnet_cli.models.resnet import make_places
+from resnet_cli.report.content import ORDER
+from resnet_cli.results.tables import read_provenance, read_table
+
+LESIONS = ("fig3/preact110", "fig3", "fig5a")
+"""Where single deletions lie, the first that is there."""
+
+
+def networks(results: Path) -> list[dict[str, Any]]:
+    """One entry for each profile of paper 2 with single deletions and a whole spectrum of one
+    network: its name, units, stages, errors by unit, and shares by path length.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    home = results / "veit2016"
+    folders = [p for p in home.iterdir() if p.is_dir()] if home.is_dir() else []
+    names = [name for name in ORDER if home / name in folders]
+    names += sorted(p.name for p in folders if p.name not in ORDER)
+    found = [_network(home / name) for name in names]
+    return [network for network in found if network is not None]
+
+
+def _network(folder: Path) -> dict[str, Any] | None:
+    spectrum_path = folder / "fig6" / "path_spectrum.csv"
+    lesion_path = next(
+        (p for where in LESIONS if (p := folder / where / "lesion_delete.csv").exists()), None
+    )
+    if lesion_path is None or not spectrum_path.exists():
+        return None
+    lesions, spectrum = read_table(lesion_path), read_table(spectrum_path)
+    single = lesions[lesions["k"] == 1]
+    errors = [float(e) for e in single.sort_values("blocks", key=_number)["test_error"]]
+    if len(spectrum) != len(errors) + 1 or spectrum["exact_norm"].isna().any():
+        return None
+    told = read_provenance(spectrum_path)
+    model = ModelConfig.model_validate(told["config"]["model"])
+    places = make_places(model)
+    paths = [int(n) for n in spectrum["paths"]]
+    return {
+        "name": f"{model.label} on {told['config']['data']['dataset']} ({folder.name})",
+        "baseline": float(lesions["baseline_error"].iloc[0]),
+        "images": int(lesions["images"].iloc[0]),
+        "errors": errors,
+        "stages": [place.stage for place in places],
+        "downsampling": [place.index for place in places if place.stride != 1],
+        "paths": [f"{n:.3g}" if n >= 1e6 else f"{n:,}" for n in paths],
+        "share_paths": [n / sum(paths) for n in paths],
+        "share_sampled": _shares(spectrum, "share_total"),
+        "share_exact": _shares(spectrum, "share_exact"),
+    }
+
+
+def _number(blocks: Any) -> Any:
+    return blocks.astype(int)
+
+
+def _shares(spectrum: DataFrame, column: str) -> Sequence[float | None]:
+    return [None if math.isnan(value) else float(value) for value in spectrum[column]]
