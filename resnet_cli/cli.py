@@ -454,7 +454,9 @@ def evaluate_command(
     display = _display(as_json, quiet, verbose)
     context = _context(device, data_dir, download)
     subject = _subject(display, context, checkpoint, dataset, normalize, images, test_size)
-    result = evaluate(subject.loaded.network, subject.batches("test"))
+    batches = subject.batches("test")
+    with display.progress(f"evaluating {subject.label}") as update:
+        result = evaluate(subject.loaded.network, batches, report=update)
     chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
     if result.top5_error is not None and subject.loaded.num_classes >= 100:
@@ -789,7 +791,8 @@ def models(as_json: JsonOption = False) -> None:
     from resnet_cli.models.catalog import catalog
 
     display = _display(as_json)
-    rows = catalog()
+    with display.progress("building networks") as update:
+        rows = catalog(update)
     display.table(
         "Networks (multiply-adds in millions, for one image)",
         ["network", "input", "units", "layers", "parameters", "published", "mult-adds"],
@@ -900,7 +903,10 @@ def weights(
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
-        display.line(f"wrote {bundle(_context('cpu', data_dir, False), export, name, out)}")
+        context = _context("cpu", data_dir, False)
+        with display.progress(f"evaluating {export} in float16") as update:
+            path = bundle(context, export, name, out, report=update)
+        display.line(f"wrote {path}")
     found = cards()
     display.table(
         "Bundled weights",
