@@ -55,6 +55,14 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DeterministicOption = Annotated[
     bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
 ]
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="tensorboard",
+        help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
 StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
@@ -121,6 +129,7 @@ def train(
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -135,7 +144,7 @@ def train(
     _run(
         [loaded],
         display,
-        _context(device, data_dir, download, deterministic=deterministic),
+        _context(device, data_dir, download, deterministic=deterministic, log=log),
         out,
         budget,
         "train",
@@ -160,6 +169,7 @@ def run(
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     executor: ExecutorOption = "serial",
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
@@ -173,7 +183,7 @@ def run(
     from resnet_cli.rerun import is_provenance
 
     display = _display(as_json, quiet, verbose)
-    context = _context(device, data_dir, download, deterministic=deterministic)
+    context = _context(device, data_dir, download, deterministic=deterministic, log=log)
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
@@ -225,6 +235,7 @@ def reproduce(
     seed: SeedOption = None,
     results: ResultsOption = Path("results"),
     budget: BudgetOption = None,
+    log: LogOption = None,
     executor: ExecutorOption = "serial",
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
@@ -248,7 +259,7 @@ def reproduce(
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    context = _context(device, data_dir, download, deterministic=deterministic)
+    context = _context(device, data_dir, download, deterministic=deterministic, log=log)
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
     ahead = _ahead(executor, ray_address, ray_cpus, shard)
@@ -959,16 +970,24 @@ def _context(
     engine: str = "fast",
     *,
     deterministic: bool = False,
+    log: str | None = None,
 ) -> "Context":
     from resnet_cli.context import Context
     from resnet_cli.device import pick_device
     from resnet_cli.errors import unknown
     from resnet_cli.studies.engine import ENGINES
+    from resnet_cli.training.epoch_log import check_log
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    picked = pick_device(device, deterministic=deterministic)
-    return Context(picked, data_dir, download, engine=engine, deterministic=deterministic)
+    return Context(
+        pick_device(device, deterministic=deterministic),
+        data_dir,
+        download,
+        engine=engine,
+        deterministic=deterministic,
+        log=check_log(log),
+    )
 
 
 def _subject(

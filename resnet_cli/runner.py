@@ -31,7 +31,7 @@ from resnet_cli.studies.path_survival import path_survival
 from resnet_cli.study_runner import AnyStudy, Written, run_study
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress
-from resnet_cli.training.runs import FinishedRun, find_finished, train_run
+from resnet_cli.training.runs import FinishedRun, find_finished, train_run, write_log
 
 PLOT_SECONDS = 60.0
 """Seconds between the plots of an experiment that is still training."""
@@ -264,6 +264,7 @@ def train_case(
     finished = find_finished(context, run)
     if finished is not None:
         display.line(f"{label}: trained already ({finished.folder})")
+        write_log(context, finished, stopper, display.line)
         return finished
     with display.progress(label) as update:
 
