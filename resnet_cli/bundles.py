@@ -7,6 +7,7 @@ on what, by which command and commit, and the test error of exactly these rounde
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,17 @@ from resnet_cli.results.tables import check_writable, read_provenance, write_tog
 MAX_BYTES = 4_000_000
 
 
-def bundle(context: Context, run_folder: str, name: str, out: Path | None = None) -> Path:
+def bundle(
+    context: Context,
+    run_folder: str,
+    name: str,
+    out: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
     """Make a bundle of a finished run. Returns the weights' path.
+
+    Args:
+        report: called with the batches done and to do while the rounded weights are evaluated.
 
     Raises:
         UserError: the folder holds no finished run, the name is no name, the file is too big, or
@@ -43,7 +53,7 @@ def bundle(context: Context, run_folder: str, name: str, out: Path | None = None
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half().float())
-    result = evaluate(network, subject.batches("test"))
+    result = evaluate(network, subject.batches("test"), report=report)
     outcome = dict(subject.loaded.outcome) | {
         "test_error": result.error,
         "images": result.images,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from resnet_cli import __version__, processes
+from resnet_cli import __version__, completion, processes
 from resnet_cli.errors import RunError, UserError, shortened
 
 if TYPE_CHECKING:
@@ -37,10 +37,21 @@ app = typer.Typer(
 # --- options that several commands share ---------------------------------------------------------
 
 ExperimentName = Annotated[
-    str, typer.Argument(metavar="[EXPERIMENT]", help="A YAML path, or a name: resnet-cli list.")
+    str,
+    typer.Argument(
+        metavar="[EXPERIMENT]",
+        help="A YAML path, or a name: resnet-cli list.",
+        autocompletion=completion.experiments,
+    ),
 ]
 ProfileOption = Annotated[
-    str | None, typer.Option("--profile", help="smoke, mini, cpu or paper.", metavar="PROFILE")
+    str | None,
+    typer.Option(
+        "--profile",
+        help="smoke, mini, cpu or paper.",
+        metavar="PROFILE",
+        autocompletion=completion.profiles,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -51,9 +62,20 @@ DataDirOption = Annotated[
     typer.Option(help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
 ]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices)
+]
 DeterministicOption = Annotated[
     bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="tensorboard",
+        help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
+        autocompletion=completion.logs,
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
 StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
@@ -65,7 +87,11 @@ BudgetOption = Annotated[
     str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
 ]
 ExecutorOption = Annotated[
-    str, typer.Option(help="serial, or ray: trainings and studies as tasks of a Ray cluster.")
+    str,
+    typer.Option(
+        help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
+        autocompletion=completion.executors,
+    ),
 ]
 RayAddressOption = Annotated[
     str | None, typer.Option(help="A running Ray cluster.  [default: one is started here]")
@@ -84,11 +110,15 @@ CheckpointOption = Annotated[
         metavar="PATH|NAME",
         help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
         "[default: the newest finished run, else bundled weights]",
+        autocompletion=completion.checkpoints,
     ),
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option(help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]"),
+    typer.Option(
+        help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]",
+        autocompletion=completion.datasets,
+    ),
 ]
 NormalizeOption = Annotated[
     str | None,
@@ -96,10 +126,15 @@ NormalizeOption = Annotated[
         metavar="NAME|M1,M2,M3/S1,S2,S3",
         help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
         "[default: the weights' own]",
+        autocompletion=completion.normalizations,
     ),
 ]
 EngineOption = Annotated[
-    str, typer.Option(help="fast; or plain: as one would write it by hand, to compare with.")
+    str,
+    typer.Option(
+        help="fast; or plain: as one would write it by hand, to compare with.",
+        autocompletion=completion.engines,
+    ),
 ]
 ImagesOption = Annotated[
     int | None, typer.Option(min=1, help="Only the first N test images.  [default: all]")
@@ -121,6 +156,7 @@ def train(
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -135,7 +171,7 @@ def train(
     _run(
         [loaded],
         display,
-        _context(device, data_dir, download, deterministic=deterministic),
+        _context(device, data_dir, download, deterministic=deterministic, log=log),
         out,
         budget,
         "train",
@@ -149,6 +185,7 @@ def run(
         typer.Argument(
             metavar="EXPERIMENT...",
             help="YAML paths, names, folders, or a result's .provenance.json.",
+            autocompletion=completion.experiments,
         ),
     ],
     profile: ProfileOption = None,
@@ -160,6 +197,7 @@ def run(
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     executor: ExecutorOption = "serial",
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
@@ -173,7 +211,7 @@ def run(
     from resnet_cli.rerun import is_provenance
 
     display = _display(as_json, quiet, verbose)
-    context = _context(device, data_dir, download, deterministic=deterministic)
+    context = _context(device, data_dir, download, deterministic=deterministic, log=log)
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
@@ -214,7 +252,12 @@ def _run_again(
 @app.command(epilog="Example: resnet-cli reproduce he2016 --profile smoke")
 def reproduce(
     paper: Annotated[
-        str | None, typer.Argument(metavar="[PAPER]", help="he2016 or veit2016.  [default: both]")
+        str | None,
+        typer.Argument(
+            metavar="[PAPER]",
+            help="he2016 or veit2016.  [default: both]",
+            autocompletion=completion.papers,
+        ),
     ] = None,
     profile: ProfileOption = "mini",
     settings: SetOption = None,
@@ -225,6 +268,7 @@ def reproduce(
     seed: SeedOption = None,
     results: ResultsOption = Path("results"),
     budget: BudgetOption = None,
+    log: LogOption = None,
     executor: ExecutorOption = "serial",
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
@@ -248,7 +292,7 @@ def reproduce(
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    context = _context(device, data_dir, download, deterministic=deterministic)
+    context = _context(device, data_dir, download, deterministic=deterministic, log=log)
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
     ahead = _ahead(executor, ray_address, ray_cpus, shard)
@@ -279,7 +323,12 @@ def reproduce(
 
 @app.command(epilog="Example: resnet-cli compare he2016 --profile mini")
 def compare(
-    paper: Annotated[str, typer.Argument(metavar="PAPER", help="he2016 or veit2016.")],
+    paper: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAPER", help="he2016 or veit2016.", autocompletion=completion.papers
+        ),
+    ],
     profile: ProfileOption = None,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
@@ -472,7 +521,9 @@ def evaluate_command(
     display = _display(as_json, quiet, verbose)
     context = _context(device, data_dir, download)
     subject = _subject(display, context, checkpoint, dataset, normalize, images, test_size)
-    result = evaluate(subject.loaded.network, subject.batches("test"))
+    batches = subject.batches("test")
+    with display.progress(f"evaluating {subject.label}") as update:
+        result = evaluate(subject.loaded.network, batches, report=update)
     chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
     if result.top5_error is not None and subject.loaded.num_classes >= 100:
@@ -603,7 +654,10 @@ def paths(
     ] = False,
     estimator: Annotated[
         str,
-        typer.Option(help="batch: one path for a batch, as published; image: one for each image."),
+        typer.Option(
+            help="batch: one path for a batch, as published; image: one for each image.",
+            autocompletion=completion.estimators,
+        ),
     ] = "batch",
     stages: Annotated[
         bool, typer.Option("--stages", help="Add the exact spectrum of each stage.")
@@ -684,6 +738,7 @@ def signal(
         typer.Argument(
             metavar="[EXPERIMENT]",
             help="Measure every network of an experiment instead; nothing is trained.",
+            autocompletion=completion.experiments,
         ),
     ] = None,
     profile: ProfileOption = None,
@@ -769,7 +824,7 @@ def _study(
 # --- looking around ------------------------------------------------------------------------------
 
 
-@app.command(name="list")
+@app.command(name="list", epilog="Example: resnet-cli list")
 def list_command(as_json: JsonOption = False) -> None:
     """The experiments that travel with the program."""
     from resnet_cli.config import experiment_titles
@@ -801,13 +856,14 @@ def show(
     display.summary({"command": "show", "hash": loaded.hash, "config": content})
 
 
-@app.command()
+@app.command(epilog="Example: resnet-cli models --json")
 def models(as_json: JsonOption = False) -> None:
     """Every network of the papers: units, layers, parameters, multiply-adds."""
     from resnet_cli.models.catalog import catalog
 
     display = _display(as_json)
-    rows = catalog()
+    with display.progress("building networks") as update:
+        rows = catalog(update)
     display.table(
         "Networks (multiply-adds in millions, for one image)",
         ["network", "input", "units", "layers", "parameters", "published", "mult-adds"],
@@ -827,10 +883,15 @@ def models(as_json: JsonOption = False) -> None:
     display.summary({"command": "models", "models": rows})
 
 
-@app.command()
+@app.command(epilog="Examples: resnet-cli data; resnet-cli data cifar10 --download")
 def data(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="cifar10 or cifar100; else all.")
+        str | None,
+        typer.Argument(
+            metavar="[DATASET]",
+            help="digits, cifar10 or cifar100; else all.",
+            autocompletion=completion.shown_datasets,
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -871,7 +932,12 @@ def data(
 @app.command(epilog="Examples: resnet-cli bench; resnet-cli bench lesion_single --repeats 5")
 def bench(
     items: Annotated[
-        list[str] | None, typer.Argument(metavar="[ITEM...]", help="Which.  [default: all]")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ITEM...]",
+            help="Which.  [default: all]",
+            autocompletion=completion.benchmarks,
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats, of which the median counts.")] = 3,
     small: Annotated[
@@ -897,7 +963,9 @@ def bench(
     display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})
 
 
-@app.command()
+@app.command(
+    epilog="Examples: resnet-cli weights; resnet-cli weights --export runs/NAME --name mine --out ."
+)
 def weights(
     export: Annotated[
         str | None, typer.Option(metavar="RUN", help="Make a bundle of a finished run's folder.")
@@ -918,7 +986,10 @@ def weights(
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
-        display.line(f"wrote {bundle(_context('cpu', data_dir, False), export, name, out)}")
+        context = _context("cpu", data_dir, False)
+        with display.progress(f"evaluating {export} in float16") as update:
+            path = bundle(context, export, name, out, report=update)
+        display.line(f"wrote {path}")
     found = cards()
     display.table(
         "Bundled weights",
@@ -971,16 +1042,24 @@ def _context(
     engine: str = "fast",
     *,
     deterministic: bool = False,
+    log: str | None = None,
 ) -> "Context":
     from resnet_cli.context import Context
     from resnet_cli.device import pick_device
     from resnet_cli.errors import unknown
     from resnet_cli.studies.engine import ENGINES
+    from resnet_cli.training.epoch_log import check_log
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    picked = pick_device(device, deterministic=deterministic)
-    return Context(picked, data_dir, download, engine=engine, deterministic=deterministic)
+    return Context(
+        pick_device(device, deterministic=deterministic),
+        data_dir,
+        download,
+        engine=engine,
+        deterministic=deterministic,
+        log=check_log(log),
+    )
 
 
 def _subject(

@@ -23,6 +23,7 @@ from resnet_cli.models.weights import (
     read_safetensors,
 )
 from resnet_cli.studies.engine import Engine
+from resnet_cli.training.epoch_log import LogName
 
 RUNS = Path("runs")
 SplitName = Literal["train", "test"]
@@ -40,6 +41,8 @@ class Context:
     """Of the studies."""
     deterministic: bool = False
     """Of the device's kernels (`pick_device`)."""
+    log: LogName | None = None
+    """What a run's epochs are written to beside training.csv."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:

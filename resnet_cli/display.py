@@ -1,6 +1,7 @@
 """What people see: tables and progress on a terminal, plain lines in a log, JSON for machines."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,14 +55,24 @@ class Display:
             self.console.print(text, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table with right-aligned numbers. Floats are shown to two decimals."""
+        """A table with right-aligned numbers, no wider than the terminal. Floats are shown to two
+        decimals.
+
+        Where it would be too wide, headers break between words and text is folded, numbers never.
+        """
         table = Table(title=escape(title), title_justify="left", title_style="bold")
-        for index, column in enumerate(columns):
-            numeric = all(isinstance(row[index], int | float | None) for row in rows)
+        cells = [[_text(value) for value in row] for row in rows]
+        of_columns = [[row[index] for row in cells] for index in range(len(columns))]
+        widest = [max(map(len, (name, *of))) for name, of in zip(columns, of_columns, strict=True)]
+        is_wide = sum(widest) + 3 * len(columns) + 1 > self.console.width
+        for name, texts in zip(columns, of_columns, strict=True):
+            numeric = all(map(_is_number, texts))
             justify: Literal["left", "right"] = "right" if numeric else "left"
-            table.add_column(column, justify=justify, overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            needed = max(map(len, (*name.split(), *texts)), default=1)
+            width = needed if numeric and is_wide else None
+            table.add_column(escape(name), justify=justify, overflow="fold", width=width)
+        for row_of_cells in cells:
+            table.add_row(*map(escape, row_of_cells))
         self.console.print(table, soft_wrap=False)
 
     def summary(self, content: Mapping[str, Any]) -> None:
@@ -99,19 +110,27 @@ class Display:
             if now - last >= PLAIN_SECONDS and done < total:
                 last = now
                 left = (now - started) / done * (total - done) if done else 0.0
-                self.line(
-                    f"{label}: {done}/{total}, about {_duration(left)} left {remark}".rstrip()
-                )
+                self.line(f"{label}: {done}/{total}, about {duration(left)} left {remark}".rstrip())
 
         yield write
 
 
-def _cell(value: object) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def _is_number(text: str) -> bool:
+    """A number as people write it: 1,730,522; +4.04; 0.27 M; 81.5 %; 1e-05; 0.25 to 1.05; or -
+    where there is none."""
+    return text == "-" or re.fullmatch(_NUMBER, text) is not None
+
+
+_NUMBER = r"(about )?[+-]?[0-9][0-9,.e+-]*( to [+-]?[0-9.]+)?( [M%])?|nan|-?inf"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `1 min 24 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

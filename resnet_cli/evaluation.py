@@ -1,5 +1,6 @@
 """Evaluation of a network on a split, shared by the trainer, `eval` and the studies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,11 +41,19 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(network: Network, batches: Batches, precision: str = "float32") -> Evaluation:
+def evaluate(
+    network: Network,
+    batches: Batches,
+    precision: str = "float32",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
     """Errors and loss over all images, in evaluation mode; the mode is restored after.
 
     Images whose logits are not finite count as wrong. Under torchrun each process takes its share
     of the batches, and all return the same.
+
+    Args:
+        report: called after every batch with the number of batches done, and of all to do here.
     """
     was_training = network.training
     network.eval()
@@ -56,7 +65,8 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
     predictions = []
     try:
         starts = range(0, len(batches), BATCH_SIZE)
-        for start in starts[processes.share(len(starts))]:
+        own_starts = starts[processes.share(len(starts))]
+        for done, start in enumerate(own_starts, 1):
             images, labels = batches.evaluation(start, start + BATCH_SIZE)
             with autocast(device, precision):
                 logits = network(images)
@@ -70,6 +80,7 @@ def evaluate(network: Network, batches: Batches, precision: str = "float32") -> 
                 wrong_top5 += (~among | ~finite).sum()
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
             predictions.append(predicted)
+            report(done, len(own_starts))
     finally:
         network.train(was_training)
     count = len(batches)

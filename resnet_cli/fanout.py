@@ -22,6 +22,7 @@ from resnet_cli.device import pick_device
 from resnet_cli.display import Display
 from resnet_cli.errors import RunError, UserError, one_line
 from resnet_cli.runner import run_experiment, train_case
+from resnet_cli.training.epoch_log import LogName
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.runs import find_finished, train_run
 
@@ -140,6 +141,7 @@ def run_on_ray(
         download=context.download,
         threads=cluster.cpus,
         deterministic=context.deterministic,
+        log=context.log,
     )
     try:
         ray.init(
@@ -189,13 +191,20 @@ class _Surroundings:
     download: bool
     threads: int
     deterministic: bool
+    log: LogName | None
 
     def enter(self) -> Context:
         os.chdir(self.folder)
         sys.argv = list(self.command)  # provenance tells the command that was typed
         torch.set_num_threads(self.threads)
         device = pick_device(self.device, deterministic=self.deterministic)
-        return Context(device, self.data_dir, self.download, deterministic=self.deterministic)
+        return Context(
+            device,
+            self.data_dir,
+            self.download,
+            deterministic=self.deterministic,
+            log=self.log,
+        )
 
 
 def _train(surroundings: _Surroundings, training: Training) -> None:

@@ -21,7 +21,7 @@ from resnet_cli.config import (
     experiment_names,
 )
 from resnet_cli.context import Context, Subject, find_subject, untrained_subject
-from resnet_cli.display import Display
+from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
 from resnet_cli.papers import PAPERS, published, published_error
 from resnet_cli.results.plots import describe, plot_for, plot_lesion_single, plot_signals
@@ -31,7 +31,13 @@ from resnet_cli.studies.path_survival import path_survival
 from resnet_cli.study_runner import AnyStudy, Written, run_study
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress
-from resnet_cli.training.runs import FinishedRun, find_finished, is_over, train_run
+from resnet_cli.training.runs import (
+    FinishedRun,
+    find_finished,
+    is_over,
+    train_run,
+    write_log,
+)
 
 PLOT_SECONDS = 60.0
 """Seconds between the plots of an experiment that is still training."""
@@ -78,12 +84,20 @@ def run_experiment(
     trained: list[tuple[Case, FinishedRun]] = []
     written = Written()
     runs = experiment.runs()
-    plotted = time.monotonic()
+    begun = plotted = time.monotonic()
+    num_new = 0
     for case, run in runs:
         is_new = find_finished(context, run) is None
         finished = train_case(experiment, case, run, context, display, stopper)
         trained.append((case, finished))
         is_last = len(trained) == len(runs)
+        num_new += is_new
+        if is_new and not is_last:
+            left = (time.monotonic() - begun) / num_new * (len(runs) - len(trained))
+            display.line(
+                f"{experiment.name}: {len(trained)} of {len(runs)} trainings, at most about "
+                f"{duration(left)} left"
+            )
         if experiment.study is None and (is_new or is_last):
             plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
             written = processes.from_first(
@@ -144,14 +158,14 @@ def _study_all(
     written = Written()
     several_seeds = len(experiment.seeds) > 1
     studied: list[tuple[Case, Subject, Path]] = []
-    for case, subject in subjects:
+    for number, (case, subject) in enumerate(subjects, 1):
         if processes.any_of(stopper()):
             raise Interrupted("stopped between studies; the same command goes on from there")
         assert subject.loaded.run is not None
         seed, folder = subject.loaded.run.seed, out
         if len(experiment.cases) > 1 or several_seeds:
             folder = out / f"{case.name}{f'-seed{seed}' if several_seeds else ''}"
-            display.line(f"case {folder.name}")
+            display.line(f"case {folder.name} ({number} of {len(subjects)})")
         more = run_study(
             subject,
             study,
@@ -256,6 +270,7 @@ def train_case(
     finished = find_finished(context, run)
     if finished is not None and is_over(context, run):
         display.line(f"{label}: trained already ({finished.folder})")
+        write_log(context, finished, stopper, display.line)
         return finished
     with display.progress(label) as update:
 
@@ -369,4 +384,5 @@ def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
         [None if value != value else value for value in row]  # NaN is the one unequal to itself
         for row in frame[list(columns)].itertuples(index=False)
     ]
-    display.table(f"{experiment.title} ({experiment.profile})", columns, rows)
+    headers = [column.replace("_", " ") for column in columns]
+    display.table(f"{experiment.title} ({experiment.profile})", headers, rows)

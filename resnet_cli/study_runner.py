@@ -245,10 +245,10 @@ def _show_deletions(
         return
     shown = ["blocks", "test_error", "kl_divergence", "agreement"]
     rows = [list(row) for row in frame[shown].itertuples(index=False)]
-    columns = list(shown)
+    columns = ["blocks", "test error", "KL divergence", "agreement"]
     if (frame["k"] == 1).all():
         places = subject.loaded.network.places
-        columns = ["unit", "name", *shown[1:]]
+        columns = ["unit", "name", *columns[1:]]
         rows = [[blocks, places[int(blocks)].name, *rest] for blocks, *rest in rows]
     display.table(title, columns, rows)
 
@@ -400,7 +400,8 @@ def _signal(ask: _Inquiry, study: SignalStudy) -> None:
             networks["trained"] = loaded.network
         measured = []
         for state, network in networks.items():
-            found = signal.measure_signal(network.to(images.device), images, labels)
+            with ask.display.progress(f"signals of {subject.label}, {state}") as update:
+                found = signal.measure_signal(network.to(images.device), images, labels, update)
             deviation = signal.closed_form_deviation(network, found)
             if deviation is not None:
                 ask.written.facts[f"closed_form_deviation_{state}"] = deviation

@@ -3,24 +3,31 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from resnet_cli import __version__
-from resnet_cli.cli import run_command
+from resnet_cli.cli import app, run_command
 from resnet_cli.config import experiment_names, load_experiment
+from resnet_cli.display import Display, Update
 from resnet_cli.models import build
+from resnet_cli.models.catalog import catalog
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 
 Captured = pytest.CaptureFixture[str]
@@ -133,7 +140,7 @@ def test_quiet_shows_the_result_alone(work: Path, capsys: Captured) -> None:
     captured = capsys.readouterr()
     assert "epoch" not in captured.out
     assert "wrote" not in captured.out
-    assert "test_error" in captured.out
+    assert "test error" in captured.out
 
 
 def test_a_spent_budget_stops_with_the_state_saved(empty: Path, capsys: Captured) -> None:
@@ -359,6 +366,190 @@ def test_version_and_help(empty: Path, capsys: Captured) -> None:
         captured = capsys.readouterr()
         assert "Usage: resnet-cli" in captured.out
         assert captured.err == ""
+
+
+# --- every command -------------------------------------------------------------------------------
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+RESULTS = str(Path(__file__).parents[1] / "results")
+QUICK = {
+    "train": TRAIN,
+    "run": ["run", "quickstart", "--profile", "smoke"],
+    "reproduce": ["reproduce", "he2016", "--profile", "smoke", "--shard", "999/999"],
+    "compare": ["compare", "he2016", "--profile", "mini", "--results", RESULTS],
+    "report": ["report", "--results", RESULTS, "--out", "page.html"],
+    "eval": ["eval"],
+    "lesion": ["lesion"],
+    "paths": ["paths", "--lengths"],
+    "signal": ["signal", "--batch-size", "8"],
+    "list": ["list"],
+    "show": ["show", "veit2016/fig5a"],
+    "models": ["models"],
+    "data": ["data"],
+    "bench": ["bench", "help", "--small", "--repeats", "1"],
+    "weights": ["weights"],
+}
+
+
+@cache
+def networks() -> list[dict[str, Any]]:
+    """What `models` lists, built once."""
+    return catalog()
+
+
+def test_a_quick_example_of_every_command() -> None:
+    assert QUICK.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_one_json_line(
+    name: str, work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.models.catalog.catalog", lambda report: networks())
+    assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
+    assert "NaN" not in json.dumps(summary_of(QUICK[name], capsys))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_page_ends_with_an_example(name: str, empty: Path, capsys: Captured) -> None:
+    assert run_command([name, "--help"]) == 0
+    *_, last = capsys.readouterr().out.strip().split("\n\n")
+    assert re.match(rf"  Examples?: resnet-cli {name}\b", f"  {last.strip()}")
+
+
+# --- tables and progress -------------------------------------------------------------------------
+
+BUNDLED = ["--checkpoint", "preact56-digits", "--out", "a"]
+TABLES = {
+    "list": ["list"],
+    "models": ["models"],
+    "data": ["data"],
+    "weights": ["weights"],
+    "compare he2016": ["compare", "he2016", "--profile", "mini", "--results", RESULTS],
+    "compare veit2016": ["compare", "veit2016", "--profile", "mini", "--results", RESULTS],
+    "train": TRAIN,
+    "lesion": ["lesion", "--images", "20", *BUNDLED],
+    "lesion, classes": ["lesion", "--only", "3,4", "--per-class", "--images", "50", *BUNDLED],
+    "lesion, several": [
+        *("lesion", "--blocks", "2-4", "--samples", "2", "--images", "20"),
+        *BUNDLED,
+    ],
+    "paths": [
+        *("paths", "--exact", "--samples", "1", "--batch-size", "2"),
+        *BUNDLED,
+    ],
+    "path lengths": ["paths", "--lengths", *BUNDLED],
+    "signal": ["signal", "--batch-size", "4", *BUNDLED],
+}
+
+
+def cells_of(out: str) -> list[list[str]]:
+    """The cells of every line of every table."""
+    lines = [line for line in out.splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_fit_80_columns_with_every_number_whole(
+    name: str, empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.models.catalog.catalog", lambda report: networks())
+    shown = {}
+    for width in (80, 300):
+        monkeypatch.setenv("COLUMNS", str(width))
+        capsys.readouterr()
+        assert run_command(TABLES[name]) == 0
+        shown[width] = capsys.readouterr().out
+    narrow = [line for line in shown[80].splitlines() if line and line[0] in "┏┃┡│└"]
+    assert narrow
+    assert max(map(len, narrow)) <= 80
+    assert "…" not in "".join(narrow)
+    number = re.compile(r"[+-]?\d[\d.,e+-]*( to [+-]?[\d.]+)?( [M%])?")
+    wide = [cell for row in cells_of(shown[300]) for cell in row]
+    numbers = Counter(filter(number.fullmatch, wide))
+    assert numbers - Counter(cell for row in cells_of(shown[80]) for cell in row) == Counter()
+
+
+LONG_WORK = {
+    "train": (TRAIN, ["main, seed 0"]),
+    "eval": (["eval", "--checkpoint", "preact56-digits"], ["evaluating preact56, digits"]),
+    "lesion": (["lesion"], ["deleting units of preact8, digits"]),
+    "lesion --reorder": (
+        ["lesion", "--reorder", "1", "--images", "20", *BUNDLED],
+        ["reordering units of preact56, digits"],
+    ),
+    "lesion --greedy": (
+        ["lesion", "--greedy", "1"],
+        [
+            "deleting the least harmful units of preact8, digits",
+            "deleting random units of preact8, digits",
+        ],
+    ),
+    "lesion --additivity": (
+        ["lesion", "--additivity", "2", "--samples", "2"],
+        ["deleting sets of units of preact8, digits"],
+    ),
+    "paths": (
+        ["paths", "--exact", "--samples", "1", "--unit", "1", "--stages"],
+        [
+            "sampling paths of preact8, digits",
+            "exact spectrum of preact8, digits",
+            *(f"exact spectrum of stage {stage}" for stage in (1, 2, 3)),
+            "exact spectrum at unit 1",
+        ],
+    ),
+    "signal": (
+        ["signal"],
+        ["signals of preact8, digits, initial", "signals of preact8, digits, trained"],
+    ),
+    "weights --export": (
+        ["weights", "--export", "RUN", "--name", "mine", "--out", "a"],
+        ["evaluating RUN in float16"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG_WORK)
+def test_long_work_shows_how_far_it_is(
+    name: str, work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def progress(display: Display, label: str) -> Iterator[Update]:
+        steps = told.setdefault(label, [])
+        yield lambda done, total, remark="": steps.append((done, total))
+
+    monkeypatch.setattr(Display, "progress", progress)
+    arguments, labels = LONG_WORK[name]
+    if name == "train":
+        shutil.rmtree("runs")
+    run = str(next(Path("runs").glob("*"), ""))
+    assert run_command([argument.replace("RUN", run) for argument in arguments]) == 0
+    assert list(told) == [label.replace("RUN", run) for label in labels]
+    for steps in told.values():
+        done, totals = zip(*steps, strict=True)
+        assert done[-1] == totals[-1]
+        assert list(done) == sorted(done)
+        assert len(set(totals)) == 1
+
+
+def test_between_trainings_it_says_what_is_left(empty: Path, capsys: Captured) -> None:
+    assert run_command([*TRAIN, "--set", "seeds=[0, 1, 2]"]) == 0
+    out = capsys.readouterr().out
+    assert "quickstart: 1 of 3 trainings, at most about " in out
+    assert "quickstart: 2 of 3 trainings, at most about " in out
+    assert "3 of 3" not in out
+    assert run_command([*TRAIN, "--set", "seeds=[0, 1, 2]"]) == 0
+    assert "trainings, " not in capsys.readouterr().out
+
+
+def test_before_each_benchmark_it_says_what_is_left(empty: Path, capsys: Captured) -> None:
+    arguments = ["bench", "help", "batch_preparation", "--small", "--repeats", "1"]
+    assert run_command(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("1 of 2: preparing a batch")
+    assert re.fullmatch(r"2 of 2, about \d+ s left: resnet-cli --help", lines[3])
 
 
 # --- bad usage and bad input ---------------------------------------------------------------------

@@ -83,6 +83,21 @@ def test_a_table_fits_the_width(
     assert max(map(len, lines)) <= width
 
 
+def test_in_a_narrow_table_headers_and_text_break_and_numbers_do_not(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    numbers = [1_730_522, "10,328,602", "+44.04", "-6.21 to 21.02"]
+    columns = ["case", "all the parameters", "published", "difference", "95 % interval"]
+    Display().table("t", columns, [["a case with a long name", *numbers]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 60
+    cells = [cell.strip() for line in lines for cell in line.split("│")]
+    assert set(map(str, numbers)) <= set(cells)
+    assert "a case with a long name" not in cells
+    assert any("┃ parameters ┃" in line for line in lines)
+
+
 def test_an_empty_table(capsys: Captured) -> None:
     Display().table("Nothing", ["a", "b"], [])
     assert "Nothing" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Runs benchmarks, prints them as they come, and writes their tables."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from resnet_cli.bench.items import ITEMS, Found, Item, Settings, point_seconds, points
 from resnet_cli.bench.measure import in_new_process, matrix_peak
-from resnet_cli.display import Display
+from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
@@ -64,33 +65,44 @@ def run_benchmarks(
         if path not in files:
             files.append(path)
 
+    # A line before each, and no bar: its refreshing would take time from what is measured.
+    places = points(settings) if SCALING in chosen else []
+    total = len(chosen) - (SCALING in chosen) + len(places)
+    done, begun = 0, time.monotonic()
+
+    def announce(title: str) -> None:
+        nonlocal done
+        left = (time.monotonic() - begun) / done * (total - done) if done else None
+        about = f", about {duration(left)} left" if left is not None else ""
+        done += 1
+        display.line(f"{done} of {total}{about}: {title}")
+
     for item in ITEMS:
         if item.name not in chosen:
             continue
         if stopper():
             raise Interrupted("stopped between benchmarks; what was measured is written")
+        announce(item.title)
         found = item.measure(settings)
         repeats += _repeats(item, found)
         summary.append(_summary(item, found, peak))
         _show(item, found, display)
         write("bench", repeats)
         write("bench_summary", summary)
-    if SCALING in chosen:
-        for point in points(settings):
-            if stopper():
-                raise Interrupted("stopped between benchmarks; what was measured is written")
-            where = (point.study, point.depth, point.images)
-            seconds, peak_memory, before = in_new_process(point_seconds, *where)
-            megabytes = peak_memory - before
-            scaling.append(
-                dict(zip(("study", "depth", "images"), where, strict=True))
-                | {"seconds": seconds, "peak_memory_mb": megabytes}
-            )
-            display.line(
-                f"{point.study}, depth {point.depth}, {point.images} images: {seconds:.2f} s, "
-                f"{megabytes:.0f} MB"
-            )
-            write("bench_scaling", scaling)
+    for point in places:
+        if stopper():
+            raise Interrupted("stopped between benchmarks; what was measured is written")
+        where = (point.study, point.depth, point.images)
+        title = f"{point.study}, depth {point.depth}, {point.images} images"
+        announce(title)
+        seconds, peak_memory, before = in_new_process(point_seconds, *where)
+        megabytes = peak_memory - before
+        scaling.append(
+            dict(zip(("study", "depth", "images"), where, strict=True))
+            | {"seconds": seconds, "peak_memory_mb": megabytes}
+        )
+        display.line(f"{title}: {seconds:.2f} s, {megabytes:.0f} MB")
+        write("bench_scaling", scaling)
     return files, {row["item"]: row for row in summary}
 
 

@@ -1,5 +1,6 @@
 """Every network of the two papers, measured beside its published size."""
 
+from collections.abc import Callable
 from typing import Any
 
 from resnet_cli.config import ModelConfig
@@ -32,13 +33,18 @@ _IMAGENET: tuple[tuple[int, str, str | None], ...] = (
 )
 
 
-def catalog() -> list[dict[str, Any]]:
+def catalog(
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
     """One row for each network: name, input, units, layers, parameters (ours and published) and
     multiply-adds for one image.
 
     Published: He et al. 2015 (arXiv:1512.03385) table 6 and He et al. 2016 (arXiv:1603.05027)
     table 4 and text, for CIFAR-10; torchvision's counts for ImageNet. The published 10.2 M of
     ResNet-1001 leaves the batch norms' scales and shifts out.
+
+    Args:
+        report: called after every network with the number done, and of all.
     """
     wanted = [(ModelConfig(**keys), 10, 32, size) for keys, size in _CIFAR]
     for depth, placement, size in _IMAGENET:
@@ -60,4 +66,5 @@ def catalog() -> list[dict[str, Any]]:
                 "multiply_adds": measured.multiply_adds,
             }
         )
+        report(len(rows), len(wanted))
     return rows

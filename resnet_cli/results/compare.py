@@ -298,16 +298,7 @@ def claims_of(paper: str, folder: Path, profile: str) -> list[Claim]:
 # --- showing -------------------------------------------------------------------------------------
 
 
-COLUMNS = (
-    "case",
-    "published",
-    "measured",
-    "seeds",
-    "95 % interval",
-    "difference",
-    "status",
-    "data",
-)
+COLUMNS = ("case", "paper", "ours", "seeds", "95 % interval", "difference", "status", "data")
 
 
 def show(comparison: Comparison, display: Display) -> None:
@@ -321,13 +312,9 @@ def show(comparison: Comparison, display: Display) -> None:
         if all(row.measured is None for row in of_source):
             missing.append(source)
             continue
-        display.table(
-            f"{paper} {source}: test error in percent, profile {profile}",
-            COLUMNS,
-            [_shown(row) for row in of_source],
-        )
+        _show_source(f"{paper} {source}", profile, of_source, display)
     if len(missing) < len(sources):
-        note = "measured: median over seeds; 95 % interval: Student's t, of the mean"
+        note = "ours: median over seeds; 95 % interval: Student's t, of the mean"
         display.line(note, level=-1)
     if missing:
         display.line(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
@@ -350,6 +337,22 @@ def show(comparison: Comparison, display: Display) -> None:
         )
     if comparison.others:
         display.line(f"other results: --profile {' | '.join(comparison.others)}", level=-1)
+
+
+def _show_source(name: str, profile: str, rows: Sequence[Row], display: Display) -> None:
+    """The table of one source. The data go into its title where they are the same throughout, and
+    intervals need a column only where there are several seeds."""
+    found = [row.measured for row in rows if row.measured is not None]
+    datasets = list(dict.fromkeys(measured.dataset for measured in found))
+    left_out = set() if len(datasets) > 1 else {"data"}
+    if all(measured.interval is None for measured in found):
+        left_out.add("95 % interval")
+    kept = [index for index, column in enumerate(COLUMNS) if column not in left_out]
+    title = f"{name}: test error in percent, profile {profile}"
+    if len(datasets) == 1:
+        title += f", {datasets[0]}"
+    cells = [_shown(row) for row in rows]
+    display.table(title, [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in cells])
 
 
 def _shown(row: Row) -> list[object]:

@@ -16,7 +16,7 @@ expectation.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,12 @@ from resnet_cli.models.units import PlainUnit, ResidualUnit, Scale, Unit
 Row = dict[str, Any]
 
 
-def measure_signal(network: Network, images: Tensor, labels: Tensor) -> list[Row]:
+def measure_signal(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Row]:
     """Signals at the input of every unit, and at the output of the last, for one batch.
 
     Only the inputs of the units are kept; each unit is computed once more for its gradients.
@@ -38,6 +43,8 @@ def measure_signal(network: Network, images: Tensor, labels: Tensor) -> list[Row
     Args:
         images: float32 [N, 3, H, W].
         labels: int64 [N].
+        report: called after every unit, forward and then backward, with the number of these steps
+            done, and of all.
 
     Returns:
         For l = 0..L, with L the number of units:
@@ -60,6 +67,7 @@ def measure_signal(network: Network, images: Tensor, labels: Tensor) -> list[Row
             inputs = [network.stem(images)]
             for unit in units:
                 inputs.append(unit(inputs[-1]))
+                report(len(inputs) - 1, 2 * len(units))
             factors = [shortcut_factor(unit, x) for unit, x in zip(units, inputs, strict=False)]
         with torch.enable_grad():
             leaf = inputs[-1].detach().requires_grad_()
@@ -74,6 +82,7 @@ def measure_signal(network: Network, images: Tensor, labels: Tensor) -> list[Row
             gain = float(direct.double().norm())
             gains.insert(0, gains[0] * gain)
             direct = direct / gain if gain > 0 else direct
+            report(len(units) + len(gains) - 1, 2 * len(units))
     products: list[float | None] = [1.0]
     for factor in reversed(factors):
         ahead = products[0]

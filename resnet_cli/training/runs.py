@@ -6,10 +6,12 @@ by two experiments is done once, and a changed configuration never resumes anoth
     training.csv           one row an epoch
     weights.safetensors    the trained network, with all a study needs
     checkpoint.safetensors while it trains
+    tensorboard/           if asked for (`Context.log`): the rows as event files
 """
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,7 @@ from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
+from resnet_cli.training.epoch_log import EpochLog
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import LOCK_FILE, owned
@@ -117,7 +120,8 @@ def train_run(
 ) -> FinishedRun:
     """Train a configuration to its end, resuming what an earlier sitting began.
 
-    While another process trains it, this one waits, and then takes what that one made.
+    While another process trains it, this one waits, and then takes what that one made. A run that
+    is finished gets the log that `context` asks for from its rows.
 
     Args:
         experiment, case: what asks for the training, for its training.csv.
@@ -132,10 +136,31 @@ def train_run(
         finished = find_finished(context, run)
         if finished is None:
             finished = _train(context, run, experiment, case, profile, stopper, report, note)
+        else:
+            _log(context, finished)
         if processes.rank() == 0:
             remove_checkpoints(folder)
             (folder / LOCK_FILE).unlink(missing_ok=True)  # whoever waits finds the run finished
         return finished
+
+
+def write_log(
+    context: Context, finished: FinishedRun, stopper: Stopper, note: Callable[[str], None]
+) -> None:
+    """Give a finished run the log that `context` asks for.
+
+    Raises:
+        Interrupted: `stopper` said so while another process held the run's folder.
+        UserError: the folder cannot be written.
+    """
+    if context.log is not None:
+        with owned(finished.folder, stopper, note):
+            _log(context, finished)
+
+
+def _log(context: Context, finished: FinishedRun) -> None:
+    if context.log is not None:
+        EpochLog(finished.folder, finished.rows, finished.started).close()
 
 
 def _train(
@@ -168,8 +193,15 @@ def _train(
         note(warning)
     if trainer.position.iteration:
         note(f"resuming {folder} at iteration {trainer.position.iteration} of {trainer.total}")
-    started = datetime.now(UTC) - timedelta(seconds=trainer.position.seconds)
-    if not trainer.fit():
+    began = datetime.now(UTC) - timedelta(seconds=trainer.position.seconds)
+    started = began.isoformat(timespec="seconds")
+    log = None
+    if context.log is not None:
+        log = EpochLog(folder, trainer.position.rows, started)
+        trainer.report = _also_logged(report, log)
+    with log or nullcontext():
+        is_over = trainer.fit()
+    if not is_over:
         raise Interrupted(
             f"stopped at iteration {trainer.position.iteration} of {trainer.total}, saved in "
             f"{folder}; the same command goes on from there"
@@ -183,7 +215,7 @@ def _train(
         num_classes=len(splits["train"].classes),
         diverged_at=position.iteration if position.diverged else None,
         data={f"{data.dataset}/{name}": split.fingerprint for name, split in splits.items()},
-        started=started.isoformat(timespec="seconds"),
+        started=started,
         seconds=position.seconds,
     )
     outcome = {
@@ -207,6 +239,17 @@ def _train(
         return finished
 
     return processes.from_first(write)
+
+
+def _also_logged(report: Callable[[Progress], None], log: EpochLog) -> Callable[[Progress], None]:
+    """A report that adds every epoch's row to a log."""
+
+    def both(progress: Progress) -> None:
+        report(progress)
+        if progress.row is not None:
+            log.add(progress.row)
+
+    return both
 
 
 def _description(finished: FinishedRun) -> dict[str, Any]:

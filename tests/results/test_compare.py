@@ -235,10 +235,10 @@ def test_the_command_prints_rows_and_claims(
     out = capsys.readouterr().out
     cells = [cell.strip() for cell in _line(out, "original").strip("│").split("│")]
     # mean 1.5, deviation 0.5, t(0.975, 2) = 4.3027: 1.5 -+ 1.242
-    expected = ["original", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok", "digits"]
+    expected = ["original", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok"]
     assert cells == expected
     assert "fail" in _line(out, "dropout").split("│")[2]
-    assert "he2016 table1: test error in percent, profile mini" in out
+    assert "he2016 table1: test error in percent, profile mini, digits" in out
     assert "nothing measured at profile mini: table2, table3, table4, table5, text" in out
     assert "HOLDS  table1: Dropout on the shortcut is worse than the identity, or fails" in out
     assert "other results: --profile smoke" in out

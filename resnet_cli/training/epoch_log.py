@@ -1,0 +1,105 @@
+"""A run's epochs as TensorBoard event files: the rows of training.csv, drawn while it trains.
+
+The log is made of rows alone. Whoever begins, resumes or finds a run writes it anew from all of
+them, so that no point is there twice, whatever ended the sitting before. It is no part of the run:
+its configuration, and so its hash and its numbers, do not know of it.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+from resnet_cli import processes
+from resnet_cli.errors import UserError, unknown
+from resnet_cli.results.tables import explained
+
+LogName = Literal["tensorboard"]
+LOGS: tuple[LogName, ...] = get_args(LogName)
+FOLDER = "tensorboard"
+"""In a run's own folder."""
+COLUMNS = ("train_loss", "train_error", "test_loss", "test_error", "lr", "images_per_second")
+"""Of training.csv; each a curve over iterations. Errors in percent, losses in nats."""
+
+
+def check_log(name: str | None) -> LogName | None:
+    """The log that `--log` names, before any work.
+
+    Raises:
+        UserError: there is no such log, or its package is not installed.
+    """
+    if name is None:
+        return None
+    for known in LOGS:
+        if name == known:
+            _writer_class()
+            return known
+    raise unknown("log", name, LOGS)
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "--log tensorboard needs TensorBoard: pip install 'resnet-cli[tensorboard]'"
+        ) from None
+    return SummaryWriter
+
+
+class EpochLog:
+    """The event files of one run, begun anew with the rows that there are.
+
+    Only the first of several processes writes.
+
+    Args:
+        folder: the run's own.
+        rows: of training.csv so far.
+        started: when the training began (ISO 8601): a point stands at the time of training it
+            took, so that a log written later has the same time axis.
+
+    Raises:
+        UserError: TensorBoard is not installed, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, rows: Iterable[Mapping[str, Any]], started: str) -> None:
+        self._place = folder / FOLDER
+        self._began = datetime.fromisoformat(started).timestamp()
+        self._writer: Any = None
+        if processes.rank() == 0:
+            with explained(self._place):
+                if self._place.exists():
+                    shutil.rmtree(self._place)
+                self._writer = _writer_class()(self._place)
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One epoch's row; what was not measured has no point."""
+        if self._writer is None:
+            return
+        when = self._began + row["seconds"]
+        with explained(self._place):
+            for column in COLUMNS:
+                if row[column] is not None:
+                    self._writer.add_scalar(column, row[column], row["iteration"], when)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """No more rows."""
+        if self._writer is not None:
+            with explained(self._place):
+                self._writer.close()
+
+    def __enter__(self) -> "EpochLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
