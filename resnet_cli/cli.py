@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from resnet_cli import __version__, completion, processes
+from resnet_cli.allocator import keep_freed_memory
 from resnet_cli.errors import RunError, UserError, shortened
 
 if TYPE_CHECKING:
@@ -1019,6 +1020,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    keep_freed_memory()
     if context.invoked_subcommand in SHARED:
         processes.start()
     elif processes.rank() > 0:
