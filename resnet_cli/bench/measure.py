@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 
-from resnet_cli.allocator import keep_freed_memory
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -82,7 +80,6 @@ def in_new_process(
 def _with_peak(function: Callable[..., float], *arguments: object) -> tuple[float, float, float]:
     with contextlib.suppress(OSError):  # Linux forgets the peak of the imports
         Path("/proc/self/clear_refs").write_text("5")
-    keep_freed_memory()
     before = _peak_megabytes()
     return function(*arguments), _peak_megabytes(), before
 
