@@ -50,7 +50,8 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> n
 
 
 def bn_relu(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+    """The ReLU works in place: batch norm makes a new tensor, and does not need it again."""
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 # --- h: shortcuts ------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def make_branch(config: ModelConfig, place: Place, *, activated: bool) -> nn.Seq
             if not is_last or config.placement != "bn_after_addition":
                 layers.append(nn.BatchNorm2d(width_out))
             if not is_last or config.placement == "relu_before_addition":
-                layers.append(nn.ReLU())
+                layers.append(nn.ReLU(inplace=True))  # after a batch norm, as in bn_relu
     if config.shortcut == "scaling" and config.residual_scale != 1.0:
         layers.append(Scale(config.residual_scale))
     return nn.Sequential(*layers)
