@@ -332,7 +332,6 @@ def active_units(settings: Settings) -> Found:
         take_steps(whole, steps),
         take_steps(part, steps),
         settings.repeats,
-        both_ours=True,
     )
     return Found(
         timing.ratios,

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 
-from resnet_cli.allocator import hand_back_freed_memory, keep_freed_memory
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -34,27 +32,17 @@ class Timing:
         return statistics.median(self.ratios)
 
 
-def alternate(
-    plain: Callable[[], object],
-    ours: Callable[[], object],
-    repeats: int,
-    *,
-    both_ours: bool = False,
-) -> Timing:
+def alternate(plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> Timing:
     """Time two pieces of work by turns, `repeats` times each, the order changing every time.
 
     The machine may be busy with other things; what disturbs one turn disturbs both about equally,
-    so the median of the ratios is steadier than either time. Memory is kept for our work, and
-    handed back for plain code, as it would be in a program of its own, unless `both_ours`.
+    so the median of the ratios is steadier than either time.
     """
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for repeat in range(repeats):
         turn = [("plain", plain), ("ours", ours)]
         for name, work in turn if repeat % 2 == 0 else turn[::-1]:
-            is_ours = both_ours or name == "ours"
-            (keep_freed_memory if is_ours else hand_back_freed_memory)()
             seconds[name].append(timed(work))
-    keep_freed_memory()
     return Timing(tuple(seconds["plain"]), tuple(seconds["ours"]))
 
 
@@ -92,7 +80,6 @@ def in_new_process(
 def _with_peak(function: Callable[..., float], *arguments: object) -> tuple[float, float, float]:
     with contextlib.suppress(OSError):  # Linux forgets the peak of the imports
         Path("/proc/self/clear_refs").write_text("5")
-    keep_freed_memory()
     before = _peak_megabytes()
     return function(*arguments), _peak_megabytes(), before
 

@@ -6,14 +6,12 @@ The first process prints how many seconds the slowest took for its share of the 
 import sys
 
 from resnet_cli import processes
-from resnet_cli.allocator import keep_freed_memory
 from resnet_cli.bench.items import Settings, groups_of_64, take_steps
 from resnet_cli.bench.measure import timed
 
 
 def main(depth: int, steps: int) -> None:
     """Train a network of this depth for one step, to warm up, and for so many more, timed."""
-    keep_freed_memory()
     processes.start()
     trainer = groups_of_64(Settings(), depth)
     trainer.step()
