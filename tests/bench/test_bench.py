@@ -75,8 +75,8 @@ def test_the_training_loop_learns() -> None:
     split = random_split(128)
     network = network_of(SMALL, 20, split)
     loop = plain.TrainingLoop(network, split)
-    losses = [loop.step() for _ in range(8)]
-    assert losses[-1] < losses[0]
+    losses = [loop.step() for _ in range(30)]
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.3
     images, _ = next(iter(loop.loader))
     assert images.shape == (128, 3, 32, 32)
     assert functional.cross_entropy(network(images), torch.zeros(128, dtype=torch.int64)) > 0
