@@ -5,7 +5,8 @@ results/reliability/ with its provenance. The tests run a few of each kind.
 
 A child process is forked for each command, so that it starts at once, and it kills itself or fails
 at the n-th of its moments: the steps of training and the operations on files (sync, rename,
-delete). At a sync the file is cut in half first, as a write that was under way would leave it.
+delete). At a sync the file is cut in half first, as a write that was under way would leave it; a
+full disk stays full for the rest of the command.
 """
 
 import argparse
@@ -116,6 +117,8 @@ def _install(fault: Fault) -> Callable[[], int]:
     def tick(descriptor: int | None = None) -> None:
         nonlocal passed
         passed += 1
+        if fault.kind == "disk full" and descriptor is not None and 0 < fault.moment <= passed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if passed != fault.moment:
             return
         if fault.kind == "kill":
@@ -124,8 +127,6 @@ def _install(fault: Fault) -> Callable[[], int]:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault.kind == "terminate":
             os.kill(os.getpid(), signal.SIGTERM)
-        elif fault.kind == "disk full" and descriptor is not None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def slow_sync(descriptor: int) -> None:
         tick(descriptor)
