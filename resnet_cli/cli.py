@@ -1020,8 +1020,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand != "bench":  # whose plain code runs as it would by itself
-        keep_freed_memory()
+    keep_freed_memory()
     if context.invoked_subcommand in SHARED:
         processes.start()
     elif processes.rank() > 0:

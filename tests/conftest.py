@@ -1,5 +1,7 @@
 """What all tests share: one thread, so that they neither disturb one another nor vary; options."""
 
+from multiprocessing import forkserver
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -25,6 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+
+
+@pytest.fixture(scope="session")
+def forks_of_torch() -> None:
+    """Processes of multiprocessing's forkserver have imported what they need already."""
+    packages = ["resnet_cli.runner", "resnet_cli.bench.items", "torch._dynamo"]
+    packages += ["sklearn.datasets", "sklearn.model_selection"]
+    forkserver.set_forkserver_preload(packages)
+    forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from resnet_cli.bench import plain
 from resnet_cli.bench.measure import (
+    Side,
+    Work,
     alternate,
     command_seconds,
-    in_new_process,
     timed,
     torchrun_seconds,
+    with_peak,
 )
 from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.data import Batches, Normalization, Split
@@ -128,6 +130,11 @@ def network_of(settings: Settings, depth: int, split: Split) -> Network:
     return network
 
 
+def num_units_of(settings: Settings, depth: int) -> int:
+    """Of a network of two-layer units."""
+    return len(build(ModelConfig(depth=settings.depth(depth)), CLASSES, seed=0).units)
+
+
 def in_nchw(network: Network) -> Network:
     """A copy in torch's default memory format."""
     copied = copy.deepcopy(network)
@@ -139,24 +146,38 @@ def in_nchw(network: Network) -> Network:
 # --- lesions -------------------------------------------------------------------------------------
 
 
+def _deletions(network: Network, ks: Sequence[int], samples: int) -> list[tuple[int, ...]]:
+    """The empty set, then the sets of units to delete."""
+    num_units = len(network.units)
+    drawn = draw_deletions(num_units, [k for k in ks if k <= num_units], samples, seed=0)
+    return [(), *(deletion.units for deletion in drawn)]
+
+
+def _plain_lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Work:
+    split = random_split(images)
+    network, loader = network_of(settings, 56, split), plain.evaluation_loader(split)
+    sets, baseline = _deletions(network, ks, samples), in_nchw(network)
+    return lambda: plain.count_wrong(baseline, loader, sets)
+
+
+def _our_lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Work:
+    split = random_split(images)
+    network, batches = network_of(settings, 56, split), batches_of(split)
+    whole = intact(len(network.units))
+    walks = [delete(whole, units) for units in _deletions(network, ks, samples)]
+    return lambda: [outcome.wrong for outcome in evaluate_walks(network, batches, walks)]
+
+
 def _lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Found:
-    split = random_split(settings.amount(images))
+    images = settings.amount(images)
+    case = settings, images, ks, samples
+    with Side(_plain_lesion, *case, ours=False) as by_hand, Side(_our_lesion, *case) as ours:
+        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
+    difference = max(abs(a - b) for a, b in zip(by_hand.value, ours.value, strict=True))
+    split = random_split(images)
     network = network_of(settings, 56, split)
-    baseline, loader = in_nchw(network), plain.evaluation_loader(split)
-    batches, num_units = batches_of(split), len(network.units)
-    deletions = draw_deletions(num_units, [k for k in ks if k <= num_units], samples, seed=0)
-    sets: list[tuple[int, ...]] = [(), *(deletion.units for deletion in deletions)]
-    walks = [delete(intact(num_units), units) for units in sets]
-    wrong: dict[str, list[int]] = {}
-
-    def by_hand() -> None:
-        wrong["plain"] = plain.count_wrong(baseline, loader, sets)
-
-    def ours() -> None:
-        wrong["ours"] = [outcome.wrong for outcome in evaluate_walks(network, batches, walks)]
-
-    timing = alternate(by_hand, ours, settings.repeats)
-    difference = max(abs(a - b) for a, b in zip(wrong["plain"], wrong["ours"], strict=True))
+    num_units = len(network.units)
+    walks = [delete(intact(num_units), units) for units in _deletions(network, ks, samples)]
     prefixes = {walk[: end + 1] for walk in walks for end in range(num_units)}
     computed = sum(not prefix[-1].deleted for prefix in prefixes)
     flops = 2 * measure(network, IMAGE_SIZE).multiply_adds / num_units * computed * len(split)
@@ -181,12 +202,11 @@ def lesion_count(settings: Settings) -> Found:
 # --- paths ---------------------------------------------------------------------------------------
 
 
-def exact_sweep(settings: Settings) -> Found:
-    split = random_split(settings.amount(128))
+def _sweep_beside_passes(settings: Settings, count: int) -> Work:
+    split = random_split(count)
     network = network_of(settings, 110, split)
     images, labels = batches_of(split).evaluation(0, len(split))
     trained = copy.deepcopy(network).train()
-    checks: list[float] = []
 
     def backward() -> float:
         """One training backward pass, to inputs and weights; the forward pass is not counted."""
@@ -194,44 +214,64 @@ def exact_sweep(settings: Settings) -> Found:
         loss = functional.cross_entropy(trained(images.clone().requires_grad_()), labels)
         return timed(loss.backward)
 
-    def sweep() -> None:
-        checks.append(exact_spectrum(network, images, labels).check)
+    def work() -> tuple[float, float, float]:
+        one_pass = statistics.median(backward() for _ in range(3))
+        checks: list[float] = []
+        sweep = timed(lambda: checks.append(exact_spectrum(network, images, labels).check))
+        return one_pass, sweep, checks[0]
 
-    sweeps, passes = [], []
-    for _ in range(settings.repeats):
-        passes.append(statistics.median(backward() for _ in range(3)))
-        sweeps.append(timed(sweep))
+    return work
+
+
+def exact_sweep(settings: Settings) -> Found:
+    images, num_units = settings.amount(128), num_units_of(settings, 110)
+    rows = []
+    with Side(_sweep_beside_passes, settings, images) as ours:
+        for _ in range(settings.repeats):
+            ours.seconds()
+            rows.append(ours.value)
+    passes, sweeps, checks = map(list, zip(*rows, strict=True))
     return Found(
         [a / b for a, b in zip(sweeps, passes, strict=True)],
         {"plain": passes, "ours": sweeps},
         amount=1,
-        remark=f"{len(split)} images, {len(network.units)} units; check {max(checks):.1e}",
+        remark=f"{images} images, {num_units} units; check {max(checks):.1e}",
     )
 
 
-def path_samples(settings: Settings) -> Found:
-    split = random_split(settings.amount(128))
-    network = network_of(settings, 110, split)
-    baseline, batches = in_nchw(network).eval(), batches_of(split)
-    num_units = len(network.units)
-    ks = range(0, num_units + 1, 1 if settings.small else 6)
+def _plain_path(settings: Settings, count: int) -> Work:
+    split = random_split(count)
+    network = in_nchw(network_of(settings, 110, split)).eval()
     images, labels = next(iter(plain.evaluation_loader(split)))
-    half = list(range(0, num_units, 2))
+    half = list(range(0, len(network.units), 2))
+    return lambda: plain.path_norm(network, images, labels, half)
 
-    def by_hand() -> None:
-        plain.path_norm(baseline, images, labels, half)
 
-    def ours() -> None:
-        sample_path_gradients(network, batches, ks, 1, len(split), 0, estimator="image")
+def _our_paths(settings: Settings, count: int, ks: Sequence[int]) -> Work:
+    split = random_split(count)
+    network, batches = network_of(settings, 110, split), batches_of(split)
 
-    timing = alternate(by_hand, ours, settings.repeats)
-    paths = len(ks) * len(split)  # each image has a path of its own for each length
+    def work() -> None:
+        sample_path_gradients(network, batches, ks, 1, count, 0, estimator="image")
+
+    return work
+
+
+def path_samples(settings: Settings) -> Found:
+    images, num_units = settings.amount(128), num_units_of(settings, 110)
+    ks = range(0, num_units + 1, 1 if settings.small else 6)
+    with (
+        Side(_plain_path, settings, images, ours=False) as by_hand,
+        Side(_our_paths, settings, images, ks) as ours,
+    ):
+        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
+    paths = len(ks) * images  # each image has a path of its own for each length
     return Found(
         [ratio * paths for ratio in timing.ratios],
         {"plain": timing.plain, "ours": timing.ours},
         amount=paths,
         plain_amount=1,
-        remark=f"{len(split)} images, {len(ks)} lengths of {num_units} units",
+        remark=f"{images} images, {len(ks)} lengths of {num_units} units",
     )
 
 
@@ -250,13 +290,10 @@ def trainer_of(settings: Settings, depth: int, images: int, **train: Any) -> Tra
     return Trainer(run, network, batches_of(split, augmented=True), batches_of(split))
 
 
-def groups_of_64(settings: Settings, depth: int) -> Trainer:
-    """Batches of 128 in batch-norm groups of 64, as in paper 1."""
-    batch = plain.TRAINING_BATCH
-    return trainer_of(settings, depth, batch * 4, batch_size=batch, batch_norm_group=64)
+def _take_steps(trainer: Trainer | plain.TrainingLoop, count: int) -> Work:
+    """So many steps, one taken before."""
+    trainer.step()
 
-
-def take_steps(trainer: Trainer, count: int) -> Callable[[], None]:
     def take() -> None:
         for _ in range(count):
             trainer.step()
@@ -264,20 +301,26 @@ def take_steps(trainer: Trainer, count: int) -> Callable[[], None]:
     return take
 
 
+def _plain_steps(settings: Settings, depth: int, count: int) -> Work:
+    network = in_nchw(build(ModelConfig(depth=settings.depth(depth)), CLASSES, 0))
+    return _take_steps(plain.TrainingLoop(network, random_split(plain.TRAINING_BATCH * 4)), count)
+
+
+def steps_in_groups(settings: Settings, depth: int, count: int) -> Work:
+    """Steps at batches of 128 in batch-norm groups of 64, as in paper 1."""
+    batch = plain.TRAINING_BATCH
+    trainer = trainer_of(settings, depth, batch * 4, batch_size=batch, batch_norm_group=64)
+    return _take_steps(trainer, count)
+
+
 def _training(settings: Settings, depth: int, steps: int) -> Found:
     batch = plain.TRAINING_BATCH
-    trainer = groups_of_64(settings, depth)
-    network = in_nchw(build(trainer.run.model, CLASSES, 0))
-    loop = plain.TrainingLoop(network, random_split(batch * 4))
     steps = 1 if settings.small else steps
-    loop.step()
-    trainer.step()
-    timing = alternate(
-        lambda: [loop.step() for _ in range(steps)],
-        take_steps(trainer, steps),
-        settings.repeats,
-    )
-    flops = 3 * 2 * measure(trainer.network, IMAGE_SIZE).multiply_adds * batch * steps
+    case = settings, depth, steps
+    with Side(_plain_steps, *case, ours=False) as by_hand, Side(steps_in_groups, *case) as ours:
+        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
+    network = build(ModelConfig(depth=settings.depth(depth)), CLASSES, 0)
+    flops = 3 * 2 * measure(network, IMAGE_SIZE).multiply_adds * batch * steps
     return Found(
         timing.ratios,
         {"plain": timing.plain, "ours": timing.ours},
@@ -300,16 +343,10 @@ def torchrun(settings: Settings) -> Found:
     depth, steps, repeats = settings.depth(110), 3, settings.repeats
     if settings.small:
         steps = repeats = 1
-    threads = torch.get_num_threads()
     alone, shared = [], []
     for _ in range(repeats):
-        torch.set_num_threads(2)
-        try:
-            trainer = groups_of_64(settings, depth)
-            trainer.step()
-            alone.append(timed(take_steps(trainer, steps)))
-        finally:
-            torch.set_num_threads(threads)
+        with Side(steps_in_groups, settings, 110, steps, threads=2) as one:
+            alone.append(one.seconds())
         shared.append(torchrun_seconds(2, "resnet_cli.bench.shared", str(depth), str(steps)))
     return Found(
         [a / b for a, b in zip(alone, shared, strict=True)],
@@ -320,38 +357,48 @@ def torchrun(settings: Settings) -> Found:
     )
 
 
+def _steps_of_active(settings: Settings, batch: int, active: int | None, count: int) -> Work:
+    trainer = trainer_of(settings, 110, batch * 4, batch_size=batch, active_units=active)
+    return _take_steps(trainer, count)
+
+
 def active_units(settings: Settings) -> Found:
     batch = 64
-    whole = trainer_of(settings, 110, batch * 4, batch_size=batch)
-    count = 1 if settings.small else 23
-    part = trainer_of(settings, 110, batch * 4, batch_size=batch, active_units=count)
-    steps = 1 if settings.small else 4
-    whole.step()
-    part.step()
-    timing = alternate(
-        take_steps(whole, steps),
-        take_steps(part, steps),
-        settings.repeats,
-    )
+    count, steps = (1, 1) if settings.small else (23, 4)
+    with (
+        Side(_steps_of_active, settings, batch, None, steps) as whole,
+        Side(_steps_of_active, settings, batch, count, steps) as part,
+    ):
+        timing = alternate(whole.seconds, part.seconds, settings.repeats)
     return Found(
         timing.ratios,
         {"plain": timing.plain, "ours": timing.ours},
         amount=batch * steps,
-        remark=f"{count} of {len(whole.network.units)} units active; plain: ours with all",
+        remark=f"{count} of {num_units_of(settings, 110)} units active; plain: ours with all",
     )
+
+
+def _batches_beside_steps(settings: Settings, batch: int) -> Work:
+    trainer = trainer_of(settings, 20, batch * 4, batch_size=batch)
+    trainer.step()
+
+    def work() -> tuple[float, float]:
+        prepared = statistics.median(timed(lambda: trainer.batch(0)) for _ in range(9))
+        return prepared, statistics.median(timed(trainer.step) for _ in range(5))
+
+    return work
 
 
 def batch_preparation(settings: Settings) -> Found:
     batch = plain.TRAINING_BATCH
-    trainer = trainer_of(settings, 20, batch * 4, batch_size=batch)
-    trainer.step()
-    shares, prepared, whole = [], [], []
-    for _ in range(settings.repeats):
-        prepared.append(statistics.median(timed(lambda: trainer.batch(0)) for _ in range(9)))
-        whole.append(statistics.median(timed(trainer.step) for _ in range(5)))
-        shares.append(100 * prepared[-1] / whole[-1])
+    rows = []
+    with Side(_batches_beside_steps, settings, batch) as ours:
+        for _ in range(settings.repeats):
+            ours.seconds()
+            rows.append(ours.value)
+    prepared, whole = map(list, zip(*rows, strict=True))
     return Found(
-        shares,
+        [100 * a / b for a, b in zip(prepared, whole, strict=True)],
         {"plain": whole, "ours": prepared},
         amount=batch,
         remark="plain: the whole step; ours: crop, flip and normalise its batch",
@@ -384,7 +431,9 @@ def _step_1001(depth: int) -> float:
 
 
 def memory_1001(settings: Settings) -> Found:
-    seconds, peak, _ = in_new_process(_step_1001, 11 if settings.small else 1001)
+    with Side(with_peak, _step_1001, 11 if settings.small else 1001) as ours:
+        ours.seconds()
+    seconds, peak, _ = ours.value
     return Found(
         [peak / 1e3],
         {"ours": [seconds]},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from resnet_cli.bench.items import ITEMS, Found, Item, Settings, point_seconds, points
-from resnet_cli.bench.measure import in_new_process, matrix_peak
+from resnet_cli.bench.measure import Side, matrix_peak, with_peak
 from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
 from resnet_cli.results.provenance import collect
@@ -95,7 +95,9 @@ def run_benchmarks(
         where = (point.study, point.depth, point.images)
         title = f"{point.study}, depth {point.depth}, {point.images} images"
         announce(title)
-        seconds, peak_memory, before = in_new_process(point_seconds, *where)
+        with Side(with_peak, point_seconds, *where) as side:
+            side.seconds()
+        seconds, peak_memory, before = side.value
         megabytes = peak_memory - before
         scaling.append(
             dict(zip(("study", "depth", "images"), where, strict=True))

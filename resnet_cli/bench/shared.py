@@ -6,17 +6,18 @@ The first process prints how many seconds the slowest took for its share of the 
 import sys
 
 from resnet_cli import processes
-from resnet_cli.bench.items import Settings, groups_of_64, take_steps
+from resnet_cli.allocator import keep_freed_memory
+from resnet_cli.bench.items import Settings, steps_in_groups
 from resnet_cli.bench.measure import timed
 
 
 def main(depth: int, steps: int) -> None:
     """Train a network of this depth for one step, to warm up, and for so many more, timed."""
+    keep_freed_memory()
     processes.start()
-    trainer = groups_of_64(Settings(), depth)
-    trainer.step()
+    work = steps_in_groups(Settings(), depth, steps)
     processes.collect([None])  # begin together
-    seconds = processes.collect([timed(take_steps(trainer, steps))])
+    seconds = processes.collect([timed(work)])
     if processes.rank() == 0:
         print(max(seconds))
     processes.finish(0)

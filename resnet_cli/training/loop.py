@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli import processes
+from resnet_cli.allocator import return_large_blocks
 from resnet_cli.config import RunConfig
 from resnet_cli.data import Batches, epoch_order
 from resnet_cli.device import autocast
@@ -22,7 +23,6 @@ from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from resnet_cli.training.distributed import batch_share, combined
 from resnet_cli.training.groups import SideBySide
-from resnet_cli.training.memory import return_large_blocks
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
 CHECKPOINT_SECONDS = 60.0

@@ -1,6 +1,10 @@
 """Benchmarks: baselines compute what ours do, the harness measures by turns, tables are whole."""
 
 import json
+import os
+import platform
+import resource
+import signal
 import time
 from pathlib import Path
 
@@ -18,7 +22,7 @@ from resnet_cli.bench.items import (
     network_of,
     random_split,
 )
-from resnet_cli.bench.measure import alternate, in_new_process, matrix_peak
+from resnet_cli.bench.measure import Side, Work, alternate, matrix_peak, timed, with_peak
 from resnet_cli.bench.run import choose, run_benchmarks
 from resnet_cli.cli import run_command
 from resnet_cli.display import Display
@@ -29,6 +33,7 @@ from resnet_cli.studies.walks import delete, evaluate_walks, intact
 from resnet_cli.training.interrupt import Interrupted, Stopper
 
 Captured = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("forks_of_torch")
 SMALL = Settings(repeats=2, small=True)
 
 
@@ -87,15 +92,72 @@ def test_the_training_loop_learns() -> None:
 
 def test_work_alternates_and_the_order_changes() -> None:
     turns: list[str] = []
-    timing = alternate(lambda: turns.append("plain"), lambda: turns.append("ours"), 3)
+    times = {"plain": iter([3.0, 4.0, 9.0]), "ours": iter([1.0, 2.0, 3.0])}
+
+    def side(name: str) -> float:
+        turns.append(name)
+        return next(times[name])
+
+    timing = alternate(lambda: side("plain"), lambda: side("ours"), 3)
     assert turns == ["plain", "ours", "ours", "plain", "plain", "ours"]
-    assert len(timing.plain) == len(timing.ours) == 3
+    assert (timing.plain, timing.ours) == ((3.0, 4.0, 9.0), (1.0, 2.0, 3.0))
+    assert timing.ratios == [3.0, 2.0, 3.0]
 
 
-def test_the_ratio_is_the_median_of_the_repeats() -> None:
-    timing = alternate(lambda: time.sleep(0.03), lambda: time.sleep(0.01), 3)
-    assert timing.ratio == sorted(timing.ratios)[1]
-    assert timing.ratio > 1.5
+def test_work_is_timed() -> None:
+    assert 0.03 <= timed(lambda: time.sleep(0.03)) < 1
+
+
+def _asleep(seconds: float) -> Work:
+    def work() -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+    return work
+
+
+def test_a_side_works_in_a_process_of_its_own() -> None:
+    with Side(_asleep, 0.03) as ours, Side(_asleep, 0.01, ours=False) as by_hand:
+        assert 0.03 <= ours.seconds() < 5
+        by_hand.seconds()
+        assert len({os.getpid(), ours.value, by_hand.value}) == 3
+        pid = ours.value
+        os.kill(pid, signal.SIGINT)  # Ctrl-C reaches all processes of a terminal
+        ours.seconds()
+        assert ours.value == pid
+
+
+def _threads_and_faults() -> Work:
+    """A block large enough that glibc would give it back, taken and freed again and again."""
+
+    def work() -> tuple[int, int]:
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(1 << 24)
+        return torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    return work
+
+
+def test_only_our_side_keeps_freed_memory() -> None:
+    with Side(_threads_and_faults, threads=2) as ours, Side(_threads_and_faults, ours=False) as by:
+        ours.seconds()
+        by.seconds()
+    assert ours.value[0] == 2
+    if platform.libc_ver()[0] == "glibc":
+        assert ours.value[1] < 100 < by.value[1]
+
+
+def _fails() -> Work:
+    def work() -> None:
+        raise ValueError("no such work")
+
+    return work
+
+
+def test_an_error_of_a_side_is_raised() -> None:
+    with Side(_fails) as side, pytest.raises(ValueError, match="no such work"):
+        side.seconds()
 
 
 def _fill(megabytes: int) -> float:
@@ -103,7 +165,9 @@ def _fill(megabytes: int) -> float:
 
 
 def test_memory_is_that_of_a_process_of_its_own() -> None:
-    found, peak, before = in_new_process(_fill, 300)
+    with Side(with_peak, _fill, 300) as side:
+        side.seconds()
+    found, peak, before = side.value
     assert found == 75_000_000
     assert 250 < peak - before < 500
 

@@ -39,7 +39,7 @@ from resnet_cli.training.loop import Trainer
 
 ROOT = Path(__file__).parents[2]
 SERVER = multiprocessing.get_context("forkserver")
-PRELOADED = ["resnet_cli.runner", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection"]
+pytestmark = pytest.mark.usefixtures("forks_of_torch")
 TIMES = ["images_per_second", "seconds"]
 DATA = DataConfig(train_images=256, test_images=130, pad=2, flip=False)
 YAML = """
@@ -66,7 +66,6 @@ class Ended:
 
 def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Ended]:
     """function(*arguments) in so many processes that know of one another, in a folder."""
-    SERVER.set_forkserver_preload(PRELOADED)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
