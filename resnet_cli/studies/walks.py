@@ -96,8 +96,8 @@ class Outcome:
         return 100.0 * self.wrong / self.images
 
 
-CHUNK_BYTES = 1 << 20
-"""The largest activation of a chunk of images: two of them fit a core's second-level cache."""
+CHUNK_BYTES = 1 << 21
+"""The largest activation of a chunk of images: about a core's second-level cache."""
 
 
 def evaluate_walks(
@@ -111,7 +111,7 @@ def evaluate_walks(
 
     Under torchrun each process takes its share of the chunks, and all return the same.
 
-    Memory beside the network: one activation for each unit, of a chunk (1 MB on a CPU) for each
+    Memory beside the network: one activation for each unit, of a chunk (2 MB on a CPU) for each
     thread.
 
     Args:
