@@ -102,15 +102,21 @@ class Display:
 
                 yield update
             return
-        started = last = time.monotonic()
+        begun = last = time.monotonic()
+        before: int | None = None  # done when the display began: resumed work has a part behind it
 
         def write(done: int, total: int, remark: str = "") -> None:
-            nonlocal last
+            nonlocal begun, before, last
             now = time.monotonic()
+            if before is None:
+                before, begun = (0, begun) if done <= 1 else (done, now)
             if now - last >= PLAIN_SECONDS and done < total:
                 last = now
-                left = (now - started) / done * (total - done) if done else 0.0
-                self.line(f"{label}: {done}/{total}, about {duration(left)} left {remark}".rstrip())
+                left = ""
+                if done > before:
+                    seconds = (now - begun) / (done - before) * (total - done)
+                    left = f", about {duration(seconds)} left"
+                self.line(f"{label}: {done}/{total}{left} {remark}".rstrip())
 
         yield write
 

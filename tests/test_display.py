@@ -145,6 +145,22 @@ def test_progress_in_a_log_is_a_line_now_and_then(
     ]
 
 
+def test_the_time_left_of_resumed_work_leaves_out_what_was_done_before(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(display_module.time, "monotonic", lambda: now)
+    with Display().progress("training") as update:
+        now = 40.0  # reading the data and the checkpoint
+        for done in (51, 53, 56):
+            update(done, 100)
+            now += 20.0
+    assert capsys.readouterr().out.splitlines() == [
+        "training: 51/100",
+        "training: 56/100, about 5 min 52 s left",
+    ]
+
+
 def test_short_work_shows_no_progress_in_a_log(capsys: Captured) -> None:
     with Display().progress("training") as update:
         for done in range(100):
