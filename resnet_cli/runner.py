@@ -24,7 +24,10 @@ from resnet_cli.context import Context, Subject, find_subject, untrained_subject
 from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
 from resnet_cli.papers import PAPERS, published, published_error
-from resnet_cli.results.plots import describe, plot_for, plot_lesion_single, plot_signals
+from resnet_cli.plots.draw import plot_for
+from resnet_cli.plots.lesions import lesion_single_figure
+from resnet_cli.plots.signals import signal_figure
+from resnet_cli.plots.style import describe, save
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.studies.path_survival import path_survival
@@ -195,7 +198,7 @@ def _plot_signals(
         tables.setdefault(case.title or case.name, read_table(folder / "signal.csv"))
     name, dataset = experiment.name.split("/")[-1], studied[0][1].data.dataset
     title = describe(name, dataset, experiment.profile)
-    return [plot_signals(tables, out / "signal.png", title)]
+    return [save(signal_figure(tables, title), out / "signal.png")]
 
 
 def _plot_deletions(
@@ -216,15 +219,13 @@ def _plot_deletions(
             places = subject.loaded.network.places
             changes[name] = [place.index for place in places if place.changes_shape]
     subject = studied[0][1]
-    return [
-        plot_lesion_single(
-            {name: concat(frames, ignore_index=True) for name, frames in tables.items()},
-            out / "lesion_single.png",
-            describe(experiment.name.split("/")[-1], subject.data.dataset, experiment.profile),
-            changes=changes,
-            chance=100.0 * (1 - 1 / subject.loaded.num_classes),
-        )
-    ]
+    figure = lesion_single_figure(
+        {name: concat(frames, ignore_index=True) for name, frames in tables.items()},
+        describe(experiment.name.split("/")[-1], subject.data.dataset, experiment.profile),
+        changes=changes,
+        chance=100.0 * (1 - 1 / subject.loaded.num_classes),
+    )
+    return [save(figure, out / "lesion_single.png")]
 
 
 def _path_survival(

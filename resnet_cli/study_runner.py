@@ -25,7 +25,9 @@ from resnet_cli.errors import UserError
 from resnet_cli.intervals import SHARES, shortest_interval
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
-from resnet_cli.results.plots import describe, plot_for, plot_lesion_ranked
+from resnet_cli.plots.draw import plot_for
+from resnet_cli.plots.lesions import lesion_ranked_figure
+from resnet_cli.plots.style import describe, save
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
 from resnet_cli.studies import additivity, greedy, lesion, paths, signal
@@ -177,7 +179,7 @@ class _Inquiry:
         path = self.out / "lesion_ranked.png"
         self.written.files.append(
             processes.from_first(
-                lambda: plot_lesion_ranked(deletions, path, title, changes=changes)
+                lambda: save(lesion_ranked_figure(deletions, title, changes=changes), path)
             )
         )
 

@@ -18,7 +18,20 @@ from PIL import Image
 
 from resnet_cli.errors import UserError
 from resnet_cli.papers import published
-from resnet_cli.results import plots
+from resnet_cli.plots.draw import plot_for
+from resnet_cli.plots.lesions import (
+    lesion_additivity_figure,
+    lesion_classes_figure,
+    lesion_count_figure,
+    lesion_greedy_figure,
+    lesion_ranked_figure,
+    lesion_reorder_figure,
+    lesion_single_figure,
+)
+from resnet_cli.plots.paths import exact_figure, path_survival_figure, paths_figure, spectrum_figure
+from resnet_cli.plots.signals import signal_figure
+from resnet_cli.plots.style import GREY, PALETTE, describe, published_label, save
+from resnet_cli.plots.training import table_figure, training_figure
 from resnet_cli.results.tables import COLUMNS, header
 
 TITLE = "preact110, digits, profile mini"
@@ -142,7 +155,7 @@ def stages(key: str = "stage") -> pandas.DataFrame:
 
 
 def test_exact_spectra_are_curves_of_their_own() -> None:
-    figure = plots.exact_figure(stages(), "stage", TITLE)
+    figure = exact_figure(stages(), "stage", TITLE)
     assert [line.get_label() for line in figure.axes[0].lines] == [
         "stage 1; 90 % in 0–3",
         "stage 2; 90 % in 0–3",
@@ -192,7 +205,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_training_draws_error_solid_and_loss_dashed() -> None:
-    figure = plots.training_figure(training(["original", "preact"]), TITLE)
+    figure = training_figure(training(["original", "preact"]), TITLE)
     errors, losses = figure.axes
     assert texts(figure) == [
         TITLE,
@@ -204,8 +217,8 @@ def test_training_draws_error_solid_and_loss_dashed() -> None:
         "test error",
         "training loss",
     ]
-    assert [line.get_color() for line in lines(errors, "-")] == list(plots.PALETTE[:2])
-    assert [line.get_color() for line in lines(losses, "--")] == list(plots.PALETTE[:2])
+    assert [line.get_color() for line in lines(errors, "-")] == list(PALETTE[:2])
+    assert [line.get_color() for line in lines(losses, "--")] == list(PALETTE[:2])
     x, y = lines(errors, "-")[0].get_data()
     assert list(x) == [11, 33, 44, 55, 66]  # the epoch without evaluation is left out
     assert list(y) == pytest.approx([80, 80 / 3, 20, 16, 80 / 6])
@@ -213,7 +226,7 @@ def test_training_draws_error_solid_and_loss_dashed() -> None:
 
 
 def test_training_with_seeds_draws_the_median_and_a_band() -> None:
-    figure = plots.training_figure(training(["main"], seeds=(0, 1, 5)), TITLE)
+    figure = training_figure(training(["main"], seeds=(0, 1, 5)), TITLE)
     errors = figure.axes[0]
     assert lines(errors, "-")[0].get_ydata()[0] == pytest.approx(82.0)
     assert len(errors.collections) == 1
@@ -221,7 +234,7 @@ def test_training_with_seeds_draws_the_median_and_a_band() -> None:
 
 def test_training_of_many_cases_has_a_panel_for_each_against_the_first() -> None:
     cases = [f"case{number}" for number in range(6)]
-    figure = plots.training_figure(training(cases), TITLE)
+    figure = training_figure(training(cases), TITLE)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == cases[1:]
     assert "case0 (in every panel)" in texts(figure)
@@ -230,21 +243,21 @@ def test_training_of_many_cases_has_a_panel_for_each_against_the_first() -> None
 def test_training_that_diverged_ends_its_lines() -> None:
     frame = training(["main"])
     frame.loc[frame["epoch"] > 3, ["train_loss", "test_error"]] = [math.inf, math.nan]
-    losses = plots.training_figure(frame, TITLE).axes[1]
+    losses = training_figure(frame, TITLE).axes[1]
     assert list(lines(losses, "--")[0].get_xdata()) == [11, 22, 33]
     frame[["train_loss", "test_error"]] = math.nan
-    _save_to_memory(plots.training_figure(frame, TITLE))
+    _save_to_memory(training_figure(frame, TITLE))
 
 
 def test_training_of_one_epoch_is_visible() -> None:
-    axes = plots.training_figure(training(["main"], epochs=1), TITLE).axes[0]
+    axes = training_figure(training(["main"], epochs=1), TITLE).axes[0]
     assert lines(axes, "-")[0].get_marker() == "o"
 
 
 def test_large_iterations_are_written_in_thousands() -> None:
     frame = training(["main"])
     frame["iteration"] *= 1000
-    figure = plots.training_figure(frame, TITLE)
+    figure = training_figure(frame, TITLE)
     _save_to_memory(figure)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels[:3] == ["0", "15k", "30k"]
@@ -257,7 +270,7 @@ def test_table_shows_measured_beside_published() -> None:
     numbers = published("he2016").query("source == 'table1'")
     frame = table(original=1.1, scaling_0_1=None, dropout=88.0, convolution=2.0)
     frame["case"] = ["original", "scaling-0-1", "dropout", "convolution"]
-    figure = plots.table_figure(frame, TITLE, numbers)
+    figure = table_figure(frame, TITLE, numbers)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(frame["case"])
     said = texts(figure)
@@ -274,34 +287,34 @@ def test_table_shows_measured_beside_published() -> None:
 
 
 def test_table_takes_paper_error_when_no_numbers_are_given() -> None:
-    figure = plots.table_figure(table(original=1.1, other=2.0), TITLE)
+    figure = table_figure(table(original=1.1, other=2.0), TITLE)
     assert [float(line.get_xdata()[0]) for line in figure.axes[0].lines] == [6.61]
     assert "published" in texts(figure)
 
 
 def test_table_without_a_published_number_does_not_speak_of_one() -> None:
-    assert not any("published" in text for text in texts(plots.table_figure(table(a=1.0), TITLE)))
+    assert not any("published" in text for text in texts(table_figure(table(a=1.0), TITLE)))
 
 
 def test_table_of_several_seeds_shows_median_and_points() -> None:
     frame = pandas.concat([table(a=e).assign(seed=s) for s, e in enumerate([1.0, 3.0, 1.5])])
-    figure = plots.table_figure(frame, TITLE)
+    figure = table_figure(frame, TITLE)
     assert "1.50" in texts(figure)
     assert "one seed" in texts(figure)
     assert sorted(figure.axes[0].lines[0].get_xdata()) == [1.0, 1.5, 3.0]
 
 
 def test_table_of_perfect_and_of_failed_networks() -> None:
-    assert plots.table_figure(table(a=0.0), TITLE).axes[0].get_xlim() == (0, 1)
-    assert plots.table_figure(table(a=None), TITLE).axes[0].get_xlim() == (0, 100)
+    assert table_figure(table(a=0.0), TITLE).axes[0].get_xlim() == (0, 1)
+    assert table_figure(table(a=None), TITLE).axes[0].get_xlim() == (0, 100)
 
 
 def test_a_number_not_checked_is_called_approximate() -> None:
     numbers = published("he2016").query("source == 'table1'").assign(checked="m")
-    said = texts(plots.table_figure(table(original=1.1), TITLE, numbers))
+    said = texts(table_figure(table(original=1.1), TITLE, numbers))
     assert "published, approximate: cifar10" in said
-    assert plots.published_label("5 to 17", "m") == "published, approximate: 5 to 17"
-    assert plots.published_label("5 to 17", "v") == "published: 5 to 17"
+    assert published_label("5 to 17", "m") == "published, approximate: 5 to 17"
+    assert published_label("5 to 17", "v") == "published: 5 to 17"
 
 
 # --- lesions -----------------------------------------------------------------------------------
@@ -309,11 +322,11 @@ def test_a_number_not_checked_is_called_approximate() -> None:
 
 def test_single_deletions_of_two_networks() -> None:
     networks = {"vgg15": deletions(1, [88.0, 90.0], 1.4), "preact110": deletions(1, [60, 1, 1])}
-    figure = plots.lesion_single_figure(networks, TITLE, changes={"preact110": [0, 2]}, chance=90.0)
+    figure = lesion_single_figure(networks, TITLE, changes={"preact110": [0, 2]}, chance=90.0)
     axes = figure.axes[0]
     assert list(lines(axes, "-")[0].get_ydata()) == [88, 90]
     assert list(lines(axes, "-")[1].get_xdata()) == [0, 1, 2]
-    baselines = [line for line in lines(axes, "--") if line.get_color() != plots.GREY]
+    baselines = [line for line in lines(axes, "--") if line.get_color() != GREY]
     assert [line.get_ydata()[0] for line in baselines] == pytest.approx([1.4, 0.8])
     assert [line.get_xdata()[0] for line in lines(axes, ":")] == [0, 2]
     said = texts(figure)
@@ -324,20 +337,20 @@ def test_single_deletions_of_two_networks() -> None:
 
 def test_single_deletions_are_averaged_over_trainings_and_other_k_left_out() -> None:
     frame = pandas.concat([deletions(1, [10, 20]), deletions(1, [30, 20]), deletions(2, [99])])
-    axes = plots.lesion_single_figure({"n": frame}, TITLE).axes[0]
+    axes = lesion_single_figure({"n": frame}, TITLE).axes[0]
     assert list(lines(axes, "-")[0].get_ydata()) == [20, 20]
 
 
 def test_single_deletions_need_some() -> None:
     with pytest.raises(UserError, match="nothing to draw: lesion_delete of n with k = 1"):
-        plots.lesion_single_figure({"n": deletions(2, [1.0])}, TITLE)
+        lesion_single_figure({"n": deletions(2, [1.0])}, TITLE)
 
 
 def test_deletions_by_count() -> None:
     frame = pandas.concat([deletions(k, [k, 2 * k, 3 * k]) for k in (1, 2, 5)])
-    figure = plots.lesion_count_figure(frame, TITLE, chance=90)
+    figure = lesion_count_figure(frame, TITLE, chance=90)
     axes = figure.axes[0]
-    medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == plots.PALETTE[1]]
+    medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == PALETTE[1]]
     assert medians == [2, 4, 10]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "5"]
     assert "intact network (0.80 %)" in texts(figure)
@@ -346,7 +359,7 @@ def test_deletions_by_count() -> None:
 
 def test_reorder_draws_every_sample_and_boxes_where_there_are_enough() -> None:
     taus = [1.0 - 0.001 * i for i in range(10)] + [0.88, 0.8]
-    figure = plots.lesion_reorder_figure(reorders(taus), TITLE, bins=4)
+    figure = lesion_reorder_figure(reorders(taus), TITLE, bins=4)
     axes = figure.axes[0]
     assert len(axes.patches) == 1
     points = [line for line in axes.lines if line.get_marker() == "."]
@@ -356,7 +369,7 @@ def test_reorder_draws_every_sample_and_boxes_where_there_are_enough() -> None:
 
 
 def test_reorder_of_a_single_order() -> None:
-    figure = plots.lesion_reorder_figure(reorders([1.0, 1.0]), TITLE)
+    figure = lesion_reorder_figure(reorders([1.0, 1.0]), TITLE)
     assert len(figure.axes[0].patches) == 0
     _save_to_memory(figure)
 
@@ -365,7 +378,7 @@ def test_reorder_of_a_single_order() -> None:
 
 
 def test_paths_are_three_axes_in_a_row() -> None:
-    figure = plots.paths_figure(lengths(), gradients(), TITLE, spectrum=spectrum())
+    figure = paths_figure(lengths(), gradients(), TITLE, spectrum=spectrum())
     first, second, third = figure.axes
     assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)"]
     assert max(first.lines[0].get_ydata()) == pytest.approx(100 * math.comb(54, 27) / 2**54)
@@ -379,12 +392,12 @@ def test_paths_are_three_axes_in_a_row() -> None:
 
 
 def test_the_published_interval_is_for_networks_of_as_many_units() -> None:
-    figure = plots.paths_figure(lengths(9), gradients(9), TITLE)
+    figure = paths_figure(lengths(9), gradients(9), TITLE)
     assert not any("published" in text for text in texts(figure))
 
 
 def test_paths_without_a_spectrum_multiply_by_themselves() -> None:
-    figure = plots.paths_figure(lengths(9), gradients(9), TITLE)
+    figure = paths_figure(lengths(9), gradients(9), TITLE)
     (line,) = figure.axes[2].lines
     weights = numpy.array([math.comb(9, k) * math.exp(-k) for k in range(10)])
     assert list(line.get_ydata()) == pytest.approx(list(100 * weights / weights.sum()))
@@ -393,18 +406,18 @@ def test_paths_without_a_spectrum_multiply_by_themselves() -> None:
 def test_paths_whose_gradient_vanished() -> None:
     frame = gradients(9)
     frame.loc[frame["k"] > 3, "grad_norm"] = 0.0
-    assert list(plots.paths_figure(lengths(9), frame, TITLE).axes[1].lines[0].get_xdata()) == [
+    assert list(paths_figure(lengths(9), frame, TITLE).axes[1].lines[0].get_xdata()) == [
         0,
         1,
         2,
         3,
     ]
     frame["grad_norm"] = 0.0
-    _save_to_memory(plots.paths_figure(lengths(9), frame, TITLE))
+    _save_to_memory(paths_figure(lengths(9), frame, TITLE))
 
 
 def test_spectrum_shades_the_interval_of_each_curve() -> None:
-    figure = plots.spectrum_figure(spectrum(), TITLE)
+    figure = spectrum_figure(spectrum(), TITLE)
     axes = figure.axes[0]
     assert axes.get_yscale() == "log"
     assert len(axes.lines) == len(axes.collections) == 2
@@ -414,7 +427,7 @@ def test_spectrum_shades_the_interval_of_each_curve() -> None:
 
 
 def test_spectrum_without_the_exact_norm() -> None:
-    figure = plots.spectrum_figure(spectrum(exact=False), TITLE)
+    figure = spectrum_figure(spectrum(exact=False), TITLE)
     assert len(figure.axes[0].lines) == 1
 
 
@@ -472,28 +485,28 @@ def survival(units: int = UNITS) -> pandas.DataFrame:
 
 
 def test_ranked_draws_the_worst_unit_first() -> None:
-    figure = plots.lesion_ranked_figure(deletions(1, [1.0, 9.0, 4.0]), TITLE, changes=[2])
+    figure = lesion_ranked_figure(deletions(1, [1.0, 9.0, 4.0]), TITLE, changes=[2])
     (axes,) = figure.axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([8.2, 3.2, 0.2])
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "0"]
     assert "changes the shape" in texts(figure)
     with pytest.raises(UserError, match="lesion_delete with k = 1 has no rows"):
-        plots.lesion_ranked_figure(deletions(2, [1.0]), TITLE)
+        lesion_ranked_figure(deletions(2, [1.0]), TITLE)
 
 
 def test_greedy_is_drawn_against_the_mean_of_random_deletions() -> None:
     random = pandas.concat([deletions(k, [1.0 * k, 3.0 * k]) for k in (1, 2, 3)])
-    figure = plots.lesion_greedy_figure(greedy(), TITLE, random=random, chance=90)
+    figure = lesion_greedy_figure(greedy(), TITLE, random=random, chance=90)
     mean, steps = figure.axes[0].lines[:2]
     assert list(mean.get_ydata()) == [2.0, 4.0, 6.0]
     assert list(steps.get_ydata()) == pytest.approx([0.9, 1.8, 2.7, 3.6, 4.5])
     assert {"random, mean", "least harmful first", "guessing (90 %)"} <= set(texts(figure))
-    alone = plots.lesion_greedy_figure(greedy(), TITLE)
+    alone = lesion_greedy_figure(greedy(), TITLE)
     assert not any("random" in text for text in texts(alone))
 
 
 def test_additivity_draws_joint_against_summed_damage() -> None:
-    figure = plots.lesion_additivity_figure(additivity(), TITLE)
+    figure = lesion_additivity_figure(additivity(), TITLE)
     error = figure.axes[0].collections[0].get_offsets()
     assert numpy.asarray(error)[:, 0].tolist() == [2.0, 2.0, 5.0, 5.0]
     assert numpy.asarray(error)[:, 1].tolist() == pytest.approx([3.2, 5.2, 9.2, 14.2])
@@ -502,7 +515,7 @@ def test_additivity_draws_joint_against_summed_damage() -> None:
 
 def test_classes_are_drawn_by_unit_or_by_k() -> None:
     for k, label in ((1, "deleted unit (index)"), (2, "units deleted together, k")):
-        figure = plots.lesion_classes_figure(classes(k), TITLE)
+        figure = lesion_classes_figure(classes(k), TITLE)
         assert label in texts(figure)
         grid = figure.axes[0].images[0].get_array()
         assert grid is not None
@@ -511,7 +524,7 @@ def test_classes_are_drawn_by_unit_or_by_k() -> None:
 
 
 def test_path_survival_has_a_line_for_each_number_of_deleted_units() -> None:
-    figure = plots.path_survival_figure(survival(), TITLE)
+    figure = path_survival_figure(survival(), TITLE)
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == [
         "1 deleted",
@@ -552,7 +565,7 @@ def signals(factor: float = 0.5, units: int = 6, trained: bool = True) -> pandas
 
 
 def test_signals_of_one_network_have_a_curve_for_each_state() -> None:
-    figure = plots.signal_figure({"n": signals()}, TITLE)
+    figure = signal_figure({"n": signals()}, TITLE)
     assert len(figure.axes) == 3
     for axes in figure.axes[:2]:
         assert axes.get_yscale() == "log"
@@ -571,7 +584,7 @@ def test_signals_of_one_network_have_a_curve_for_each_state() -> None:
 def test_signals_of_several_networks_have_a_row_for_each_state() -> None:
     tables = {"identity": signals(1.0), "half": signals(0.5), "none": signals(0.0, trained=False)}
     tables["none"]["shortcut_gain"] = 0.0  # a factor of nothing has no place on a log scale
-    figure = plots.signal_figure(tables, TITLE)
+    figure = signal_figure(tables, TITLE)
     assert len(figure.axes) == 6
     assert [len(axes.get_lines()) for axes in figure.axes] == [3, 3, 5, 2, 2, 4]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -620,14 +633,14 @@ FRAMES = {
 def test_plot_for_writes_the_figures_of_a_table(
     tmp_path: Path, stem: str, files: dict[str, tuple[int, int]]
 ) -> None:
-    written = plots.plot_for(stem, FRAMES, tmp_path / "new", TITLE, network="n", changes=[0])
+    written = plot_for(stem, FRAMES, tmp_path / "new", TITLE, network="n", changes=[0])
     assert {path.name: size(path) for path in written} == files
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files)
 
 
 def test_a_long_title_is_broken_into_lines_that_fit() -> None:
     title = "Deleting one layer of a VGG, or one unit of a residual network, digits, profile mini"
-    figure = plots.spectrum_figure(spectrum(), title)
+    figure = spectrum_figure(spectrum(), title)
     _save_to_memory(figure)
     box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
     assert "\n" in figure.get_suptitle()
@@ -640,55 +653,55 @@ def test_every_table_has_a_plot() -> None:
 
 
 def test_plot_for_waits_for_both_path_tables(tmp_path: Path) -> None:
-    assert plots.plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, TITLE) == []
+    assert plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, TITLE) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_plot_for_draws_only_the_deletions_that_were_measured(tmp_path: Path) -> None:
     for k, name in ((1, "lesion_single.png"), (2, "lesion_count.png")):
         frames = {"lesion_delete": deletions(k, [1.0, 2.0])}
-        (path,) = plots.plot_for("lesion_delete", frames, tmp_path, TITLE)
+        (path,) = plot_for("lesion_delete", frames, tmp_path, TITLE)
         assert path.name == name
 
 
 def test_plot_for_an_unknown_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown table 'lesions'"):
-        plots.plot_for("lesions", FRAMES, tmp_path, TITLE)
+        plot_for("lesions", FRAMES, tmp_path, TITLE)
 
 
 @pytest.mark.parametrize("stem", sorted(FRAMES))
 def test_an_empty_table_is_refused(tmp_path: Path, stem: str) -> None:
     frames = FRAMES | {stem: FRAMES[stem].iloc[:0]}
     with pytest.raises(UserError, match=f"nothing to draw: {stem} has no rows"):
-        plots.plot_for(stem, frames, tmp_path, TITLE)
+        plot_for(stem, frames, tmp_path, TITLE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
-    first = plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
-    second = plots.plot_spectrum(spectrum(), tmp_path / "b.png", TITLE)
+    first = save(spectrum_figure(spectrum(), TITLE), tmp_path / "a.png")
+    second = save(spectrum_figure(spectrum(), TITLE), tmp_path / "b.png")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_users_own_style_changes_nothing(tmp_path: Path) -> None:
-    first = plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
+    first = save(spectrum_figure(spectrum(), TITLE), tmp_path / "a.png")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
-        second = plots.plot_spectrum(spectrum(), tmp_path / "b.png", TITLE)
+        second = save(spectrum_figure(spectrum(), TITLE), tmp_path / "b.png")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(UserError, match=r"a\.png: cannot be written: a folder stands"):
-        plots.plot_spectrum(spectrum(), tmp_path / "a.png", TITLE)
+        save(spectrum_figure(spectrum(), TITLE), tmp_path / "a.png")
 
 
 def test_titles() -> None:
-    assert plots.describe("preact110", "digits", "mini") == TITLE
-    assert plots.describe("preact110", "digits") == "preact110, digits"
+    assert describe("preact110", "digits", "mini") == TITLE
+    assert describe("preact110", "digits") == "preact110, digits"
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:
-    code = "import sys, resnet_cli.results.plots; print('matplotlib' in sys.modules)"
+    code = "import sys, resnet_cli.plots.draw; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,0 +1,9 @@
+"""The figures. Each `…_figure` takes tables as DataFrames and returns a matplotlib Figure; `save`
+writes one as PNG, atomically, and `plot_for` draws and writes what a table is for.
+
+Figures are made without pyplot, so none stays open and no global state changes. matplotlib is
+imported inside, since most commands draw nothing.
+
+Numbers of the papers are drawn over the measurements when they were checked against the paper's
+text; others only with the word "approximate" (`published_label`).
+"""
