@@ -219,6 +219,18 @@ def test_a_target_is_reached_or_not(
     assert (row["value"], row["reached"]) == (value, reached)
 
 
+def test_the_readme_shows_what_was_measured() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text()
+    rows = read_table(root / "results/bench/bench_summary.csv").set_index("item")
+    for item in ITEMS:
+        row = rows.loc[item.name]
+        sign = "at least" if item.better == "higher" else "at most"
+        reached = "yes" if item.is_reached(row["value"]) else "**no**"
+        asked, measured = f"{sign} {item.target:g}", f"{row['value']:.3g} {item.measured_in}"
+        assert f"| {item.title} | {asked} | {measured} | {reached} |" in readme
+
+
 def test_an_unknown_benchmark_is_refused(capsys: Captured) -> None:
     with pytest.raises(UserError, match="unknown benchmark 'lesions'; did you mean"):
         choose(["lesions"])
