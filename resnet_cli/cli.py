@@ -78,6 +78,10 @@ LogOption = Annotated[
         autocompletion=completion.logs,
     ),
 ]
+PretrainedOption = Annotated[
+    bool,
+    typer.Option("--pretrained", help="Study bundled weights of the same training; see `weights`."),
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
 StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
@@ -203,6 +207,7 @@ def run(
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
     shard: ShardOption = None,
+    pretrained: PretrainedOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -213,6 +218,7 @@ def run(
 
     display = _display(as_json, quiet, verbose)
     context = _context(device, data_dir, download, deterministic=deterministic, log=log)
+    context.pretrained = pretrained
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
@@ -236,10 +242,11 @@ def _run_again(
 ) -> None:
     """What a provenance file tells: an experiment, or a study that was typed by hand."""
     from resnet_cli.config import Experiment
-    from resnet_cli.rerun import read, run_typed
+    from resnet_cli.rerun import is_of_bundled_weights, read, run_typed
 
     told = read(path)
     if isinstance(told, Experiment):
+        context.pretrained |= is_of_bundled_weights(path)
         _run([told], display, context, out, budget, "run")
         return
     folder = out or Path("results/local") / f"again-{path.parent.name}"
@@ -274,6 +281,7 @@ def reproduce(
     ray_address: RayAddressOption = None,
     ray_cpus: RayCpusOption = 1,
     shard: ShardOption = None,
+    pretrained: PretrainedOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -294,6 +302,7 @@ def reproduce(
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
     context = _context(device, data_dir, download, deterministic=deterministic, log=log)
+    context.pretrained = pretrained
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
     ahead = _ahead(executor, ray_address, ray_cpus, shard)

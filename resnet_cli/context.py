@@ -16,9 +16,9 @@ from resnet_cli.imagefolder import Folder
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
 from resnet_cli.models.weights import (
+    DEFAULT_WEIGHTS,
     WEIGHTS_FILE,
     Loaded,
-    bundled_names,
     load_network,
     read_safetensors,
 )
@@ -43,6 +43,8 @@ class Context:
     """Of the device's kernels (`pick_device`)."""
     log: LogName | None = None
     """What a run's epochs are written to beside training.csv."""
+    pretrained: bool = False
+    """Experiments study the bundled weights of a training, where there are any."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
@@ -172,14 +174,12 @@ def untrained_subject(context: Context, run: RunConfig) -> Subject:
 
 
 def _newest(runs: Path) -> str:
-    """The newest finished run's folder, but none that diverged; else the first bundled weights."""
+    """The newest finished run's folder, but none that diverged; else bundled weights."""
     finished = sorted(runs.glob(f"*/{WEIGHTS_FILE}"), key=lambda p: (p.stat().st_mtime, str(p)))
     for weights in reversed(finished):
         if not _diverged(weights):
             return str(weights.parent)
-    if not bundled_names():
-        raise UserError("no network to study: give --checkpoint, or train one: resnet-cli train")
-    return bundled_names()[0]
+    return DEFAULT_WEIGHTS
 
 
 def _diverged(weights: Path) -> bool:

@@ -21,7 +21,7 @@ from resnet_cli.context import Context
 from resnet_cli.device import pick_device
 from resnet_cli.display import Display
 from resnet_cli.errors import RunError, UserError, one_line
-from resnet_cli.runner import run_experiment, train_case
+from resnet_cli.runner import pretrained_name, run_experiment, train_case
 from resnet_cli.training.epoch_log import LogName
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.runs import find_finished, train_run
@@ -45,11 +45,13 @@ class Training:
         return f"{self.experiment.name}: {self.case.name}, seed {self.run.seed}"
 
 
-def distinct_trainings(experiments: Iterable[Experiment]) -> list[Training]:
+def distinct_trainings(experiments: Iterable[Experiment], context: Context) -> list[Training]:
     """Every training that these experiments need, each once, in order."""
     found: dict[str, Training] = {}
     for experiment in experiments:
         for case, run in experiment.runs():
+            if pretrained_name(experiment, run, context) is not None:
+                continue
             found.setdefault(run.hash, Training(experiment, case, run))
     return list(found.values())
 
@@ -91,7 +93,7 @@ def train_shard(
         Interrupted: `stopper` said so; the state is saved.
         UserError: data are missing, or a folder cannot be written.
     """
-    mine = shard_of(distinct_trainings(experiments), number, of)
+    mine = shard_of(distinct_trainings(experiments, context), number, of)
     for training in mine:
         train_case(training.experiment, training.case, training.run, context, display, stopper)
     return len(mine)
@@ -142,6 +144,7 @@ def run_on_ray(
         threads=cluster.cpus,
         deterministic=context.deterministic,
         log=context.log,
+        pretrained=context.pretrained,
     )
     try:
         ray.init(
@@ -156,7 +159,7 @@ def run_on_ray(
     try:
         wanted = [
             training
-            for training in distinct_trainings(experiments)
+            for training in distinct_trainings(experiments, context)
             if find_finished(context, training.run) is None
         ]
         _all_done(
@@ -192,6 +195,7 @@ class _Surroundings:
     threads: int
     deterministic: bool
     log: LogName | None
+    pretrained: bool
 
     def enter(self) -> Context:
         os.chdir(self.folder)
@@ -204,6 +208,7 @@ class _Surroundings:
             self.download,
             deterministic=self.deterministic,
             log=self.log,
+            pretrained=self.pretrained,
         )
 
 

@@ -12,6 +12,7 @@ from resnet_cli.config import DataConfig, Experiment, RunConfig, config_hash
 from resnet_cli.context import Context, find_subject
 from resnet_cli.display import Display
 from resnet_cli.errors import UserError, one_line
+from resnet_cli.models.weights import bundled_names
 from resnet_cli.results.tables import PROVENANCE_SUFFIX
 from resnet_cli.study_runner import AnyStudy, Written, run_study
 
@@ -68,6 +69,13 @@ def read(path: Path) -> Experiment | TypedStudy:
             f"{path}: its configuration does not fit this version: {one_line(error)}"
         ) from None
     raise UserError(f"{path}: no experiment and no study; repeat its command: {_command(content)}")
+
+
+def is_of_bundled_weights(path: Path) -> bool:
+    """The result that a provenance file (one that `read` takes) belongs to was measured on bundled
+    weights."""
+    checkpoint = json.loads(path.read_text(encoding="utf-8")).get("checkpoint") or {}
+    return checkpoint.get("source") in bundled_names()
 
 
 def _experiment_of(run: RunConfig, content: Mapping[str, Any]) -> Experiment:

@@ -23,6 +23,7 @@ from resnet_cli.config import (
 from resnet_cli.context import Context, Subject, find_subject, untrained_subject
 from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
+from resnet_cli.models.weights import bundled_weights_of
 from resnet_cli.papers import PAPERS, published, published_error
 from resnet_cli.plots.draw import plot_for
 from resnet_cli.plots.lesions import lesion_single_figure
@@ -85,15 +86,25 @@ def run_experiment(
         study = experiment.study
         return processes.from_first(lambda: _path_survival(experiment, study, out, display))
     trained: list[tuple[Case, FinishedRun]] = []
+    networks: list[tuple[Case, str]] = []
     written = Written()
     runs = experiment.runs()
     begun = plotted = time.monotonic()
     num_new = 0
     for case, run in runs:
+        name = pretrained_name(experiment, run, context)
+        if name is not None:
+            display.line(f"{case.name}, seed {run.seed}: bundled weights {name}")
+            networks.append((case, name))
+            continue
         is_new = find_finished(context, run) is None
         finished = train_case(experiment, case, run, context, display, stopper)
         trained.append((case, finished))
-        is_last = len(trained) == len(runs)
+        if finished.diverged_at is None:
+            networks.append((case, str(finished.folder)))
+        elif experiment.study is not None:
+            display.line(f"case {case.name}: diverged in training; there is nothing to study")
+        is_last = run is runs[-1][1]
         num_new += is_new
         if is_new and not is_last:
             left = (time.monotonic() - begun) / num_new * (len(runs) - len(trained))
@@ -112,15 +123,16 @@ def run_experiment(
     if experiment.study is None:
         _show_table(experiment, out, display)
         return written
-    subjects: list[tuple[Case, Subject]] = []
-    for case, finished in trained:
-        if finished.diverged_at is not None:
-            display.line(f"case {case.name}: diverged in training; there is nothing to study")
-        else:
-            images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
-            subject = find_subject(context, str(finished.folder), test_images=images)
-            subjects.append((case, subject))
+    images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
+    subjects = [(case, find_subject(context, at, test_images=images)) for case, at in networks]
     return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+def pretrained_name(experiment: Experiment, run: RunConfig, context: Context) -> str | None:
+    """The bundled weights that a study of this training takes (`Context.pretrained`); else None."""
+    if not context.pretrained or experiment.study is None:
+        return None
+    return bundled_weights_of(run)
 
 
 def measure_signals(

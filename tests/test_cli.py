@@ -717,12 +717,11 @@ def test_a_data_folder_with_a_file_missing(work: Path, capsys: Captured) -> None
     assert "resnet-cli data cifar10 --download" in line
 
 
-def test_no_network_to_study(
-    empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+def test_with_nothing_named_or_trained_a_study_needs_no_download(
+    empty: Path, capsys: Captured
 ) -> None:
-    monkeypatch.setattr("resnet_cli.context.bundled_names", list)
-    line = refused(["lesion"], capsys)
-    assert line == "no network to study: give --checkpoint, or train one: resnet-cli train"
+    assert run_command(["lesion", "--only", "3", "--images", "20"]) == 0
+    assert "ResNet-56, digits" in capsys.readouterr().out
 
 
 def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured) -> None:

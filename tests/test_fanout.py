@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas
 import pytest
+import torch
 
 from resnet_cli.cli import run_command
 from resnet_cli.config import load_experiment
+from resnet_cli.context import Context
 from resnet_cli.errors import UserError
 from resnet_cli.fanout import distinct_trainings, parse_shard, shard_of
 from resnet_cli.results.tables import read_provenance, read_table
@@ -26,6 +28,7 @@ train: {epochs: EPOCHS, batch_size: 32, schedule: one_cycle}
 cases: [{name: a}, {name: b, train: {lr: 0.05}}]
 seeds: [0, 1]
 """
+CONTEXT = Context(torch.device("cpu"))
 STUDY = "study: {kind: delete, k: 1}\n"
 
 
@@ -46,7 +49,8 @@ def runs() -> set[str]:
 
 @pytest.mark.parametrize("of", [1, 2, 3, 4, 7])
 def test_shards_are_disjoint_and_complete(of: int, folder: Path) -> None:
-    trainings = distinct_trainings([load_experiment("four.yaml"), load_experiment("study.yaml")])
+    experiments = [load_experiment("four.yaml"), load_experiment("study.yaml")]
+    trainings = distinct_trainings(experiments, CONTEXT)
     assert len({t.run.hash for t in trainings}) == len(trainings) == 4, "shared ones stand once"
     shards = [shard_of(trainings, number, of) for number in range(1, of + 1)]
     hashes = [t.run.hash for shard in shards for t in shard]
@@ -57,7 +61,7 @@ def test_shards_are_disjoint_and_complete(of: int, folder: Path) -> None:
 
 def test_shards_of_a_paper_cover_it() -> None:
     experiments = [load_experiment(f"he2016/table{n}", "mini") for n in (1, 2)]
-    trainings = distinct_trainings(experiments)
+    trainings = distinct_trainings(experiments, CONTEXT)
     wanted = {run.hash for experiment in experiments for _, run in experiment.runs()}
     found = {t.run.hash for i in range(1, 6) for t in shard_of(trainings, i, 5)}
     assert found == wanted

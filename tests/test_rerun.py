@@ -10,6 +10,7 @@ from resnet_cli.cli import run_command
 from resnet_cli.config import Experiment, experiment_names, experiment_profiles, load_experiment
 from resnet_cli.errors import UserError
 from resnet_cli.rerun import read
+from resnet_cli.results.tables import read_provenance
 
 Captured = pytest.CaptureFixture[str]
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,6 +62,70 @@ def test_a_study_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.rmtree("results")
     assert run_command(["run", "kept.provenance.json"]) == 0
     assert table.read_bytes() == expected
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an experiment on two networks, of which one is bundled."""
+    folder, weights = tmp_path / "first", tmp_path / "weights"
+    folder.mkdir()
+    weights.mkdir()
+    monkeypatch.chdir(folder)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["train", "two.yaml", "--seed", "0"]) == 0
+    case_one = next(run for run in Path("runs").iterdir() if '"lr": 0.1' in _description(run))
+    monkeypatch.setattr("resnet_cli.models.weights.bundled_folder", lambda: weights)
+    monkeypatch.setattr("resnet_cli.bundles.bundled_folder", lambda: weights)
+    bundle = ["weights", "--export", str(case_one), "--name", "tiny", "--out", str(weights)]
+    assert run_command(bundle) == 0
+    shutil.rmtree("runs")
+    shutil.rmtree("results")
+    Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1}\n")
+    return folder
+
+
+def _description(run: Path) -> str:
+    return (run / "run.json").read_text()
+
+
+def test_bundled_weights_in_place_of_their_training(bundled: Path, capsys: Captured) -> None:
+    assert run_command(["run", "two.yaml", "--pretrained", "--shard", "1/2"]) == 0
+    assert run_command(["run", "two.yaml", "--pretrained", "--shard", "2/2"]) == 0
+    (trained,) = Path("runs").iterdir()
+    assert '"lr": 0.05' in _description(trained), "only the other case is trained"
+    assert run_command(["run", "two.yaml", "--pretrained"]) == 0
+    assert "one, seed 0: bundled weights tiny" in capsys.readouterr().out
+    assert list(Path("runs").iterdir()) == [trained]
+    tables = [Path(f"results/local/two/mini/{case}/lesion_delete.csv") for case in ("one", "two")]
+    checkpoints = [read_provenance(table)["checkpoint"]["source"] for table in tables]
+    assert checkpoints == ["tiny", str(trained)]
+    assert run_command(["lesion", "--blocks", "1", "--checkpoint", "tiny", "--out", "typed"]) == 0
+    assert Path("typed/lesion_delete.csv").read_bytes() == tables[0].read_bytes()
+
+
+def test_a_study_of_bundled_weights_again(bundled: Path) -> None:
+    assert run_command(["run", "two.yaml", "--pretrained"]) == 0
+    table = Path("results/local/two/mini/one/lesion_delete.csv")
+    expected = table.read_bytes()
+    shutil.move(table.with_suffix(".provenance.json"), "kept.provenance.json")
+    shutil.rmtree("results")
+    shutil.rmtree("runs")
+    assert run_command(["run", "kept.provenance.json"]) == 0
+    assert table.read_bytes() == expected
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+def test_what_is_not_bundled_is_trained(bundled: Path) -> None:
+    assert run_command(["run", "two.yaml", "--pretrained", "--seed", "1"]) == 0
+    assert run_command(["run", "two.yaml"]) == 0
+    assert len(list(Path("runs").iterdir())) == 4
+    assert run_command(["train", "two.yaml"]) == 0, "training trains"
+
+
+def test_a_damaged_card_is_named(bundled: Path, capsys: Captured) -> None:
+    (bundled.parent / "weights/tiny.json").write_text('{"run": {}}')
+    assert run_command(["run", "two.yaml", "--pretrained"]) == 2
+    assert "tiny.json: a damaged model card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ from resnet_cli.models.survival import set_survival
 
 FORMAT = "resnet-cli weights 1"
 WEIGHTS_FILE = "weights.safetensors"
+DEFAULT_WEIGHTS = "preact56-digits"
+"""The bundled weights that a study takes when nothing is named or trained: their data set needs no
+download."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,23 @@ def bundled_folder() -> Path:
 def bundled_names() -> list[str]:
     """Names of the bundled weights, as `--checkpoint NAME` takes them."""
     return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
+
+
+def bundled_weights_of(run: RunConfig) -> str | None:
+    """The name of the bundled weights that a training of this configuration gave, if there are any.
+
+    Raises:
+        UserError: a card is damaged.
+    """
+    for name in bundled_names():
+        card = bundled_folder() / f"{name}.json"
+        try:
+            described = json.loads(card.read_text(encoding="utf-8"))["run"]
+            if RunConfig.model_validate(described).hash == run.hash:
+                return name
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{card}: a damaged model card ({type(error).__name__})") from None
+    return None
 
 
 def load_network(reference: str | Path) -> Loaded:

@@ -14,6 +14,10 @@ Two measurements:
   the ordinary gradient.
 The first ignores that gradients of different paths cancel; the second does not.
 
+A trained network's gradient shrinks at every residual branch, over 54 of them to less than float32
+can hold. So each branch's gradient is multiplied by a power of two that keeps long paths as large
+as short ones (`CutNetwork.boost`), which changes no digit; results are brought back in float64.
+
 Shapes: N images, C channels, H and W pixels, K path lengths.
 """
 
@@ -108,9 +112,31 @@ class CutNetwork:
             _, head = trace_autograd(lambda y: functional.cross_entropy(network.head(y), labels), x)
             self.top = head(torch.ones(1, device=x.device, dtype=x.dtype))
             """The loss's gradient at the last unit's output, [1, N, C, H, W]."""
+            self.boost = self._boost()
+            """What the gradient of every residual branch is multiplied by on its way back, a power
+            of two: a path of length k arrives boost^k times too large."""
 
     def __len__(self) -> int:
         return len(self.units)
+
+    def _boost(self) -> float:
+        """The power of two nearest to 1 / (mean gain of a residual branch): the geometric mean of
+        the factors by which the branches change the norm of the ordinary gradient. Dead branches
+        do not count; 1 where none does."""
+        gradient, gains = self.top.clone(), []
+        for unit in reversed(self.units):
+            after = unit.after(gradient)
+            norm = after.norm()
+            residual = unit.residual(after.clone())
+            gains.append(residual.norm() / norm)
+            gradient = (unit.shortcut(after) + residual) / norm
+        logs = torch.stack(gains).double().log2()
+        logs = logs[logs.isfinite()]
+        return 2.0 ** -round(float(logs.mean())) if len(logs) else 1.0
+
+    def unboosted(self, gradient: Tensor, k: int | Tensor) -> Tensor:
+        """The gradients at the images that paths of length k delivered, as float64."""
+        return gradient.double() * torch.as_tensor(self.boost, dtype=torch.float64) ** -k
 
 
 def _cut(unit: Unit, x: Tensor, engine: Engine) -> tuple[Tensor, _Cut]:
@@ -142,7 +168,7 @@ def _after(first: Pullback, second: Pullback) -> Pullback:
 
 
 def path_gradient(cut: CutNetwork, units: Iterable[int]) -> Tensor:
-    """The gradient at the images, [N, 3, H, W], that one path delivers.
+    """The gradient at the images, float64 [N, 3, H, W], that one path delivers.
 
     Args:
         units: the units passed through their residual branch; all others by their shortcut.
@@ -152,23 +178,34 @@ def path_gradient(cut: CutNetwork, units: Iterable[int]) -> Tensor:
     for index in reversed(range(len(cut))):
         unit = cut.units[index]
         gradient = unit.after(gradient)
-        gradient = (unit.residual if index in chosen else unit.shortcut)(gradient)
-    return cut.stem(gradient)[0]
+        if index in chosen:
+            gradient = unit.residual(gradient).mul_(cut.boost)
+        else:
+            gradient = unit.shortcut(gradient)
+    return cut.unboosted(cut.stem(gradient)[0], len(chosen))
 
 
 def gradient_by_length(cut: CutNetwork, counted: Collection[int] | None = None) -> Tensor:
-    """The exact spectrum: [n + 1, N, 3, H, W], entry k the gradient at the images that all paths
-    of length k deliver together. Its sum over k is the ordinary gradient.
+    """The exact spectrum: float64 [n + 1, N, 3, H, W], entry k the gradient at the images that all
+    paths of length k deliver together. Its sum over k is the ordinary gradient.
 
     Args:
         counted: the units whose residual branches count for a path's length, n of them; the
             others pass the gradient whole, by both branches. None: all.
     """
-    return cut.stem(_sweep(cut, range(len(cut)), counted))
+    gradients = cut.stem(_sweep(cut, range(len(cut)), counted))
+    return cut.unboosted(gradients, _lengths_of(gradients))
+
+
+def _lengths_of(gradients: Tensor) -> Tensor:
+    """The length of each of a stack of gradients, of a shape that multiplies them."""
+    lengths = torch.arange(len(gradients), device=gradients.device)
+    return lengths.view(-1, *[1] * (gradients.ndim - 1))
 
 
 def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None) -> Tensor:
-    """The gradients by length at the input of the first of `units`, led back from the top.
+    """The gradients by length at the input of the first of `units`, led back from the top; those of
+    length k are boosted k times (`CutNetwork.boost`).
 
     All lengths lie in one stack, which a unit changes in place, a few lengths at a time: as many as
     a core's cache holds, since leading more of them through at once only moves memory.
@@ -179,7 +216,8 @@ def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None
     gradients = _stack(num_lengths, cut.top[0])
     gradients[:1] = cut.top
     for index in reversed(units):
-        gradients = _pass_unit(cut.units[index], gradients, reached, is_counted[index])
+        boost = cut.boost if is_counted[index] else None
+        gradients = _pass_unit(cut.units[index], gradients, reached, boost)
         reached += is_counted[index]
     return gradients
 
@@ -193,13 +231,14 @@ def _stack(num_lengths: int, like: Tensor) -> Tensor:
     return stack
 
 
-def _pass_unit(unit: _Cut, gradients: Tensor, reached: int, is_counted: bool) -> Tensor:
+def _pass_unit(unit: _Cut, gradients: Tensor, reached: int, boost: float | None) -> Tensor:
     """Lead a stack of gradients through a unit, from its output to its input.
 
     Args:
         gradients: [K, N, C, H, W], of which the first `reached` are led, and memory for the rest;
             changed in place where the unit keeps the shape.
-        is_counted: what passes the residual branch becomes one longer.
+        boost: what passes the residual branch becomes one longer, and is multiplied by this. None:
+            it does not count.
     """
     step = reached
     if gradients.device.type == "cpu":
@@ -214,10 +253,10 @@ def _pass_unit(unit: _Cut, gradients: Tensor, reached: int, is_counted: bool) ->
         if at_input is None:
             keeps_shape = same.shape[1:] == gradients.shape[1:]
             at_input = gradients if keeps_shape else _stack(len(gradients), same[0])
-        shift = int(is_counted)
+        shift = int(boost is not None)
         if same.data_ptr() != at_input[start].data_ptr():
             at_input[start:end] = same
-        at_input[start + shift : end + shift] += longer
+        at_input[start + shift : end + shift].add_(longer, alpha=1.0 if boost is None else boost)
     assert at_input is not None
     return at_input
 
@@ -230,8 +269,8 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
             units through the residual branch.
 
     Returns:
-        [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual branch are
-        led through it, gathered into as few rows as the busiest image needs.
+        float64 [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual
+        branch are led through it, gathered into as few rows as the busiest image needs.
     """
     gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
     for index in reversed(range(len(cut))):
@@ -245,8 +284,8 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
         residual = unit.residual(gradients[order, images])
         gradients = unit.shortcut(gradients)
         wanted = through[order, images]
-        gradients[order[wanted], images[wanted]] = residual[wanted]
-    return cut.stem(gradients)
+        gradients[order[wanted], images[wanted]] = residual[wanted] * cut.boost
+    return cut.unboosted(cut.stem(gradients), chosen.sum(2)[:, :, None, None, None])
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, sample: int) -> Tensor:
@@ -315,7 +354,7 @@ def sample_path_gradients(
                 network, images, labels, batch_statistics=batch_statistics, engine=engine
             )
             paths = [draw_path(len(cut), k, seed, sample) for k in ks]
-            found = [float(path_gradient(cut, path).double().norm()) for path in paths]
+            found = [float(path_gradient(cut, path).norm()) for path in paths]
         own.append(found)
         report(len(own), len(mine))
     norms = processes.collect(own)
@@ -350,7 +389,7 @@ def _norms_by_image(
         cut = CutNetwork(network, images[part], labels[part], engine=engine)
         gradients = path_gradients_by_image(cut, chosen[:, part])
         share = len(labels[part]) / total
-        squares += (gradients.double() * share).square().flatten(1).sum(1).cpu()
+        squares += (gradients * share).square().flatten(1).sum(1).cpu()
     return squares.sqrt().tolist()
 
 
@@ -414,7 +453,7 @@ def exact_spectrum(
         x, y = images[start : start + chunk], labels[start : start + chunk]
         share = len(y) / total
         cut = CutNetwork(network, x, y, engine=engine)
-        by_length = gradient_by_length(cut, counted).double() * share
+        by_length = gradient_by_length(cut, counted) * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
         return (
             by_length.square().flatten(1).sum(1).cpu(),
@@ -481,12 +520,13 @@ def exact_spectrum_of_unit(
                     z = before(z)
             with torch.enable_grad():
                 residual = target.branches(z)[1]
-                by_length = torch.autograd.grad(
+                boosted = torch.autograd.grad(
                     residual, parameters, gradients, is_grads_batched=True
                 )
                 loss = functional.cross_entropy(network(x), y)
                 whole = torch.autograd.grad(loss, parameters)
-        sums = [a + b.double() * share for a, b in zip(sums, by_length, strict=True)]
+        by_length = [cut.unboosted(g, _lengths_of(g)) for g in boosted]
+        sums = [a + b * share for a, b in zip(sums, by_length, strict=True)]
         ordinary = [a + b.double() * share for a, b in zip(ordinary, whole, strict=True)]
         report(min(start + EXACT_CHUNK, total), total)
     squares = torch.stack([s.flatten(1).square().sum(1) for s in sums]).sum(0)

@@ -290,6 +290,80 @@ def test_a_path_of_its_own_for_each_image(name: str) -> None:
         assert_close(found[path, image], gradient[image])
 
 
+# --- gradients below the smallest float32 -------------------------------------------------------
+
+
+def last_weight(unit: nn.Module) -> Tensor:
+    """What all that a residual branch adds is multiplied by."""
+    assert isinstance(unit, ResidualUnit)
+    layers = [m for m in unit.F.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    return layers[-1].weight.data
+
+
+def faint(network: Network, factor: float = 1e-12) -> Network:
+    """A network whose residual branches are all but nothing, and so the gradients of long paths."""
+    for unit in network.unit_list:
+        last_weight(unit).mul_(factor)
+    return network
+
+
+@pytest.mark.parametrize("name", ["full pre-activation", "original", "exclusive gating"])
+def test_long_paths_below_the_smallest_float32(name: str) -> None:
+    network = faint(make_network(DEEPER[name], torch.float32))
+    images, labels = a_batch(3, torch.float32)
+    double, in_double = copy.deepcopy(network).double(), images.double()
+    cut = CutNetwork(network, images, labels)
+    expected = torch.zeros(6, *images.shape, dtype=torch.float64)
+    for chosen in subsets(5):
+        reference = gradient_by_detaching(double, in_double, labels, chosen)
+        found = float(path_gradient(cut, chosen).norm())
+        assert found == pytest.approx(float(reference.norm()), rel=1e-4, abs=0)
+        expected[len(chosen)] += reference
+    assert 0 < expected[5].norm() < 1e-55  # the smallest float32 is 1.4e-45
+
+    norms = [float(gradient.norm()) for gradient in expected]
+    by_length = gradient_by_length(cut)
+    assert [float(g.norm()) for g in by_length] == pytest.approx(norms, rel=1e-4, abs=0)
+    spectrum = exact_spectrum(network, images, labels)
+    assert spectrum.norms == pytest.approx(norms, rel=1e-4, abs=0)
+    assert spectrum.check < 1e-6
+    every = torch.ones(1, 3, 5, dtype=torch.bool)
+    by_image = path_gradients_by_image(cut, every)[0]
+    assert float(by_image.norm()) == pytest.approx(norms[5], rel=1e-4, abs=0)
+    of_unit = exact_spectrum_of_unit(network, images, labels, 1)
+    in_double_too = exact_spectrum_of_unit(double, in_double, labels, 1)
+    assert of_unit.norms == pytest.approx(in_double_too.norms, rel=1e-4, abs=0)
+
+
+def test_the_boost_is_a_power_of_two_that_a_dead_branch_does_not_change() -> None:
+    network = faint(make_network(DEEPER["full pre-activation"]), 2.0**-40)
+    cut = CutNetwork(network, *a_batch())
+    exponent = math.log2(cut.boost)
+    assert exponent == round(exponent)
+    assert 35 < exponent < 45
+    last_weight(network.unit_list[2]).zero_()
+    assert CutNetwork(network, *a_batch()).boost == pytest.approx(cut.boost, rel=3)
+    for unit in network.unit_list:
+        last_weight(unit).zero_()
+    cut = CutNetwork(network, *a_batch())
+    assert cut.boost == 1.0
+    assert path_gradient(cut, [1]).norm() == 0 < path_gradient(cut, []).norm()
+
+
+def test_a_boost_changes_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (images, labels) = single(), a_batch(3, torch.float32)
+    found = []
+    for boost in (1.0, 8.0, 2.0**-5):
+        monkeypatch.setattr(CutNetwork, "_boost", lambda cut, boost=boost: boost)
+        cut = CutNetwork(network, images, labels)
+        every = torch.ones(1, 3, 5, dtype=torch.bool)
+        by_image = path_gradients_by_image(cut, every)
+        found.append((path_gradient(cut, [0, 2, 3]), gradient_by_length(cut), by_image))
+    for others in found[1:]:
+        for gradient, other in zip(found[0], others, strict=True):
+            assert torch.equal(gradient, other)
+
+
 def test_a_plain_network_is_refused() -> None:
     network = build(ModelConfig(family="vgg", depth=10, widths=(2, 2, 2, 2, 2)), 4, seed=1)
     message = r"^a plain network \(VGG\) has one path only; paths needs shortcuts$"
@@ -604,7 +678,7 @@ def test_the_lengths_0_and_n_have_one_path_each() -> None:
     for row in rows:
         cut = CutNetwork(network, *batches.plain(batch_indices(12, 5, 31, row["sample"])))
         units = range(5) if row["k"] == 5 else []
-        assert row["grad_norm"] == float(path_gradient(cut, units).double().norm())
+        assert row["grad_norm"] == float(path_gradient(cut, units).norm())
     assert len({row["grad_norm"] for row in rows}) == 6
 
 
