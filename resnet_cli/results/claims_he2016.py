@@ -27,7 +27,7 @@ CAVEATS: dict[str, str] = {
     "that the code runs and says nothing about the claim",
     "mini": "profile mini: the paper's depth, but 16x16 digits and 15 epochs (Table 1: 30) instead "
     "of CIFAR; one of the 360 test images is 0.28 points",
-    "cpu": "profile cpu: half the paper's units and 10 epochs instead of 164",
+    "cpu": "profile cpu: half the paper's units and 3 epochs (CIFAR-100: 10) instead of 164",
 }
 """What a short profile cannot show."""
 

@@ -140,7 +140,7 @@ def train_run(
             _log(context, finished)
         if processes.rank() == 0:
             remove_checkpoints(folder)
-            (folder / LOCK_FILE).unlink(missing_ok=True)  # whoever waits finds the run finished
+        _unlock(folder)
         return finished
 
 
@@ -156,6 +156,13 @@ def write_log(
     if context.log is not None:
         with owned(finished.folder, stopper, note):
             _log(context, finished)
+            _unlock(finished.folder)
+
+
+def _unlock(folder: Path) -> None:
+    """Remove the lock of a finished run; whoever waits for it finds the run finished."""
+    if processes.rank() == 0:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def _log(context: Context, finished: FinishedRun) -> None:

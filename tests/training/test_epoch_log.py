@@ -16,6 +16,7 @@ from resnet_cli.context import Context
 from resnet_cli.errors import UserError
 from resnet_cli.training.epoch_log import COLUMNS, FOLDER, LOGS, EpochLog, check_log
 from resnet_cli.training.interrupt import Interrupted, Stopper
+from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run, write_log
 
 CPU = torch.device("cpu")
@@ -154,6 +155,7 @@ def test_a_finished_training_gets_its_log_from_its_rows(tmp_path: Path) -> None:
     for _ in range(2):
         write_log(context, plain, Stopper(), print)
         assert points(plain.folder) == expected(plain.rows)
+        assert not (plain.folder / LOCK_FILE).exists()
     assert train(context) == plain
     assert points(plain.folder) == expected(plain.rows)
 
