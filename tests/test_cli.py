@@ -721,7 +721,7 @@ def test_with_nothing_named_or_trained_a_study_needs_no_download(
     empty: Path, capsys: Captured
 ) -> None:
     assert run_command(["lesion", "--only", "3", "--images", "20"]) == 0
-    assert "ResNet-56, digits" in capsys.readouterr().out
+    assert "from preact56-digits; data: digits" in capsys.readouterr().out
 
 
 def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured) -> None:

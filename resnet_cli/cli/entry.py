@@ -1,0 +1,100 @@
+"""One command line, and its exit code: errors as one line on stderr."""
+
+import errno
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from resnet_cli import processes
+from resnet_cli.cli.application import app
+from resnet_cli.errors import RunError, UserError, shortened
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Carry out one command line and return its exit code: 0, 1, 2 or 130."""
+    code = 1
+    try:
+        code = _outcome(arguments)
+    finally:
+        processes.finish(code)
+    return code
+
+
+def _outcome(arguments: list[str] | None) -> int:
+    if any("\0" in argument for argument in arguments or ()):  # no shell can pass one on
+        _say("an argument holds a null byte, which no name of a file can")
+        return 2
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        code = command(arguments, prog_name="resnet-cli", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except _USAGE_ERROR as error:
+        _say(_usage_message(error))
+        return 2
+    except UserError as error:
+        _say(str(error))
+        return 2
+    except RunError as error:
+        _say(str(error))
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:  # no permission, a name too long, a disk that fails
+        if error.filename is None:
+            raise
+        _say(f"{shortened(error.filename)}: {error.strerror}")
+        return 2 if error.errno == errno.ENAMETOOLONG else 1
+    except Exception as error:
+        from resnet_cli.training.interrupt import Interrupted
+
+        if isinstance(error, Interrupted):
+            _say(str(error))
+            return 130
+        if _is_out_of_memory(error):
+            _say("not enough memory; a smaller batch, network or image, or fewer, may fit")
+            return 1
+        raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python, PyTorch on the CPU and PyTorch on a GPU each say it in their own way."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError):
+        return True
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+# The class of all errors in options and arguments, wherever this version of typer keeps it.
+_USAGE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def _usage_message(error: Any) -> str:
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "resnet-cli"
+    return f"{' '.join(error.format_message().split())} (see {path} --help)"
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever a file or an argument put into the message."""
+    if processes.may_speak():
+        printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        print(f"resnet-cli: {''.join(printable)}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is no crash
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.exit(run_command())

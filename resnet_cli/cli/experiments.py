@@ -1,0 +1,395 @@
+"""Commands on experiments: train, run, reproduce, compare, report."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resnet_cli import completion
+from resnet_cli.cli.application import app
+from resnet_cli.cli.options import (
+    BudgetOption,
+    DataDirOption,
+    DeterministicOption,
+    DeviceOption,
+    DownloadOption,
+    ExecutorOption,
+    ExperimentName,
+    JsonOption,
+    LogOption,
+    OutOption,
+    PretrainedOption,
+    ProfileOption,
+    QuietOption,
+    RayAddressOption,
+    RayCpusOption,
+    ResultsOption,
+    SeedOption,
+    SetOption,
+    ShardOption,
+    VerboseOption,
+)
+from resnet_cli.cli.shared import make_context, make_display, show_files, writable
+from resnet_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from resnet_cli.context import Context
+    from resnet_cli.display import Display
+    from resnet_cli.training.interrupt import Stopper
+
+    Ahead = Callable[[list[Any], list[Path], Context, Display, Stopper], bool]
+
+
+@app.command(epilog="Example: resnet-cli train quickstart --profile mini --set train.epochs=3")
+def train(
+    experiment: ExperimentName = "quickstart",
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    budget: BudgetOption = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train all cases and seeds of an experiment; what is unfinished goes on where it stopped."""
+    from resnet_cli.config import load_experiment
+
+    display = make_display(as_json, quiet, verbose)
+    loaded = load_experiment(experiment, profile, settings or (), seed)
+    if loaded.study is not None:
+        loaded = loaded.model_copy(update={"study": None})
+    _run(
+        [loaded],
+        display,
+        make_context(device, data_dir, download, deterministic=deterministic, log=log),
+        out,
+        budget,
+        "train",
+    )
+
+
+@app.command(epilog="Example: resnet-cli run veit2016/fig5a --profile smoke")
+def run(
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...",
+            help="YAML paths, names, folders, or a result's .provenance.json.",
+            autocompletion=completion.experiments,
+        ),
+    ],
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    budget: BudgetOption = None,
+    log: LogOption = None,
+    executor: ExecutorOption = "serial",
+    ray_address: RayAddressOption = None,
+    ray_cpus: RayCpusOption = 1,
+    shard: ShardOption = None,
+    pretrained: PretrainedOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run experiments whole, training and study; done parts are skipped."""
+    from resnet_cli.config import expand_names, load_experiment
+    from resnet_cli.rerun import is_provenance
+
+    display = make_display(as_json, quiet, verbose)
+    context = make_context(device, data_dir, download, deterministic=deterministic, log=log)
+    context.pretrained = pretrained
+    if any(is_provenance(name) for name in experiments):
+        if len(experiments) > 1 or profile or settings or seed is not None:
+            raise UserError(
+                f"{next(filter(is_provenance, experiments))}: a provenance is run alone, and holds "
+                "all settings; leave out --profile, --set, --seed and other experiments"
+            )
+        _run_again(Path(experiments[0]), display, context, out, budget)
+        return
+    names = expand_names(experiments)
+    if len(names) > 1:  # of a folder, what has this profile; a single one is refused by name
+        names, _ = _offered(names, profile, display)
+    loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
+    if out is not None and len(loaded) > 1:
+        raise UserError("--out takes one experiment; without it each has a folder of its own")
+    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    _run(loaded, display, context, out, budget, "run", ahead)
+
+
+def _run_again(
+    path: Path, display: "Display", context: "Context", out: Path | None, budget: str | None
+) -> None:
+    """What a provenance file tells: an experiment, or a study that was typed by hand."""
+    from resnet_cli.config import Experiment
+    from resnet_cli.rerun import is_of_bundled_weights, read, run_typed
+
+    told = read(path)
+    if isinstance(told, Experiment):
+        context.pretrained |= is_of_bundled_weights(path)
+        _run([told], display, context, out, budget, "run")
+        return
+    folder = out or Path("results/local") / f"again-{path.parent.name}"
+    written = run_typed(told, context, display, folder)
+    show_files(display, written.files)
+    display.summary(
+        {"command": "run", "files": [str(file) for file in written.files]} | written.facts
+    )
+
+
+@app.command(epilog="Example: resnet-cli reproduce he2016 --profile smoke")
+def reproduce(
+    paper: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAPER]",
+            help="he2016 or veit2016.  [default: both]",
+            autocompletion=completion.papers,
+        ),
+    ] = None,
+    profile: ProfileOption = "mini",
+    settings: SetOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    deterministic: DeterministicOption = False,
+    seed: SeedOption = None,
+    results: ResultsOption = Path("results"),
+    budget: BudgetOption = None,
+    log: LogOption = None,
+    executor: ExecutorOption = "serial",
+    ray_address: RayAddressOption = None,
+    ray_cpus: RayCpusOption = 1,
+    shard: ShardOption = None,
+    pretrained: PretrainedOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run every experiment of a paper at a profile; then set measured beside published."""
+    from resnet_cli.config import PROFILES, load_experiment
+    from resnet_cli.errors import unknown
+    from resnet_cli.papers import PAPERS
+    from resnet_cli.results.compare import compare as compare_paper
+    from resnet_cli.results.compare import show as show_comparison
+    from resnet_cli.runner import paper_experiments
+
+    display = make_display(as_json, quiet, verbose)
+    if profile not in PROFILES:
+        raise unknown("profile", str(profile), PROFILES)
+    papers = PAPERS if paper is None else (paper,)
+    names = [name for one in papers for name in paper_experiments(one)]
+    offered, left_out = _offered(names, profile, display)
+    experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
+    context = make_context(device, data_dir, download, deterministic=deterministic, log=log)
+    context.pretrained = pretrained
+    summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
+    failures: dict[str, str] = {}
+    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    summary |= _carry_out(
+        experiments,
+        display,
+        context,
+        budget,
+        results=results,
+        failures=failures,
+        ahead=ahead,
+    )
+    if shard is not None:
+        display.summary(summary)
+        return
+    comparisons = {}
+    for one in papers:
+        if any(name.startswith(f"{one}/") and name not in failures for name in offered):
+            comparison = compare_paper(one, profile, results)
+            show_comparison(comparison, display)
+            comparisons[one] = comparison.to_dict()
+    display.summary(summary | {"failed": failures, "comparisons": comparisons})
+    if failures:
+        name, message = next(iter(failures.items()))
+        more = f"; neither could {_list(list(failures)[1:])}" if len(failures) > 1 else ""
+        raise UserError(f"{name} could not run: {message}{more}")
+
+
+@app.command(epilog="Example: resnet-cli compare he2016 --profile mini")
+def compare(
+    paper: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAPER", help="he2016 or veit2016.", autocompletion=completion.papers
+        ),
+    ],
+    profile: ProfileOption = None,
+    results: ResultsOption = Path("results"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measured beside published: a paper's tables row by row, its claims with verdicts."""
+    from resnet_cli.results.compare import compare as compare_paper
+    from resnet_cli.results.compare import show as show_comparison
+
+    display = make_display(as_json, quiet)
+    comparison = compare_paper(paper, profile, results)
+    show_comparison(comparison, display)
+    display.summary({"command": "compare"} | comparison.to_dict())
+
+
+@app.command(epilog="Example: resnet-cli report --results results --out results/report.html")
+def report(
+    results: ResultsOption = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="[default: report.html in that folder]")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """One HTML page: each table and figure as published and as measured, with verdicts."""
+    from resnet_cli.report.page import write_report
+
+    display = make_display(as_json, quiet)
+    page = write_report(results, out or results / "report.html")
+    display.line(f"wrote {page}", level=-1)
+    display.summary({"command": "report", "files": [str(page)]})
+
+
+def _offered(
+    names: list[str], profile: str | None, display: "Display"
+) -> tuple[list[str], list[str]]:
+    """Which experiments have this profile, and which have not; the latter get a line each."""
+    from resnet_cli.config import PROFILES, experiment_profiles
+    from resnet_cli.errors import unknown
+
+    if profile is None:
+        return names, []
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    profiles = {name: experiment_profiles(name) for name in names}
+    offered = [name for name in names if profile in profiles[name]]
+    left_out = [name for name in names if name not in offered]
+    for name in left_out:
+        display.line(f"{name}: not offered at {profile} (it has {_list(profiles[name])})")
+    if not offered:
+        raise UserError(f"none of these {len(names)} experiments has the profile {profile!r}")
+    return offered, left_out
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _run(
+    experiments: list[Any],
+    display: "Display",
+    context: "Context",
+    out: Path | None,
+    budget: str | None,
+    command: str,
+    ahead: "Ahead | None" = None,
+) -> None:
+    done = _carry_out(experiments, display, context, budget, out=out, ahead=ahead)
+    display.summary({"command": command} | done)
+
+
+def _ahead(
+    executor: str, ray_address: str | None, ray_cpus: int, shard: str | None
+) -> "Ahead | None":
+    """What is done before experiments are run here: all of it on Ray, or a shard's trainings.
+
+    It returns whether to go on.
+    """
+    from resnet_cli.errors import unknown
+
+    if executor not in ("serial", "ray"):
+        raise unknown("executor", executor, ("serial", "ray"))
+    if executor == "serial" and (ray_address is not None or ray_cpus != 1):
+        raise UserError("--ray-address and --ray-cpus go with --executor ray")
+    if executor == "ray" and shard is not None:
+        raise UserError("--shard is for machines without Ray; leave out --executor ray")
+    from resnet_cli import fanout
+
+    if shard is not None:
+        number, of = fanout.parse_shard(shard)
+
+        def train(
+            experiments: list[Any],
+            folders: list[Path],
+            context: "Context",
+            display: "Display",
+            stopper: "Stopper",
+        ) -> bool:
+            count = fanout.train_shard(experiments, number, of, context, display, stopper)
+            display.line(
+                f"shard {number} of {of}: {count} trainings done; when all shards are, the same "
+                "command without --shard writes the tables and asks the studies"
+            )
+            return False
+
+        return train
+    if executor == "serial":
+        return None
+
+    def on_ray(
+        experiments: list[Any],
+        folders: list[Path],
+        context: "Context",
+        display: "Display",
+        stopper: "Stopper",
+    ) -> bool:
+        cluster = fanout.Cluster(ray_address, ray_cpus)
+        fanout.run_on_ray(experiments, folders, context, display, stopper, cluster)
+        return True
+
+    return on_ray
+
+
+def _carry_out(
+    experiments: list[Any],
+    display: "Display",
+    context: "Context",
+    budget: str | None,
+    *,
+    out: Path | None = None,
+    results: Path = Path("results"),
+    failures: dict[str, str] | None = None,
+    ahead: "Ahead | None" = None,
+) -> dict[str, Any]:
+    """Run experiments and return what they found.
+
+    Given `failures`, an experiment whose data are missing is noted there and the others go on.
+    """
+    from resnet_cli.runner import default_out, run_experiment
+    from resnet_cli.training.interrupt import Stopper, parse_duration
+
+    stopper = Stopper(None if budget is None else parse_duration(budget))
+    folders = [writable(out or default_out(experiment, results)) for experiment in experiments]
+    found: dict[str, Any] = {}
+    with stopper.listening():
+        if ahead is not None and not ahead(experiments, folders, context, display, stopper):
+            return {"experiments": {}}
+        for experiment, folder in zip(experiments, folders, strict=True):
+            try:
+                written = run_experiment(experiment, context, display, stopper, folder)
+            except UserError as error:
+                if failures is None:
+                    raise
+                failures[experiment.name] = str(error)
+                display.line(f"{experiment.name}: {error}", level=-1)
+                continue
+            show_files(display, written.files)
+            found[experiment.name] = written.facts | {
+                "files": [str(path) for path in written.files],
+                "profile": experiment.profile,
+            }
+    return {"experiments": found}

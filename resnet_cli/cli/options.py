@@ -1,0 +1,116 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_cli import completion
+
+ExperimentName = Annotated[
+    str,
+    typer.Argument(
+        metavar="[EXPERIMENT]",
+        help="A YAML path, or a name: resnet-cli list.",
+        autocompletion=completion.experiments,
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="smoke, mini, cpu or paper.",
+        metavar="PROFILE",
+        autocompletion=completion.profiles,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the YAML; repeatable."),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices)
+]
+DeterministicOption = Annotated[
+    bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="tensorboard",
+        help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
+        autocompletion=completion.logs,
+    ),
+]
+PretrainedOption = Annotated[
+    bool,
+    typer.Option("--pretrained", help="Study bundled weights of the same training; see `weights`."),
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
+StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
+BudgetOption = Annotated[
+    str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
+]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
+        autocompletion=completion.executors,
+    ),
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="A running Ray cluster.  [default: one is started here]")
+]
+RayCpusOption = Annotated[int, typer.Option(min=1, help="Cores for each task on Ray.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only train the I-th of N shares of the trainings."),
+]
+ResultsOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie.")
+]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|NAME",
+        help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
+        "[default: the newest finished run, else bundled weights]",
+        autocompletion=completion.checkpoints,
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]",
+        autocompletion=completion.datasets,
+    ),
+]
+NormalizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|M1,M2,M3/S1,S2,S3",
+        help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
+        "[default: the weights' own]",
+        autocompletion=completion.normalizations,
+    ),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        help="fast; or plain: as one would write it by hand, to compare with.",
+        autocompletion=completion.engines,
+    ),
+]
+ImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="Only the first N test images.  [default: all]")
+]

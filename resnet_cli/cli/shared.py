@@ -1,0 +1,109 @@
+"""What the commands share: from options to the objects they stand for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet_cli import processes
+from resnet_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from resnet_cli.context import Context, Subject
+    from resnet_cli.display import Display
+
+
+def make_display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
+    """What speaks for the command; nothing in the other processes of torchrun."""
+    from resnet_cli.display import Display
+
+    silent = processes.rank() > 0
+    return Display(as_json=as_json, verbosity=int(verbose) - int(quiet), silent=silent)
+
+
+def make_context(
+    device: str,
+    data_dir: Path | None,
+    download: bool,
+    engine: str = "fast",
+    *,
+    deterministic: bool = False,
+    log: str | None = None,
+) -> "Context":
+    """Where the command works.
+
+    Raises:
+        UserError: an option names no device, engine or log that there is.
+    """
+    from resnet_cli.context import Context
+    from resnet_cli.device import pick_device
+    from resnet_cli.errors import unknown
+    from resnet_cli.studies.engine import ENGINES
+    from resnet_cli.training.epoch_log import check_log
+
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    return Context(
+        pick_device(device, deterministic=deterministic),
+        data_dir,
+        download,
+        engine=engine,
+        deterministic=deterministic,
+        log=check_log(log),
+    )
+
+
+def find_network(
+    display: "Display",
+    context: "Context",
+    checkpoint: str | None,
+    dataset: str | None,
+    normalize: str | None,
+    images: int | None,
+    test_size: int | None = None,
+) -> "Subject":
+    """The network a study is about, with a line that says which and what it is."""
+    from resnet_cli.config import DataConfig
+    from resnet_cli.context import find_subject
+    from resnet_cli.errors import unknown
+
+    known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
+    if dataset is not None and dataset not in known:
+        raise unknown("data set", dataset, known)
+    subject = find_subject(context, checkpoint, dataset, normalize, images, test_size)
+    loaded = subject.loaded
+    kind = "adapted"
+    if loaded.model is not None:
+        kind = "vgg, plain" if loaded.is_plain else f"resnet, {loaded.model.placement}"
+    display.line(
+        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) "
+        f"from {loaded.source}; "
+        f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalization}"
+    )
+    return subject
+
+
+def writable(folder: Path) -> Path:
+    """A folder for results, refused before the work when it could not take them."""
+    from resnet_cli.results.tables import check_writable
+
+    check_writable(folder)
+    return folder
+
+
+def range_of(option: str, text: str) -> tuple[int, ...]:
+    """The numbers that an option's text names: `3`, `1-20`, `4,17`.
+
+    Raises:
+        UserError: it names none; the line begins with the option.
+    """
+    from resnet_cli.config import parse_range
+
+    try:
+        return parse_range(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
+def show_files(display: "Display", files: list[Path]) -> None:
+    """A line for each file written."""
+    for path in files:
+        display.line(f"wrote {path}")

@@ -1,0 +1,365 @@
+"""Commands on one network: eval, lesion, paths, signal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from resnet_cli import completion
+from resnet_cli.cli.application import app
+from resnet_cli.cli.options import (
+    CheckpointOption,
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    DownloadOption,
+    EngineOption,
+    ImagesOption,
+    JsonOption,
+    NormalizeOption,
+    OutOption,
+    ProfileOption,
+    QuietOption,
+    SetOption,
+    StudySeedOption,
+    VerboseOption,
+)
+from resnet_cli.cli.shared import (
+    find_network,
+    make_context,
+    make_display,
+    range_of,
+    show_files,
+    writable,
+)
+from resnet_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from resnet_cli.context import Context
+    from resnet_cli.display import Display
+    from resnet_cli.study_runner import AnyStudy
+
+
+@app.command(
+    name="eval", epilog="Example: resnet-cli eval --checkpoint resnet20.th --normalize imagenet"
+)
+def evaluate_command(
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    images: ImagesOption = None,
+    test_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="imagefolder: side of the centre crop, 224 or 320 in paper 1."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Top-1 test error and loss of a network; from 100 classes on the top-5 error too."""
+    from resnet_cli.evaluation import evaluate
+
+    display = make_display(as_json, quiet, verbose)
+    context = make_context(device, data_dir, download)
+    subject = find_network(display, context, checkpoint, dataset, normalize, images, test_size)
+    batches = subject.batches("test")
+    with display.progress(f"evaluating {subject.label}") as update:
+        result = evaluate(subject.loaded.network, batches, report=update)
+    chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
+    display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
+    if result.top5_error is not None and subject.loaded.num_classes >= 100:
+        display.line(f"top-5 error {result.top5_error:.2f} %", level=-1)
+    display.line(f"loss {result.loss:.4f}", level=-1)
+    if result.error > 0.8 * chance:
+        display.line(
+            f"hint: guessing gives {chance:.0f} %; were these weights trained with another "
+            "normalisation? Try --normalize imagenet or --normalize cifar",
+            level=-1,
+        )
+    display.summary(
+        {
+            "command": "eval",
+            "checkpoint": subject.loaded.source,
+            "dataset": subject.data.dataset,
+            "images": result.images,
+            "test_error": result.error,
+            "top5_error": result.top5_error,
+            "loss": result.loss,
+        }
+    )
+
+
+@app.command(
+    epilog="Examples: resnet-cli lesion --blocks 1 --ranked (each in turn); --blocks 1-20 "
+    "--samples 50; --only 4,17 --per-class; --reorder 1-20; --greedy 20; --additivity 2-10"
+)
+def lesion(
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|K1-K2",
+            help="Delete so many random units; 1 deletes each in turn.  [default: 1]",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Draws for each number of units.")] = 20,
+    only: Annotated[
+        str | None, typer.Option(metavar="UNITS", help="Delete just these units, together.")
+    ] = None,
+    reorder: Annotated[
+        str | None, typer.Option(metavar="N|N1-N2", help="Swap so many pairs of equal shape.")
+    ] = None,
+    greedy: Annotated[
+        int | None,
+        typer.Option(min=1, help="Delete the least harmful unit, N times; beside random ones."),
+    ] = None,
+    additivity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|K1-K2", help="Joint damage of so many units against the sum of their own."
+        ),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also each class's error (--blocks, --only).")
+    ] = False,
+    ranked: Annotated[
+        bool, typer.Option("--ranked", help="Show deletions worst first (--blocks).")
+    ] = False,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    images: ImagesOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "fast",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Delete or reorder units of a trained network and measure its test error."""
+    from resnet_cli.config import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
+
+    if sum(option is not None for option in (blocks, only, reorder, greedy, additivity)) > 1:
+        raise UserError(
+            "--blocks, --only, --reorder, --greedy and --additivity exclude each other; give one"
+        )
+    deletes = all(option is None for option in (reorder, greedy, additivity))
+    for name, given in (("--per-class", per_class), ("--ranked", ranked)):
+        if given and not deletes:
+            raise UserError(f"{name} goes with --blocks or --only")
+    study: AnyStudy
+    if reorder is not None:
+        swaps = range_of("--reorder", reorder)
+        study = ReorderStudy(kind="reorder", swaps=swaps, samples=samples)
+    elif greedy is not None:
+        study = GreedyStudy(kind="greedy", max_units=greedy, samples=samples)
+    elif additivity is not None:
+        k = range_of("--additivity", additivity)
+        if min(k) < 2:
+            raise UserError("--additivity starts at 2: one unit's damage is its own sum")
+        study = AdditivityStudy(kind="additivity", k=k, samples=samples)
+    else:
+        k = range_of("--blocks", "1" if blocks is None else blocks)
+        study = DeleteStudy(kind="delete", k=k, samples=samples, per_class=per_class)
+    _study(
+        study,
+        display=make_display(as_json, quiet, verbose),
+        subject=(
+            make_context(device, data_dir, download, engine),
+            checkpoint,
+            dataset,
+            normalize,
+            images,
+        ),
+        seed=seed,
+        out=out,
+        command="lesion",
+        only=None if only is None else range_of("--only", only),
+        ranked=ranked,
+    )
+
+
+@app.command(
+    epilog="Examples: resnet-cli paths (every length); --k 10 --samples 1000; --exact; --lengths"
+)
+def paths(
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="K|K1-K2", help="Path lengths to sample.  [default: all]"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Sampled paths for each length.")] = 20,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
+    ] = False,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="batch: one path for a batch, as published; image: one for each image.",
+            autocompletion=completion.estimators,
+        ),
+    ] = "batch",
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Add the exact spectrum of each stage.")
+    ] = False,
+    unit: Annotated[
+        int | None,
+        typer.Option(min=0, help="Add the exact spectrum at this unit's parameters."),
+    ] = None,
+    lengths: Annotated[
+        bool, typer.Option("--lengths", help="Only the number of paths by length.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a sample's batch.")] = 128,
+    batch_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--batch-statistics",
+            help="Normalise by each batch's own statistics when sampling, as in training.",
+        ),
+    ] = False,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "fast",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Path lengths of a network, and the gradient at its input by path length."""
+    from resnet_cli.config import PathsStudy
+
+    if estimator not in ("batch", "image"):
+        raise UserError(f"--estimator {estimator}: use batch or image")
+    if batch_statistics and (exact or stages or unit is not None):
+        raise UserError(
+            "the exact spectrum is by running statistics, with which images do not see one "
+            "another; it would not compare with samples by --batch-statistics"
+        )
+    study = PathsStudy(
+        kind="paths",
+        k=None if k is None else range_of("--k", k),
+        samples=samples,
+        batch_size=batch_size,
+        estimator=cast('Literal["batch", "image"]', estimator),
+        exact=exact,
+        stages=stages,
+        unit=unit,
+        lengths_only=lengths,
+    )
+    _study(
+        study,
+        display=make_display(as_json, quiet, verbose),
+        subject=(
+            make_context(device, data_dir, download, engine),
+            checkpoint,
+            dataset,
+            normalize,
+            None,
+        ),
+        seed=seed,
+        out=out,
+        command="paths",
+        batch_statistics=batch_statistics,
+    )
+
+
+@app.command(
+    epilog="Examples: resnet-cli signal --checkpoint NAME; resnet-cli signal he2016/table1 "
+    "--profile mini (every row; what is trained, also as trained)"
+)
+def signal(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[EXPERIMENT]",
+            help="Measure every network of an experiment instead; nothing is trained.",
+            autocompletion=completion.experiments,
+        ),
+    ] = None,
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Training images in the batch.")] = 128,
+    checkpoint: CheckpointOption = None,
+    dataset: DatasetOption = None,
+    normalize: NormalizeOption = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    device: DeviceOption = "auto",
+    seed: StudySeedOption = 0,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Signals by unit, untrained and trained: activations, gradients, the shortcuts' factor."""
+    from resnet_cli.config import SignalStudy, load_experiment
+
+    display = make_display(as_json, quiet, verbose)
+    context = make_context(device, data_dir, download)
+    study = SignalStudy(kind="signal", batch_size=batch_size)
+    of_networks = (("--checkpoint", checkpoint), ("--dataset", dataset), ("--normalize", normalize))
+    if experiment is None:
+        for name, given in (("--profile", profile), ("--set", settings)):
+            if given:
+                raise UserError(f"{name} goes with an EXPERIMENT: resnet-cli signal quickstart")
+        subject = (context, checkpoint, dataset, normalize, None)
+        _study(study, display=display, subject=subject, seed=seed, out=out, command="signal")
+        return
+    for name, given in of_networks:
+        if given is not None:
+            raise UserError(f"{name} and an EXPERIMENT exclude each other")
+    from resnet_cli.runner import measure_signals
+    from resnet_cli.training.interrupt import Stopper
+
+    loaded = load_experiment(experiment, profile, settings or ())
+    loaded = loaded.model_copy(update={"study": study})
+    folder = writable(out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}")
+    stopper = Stopper(None)
+    with stopper.listening():
+        written = measure_signals(loaded, context, display, stopper, folder)
+    show_files(display, written.files)
+    display.summary(
+        {
+            "command": "signal",
+            "experiment": loaded.name,
+            "profile": loaded.profile,
+            "files": [str(path) for path in written.files],
+        }
+        | written.facts
+    )
+
+
+def _study(
+    study: "AnyStudy",
+    *,
+    display: "Display",
+    subject: "tuple[Context, str | None, str | None, str | None, int | None]",
+    seed: int,
+    out: Path | None,
+    command: str,
+    **options: Any,
+) -> None:
+    from resnet_cli.study_runner import run_study
+
+    found = find_network(display, *subject)
+    folder = writable(out or Path("results/local") / f"{command}-{found.loaded.label}")
+    written = run_study(found, study, seed=seed, out=folder, display=display, **options)
+    show_files(display, written.files)
+    display.summary(
+        {
+            "command": command,
+            "checkpoint": found.loaded.source,
+            "dataset": found.data.dataset,
+            "files": [str(path) for path in written.files],
+        }
+        | written.facts
+    )

@@ -1,0 +1,200 @@
+"""Commands beside them: list, show, models, data, bench, weights."""
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from resnet_cli import completion
+from resnet_cli.cli.application import app
+from resnet_cli.cli.options import (
+    DataDirOption,
+    DownloadOption,
+    ExperimentName,
+    JsonOption,
+    OutOption,
+    ProfileOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+)
+from resnet_cli.cli.shared import make_context, make_display, show_files, writable
+from resnet_cli.errors import UserError
+
+
+@app.command(name="list", epilog="Example: resnet-cli list")
+def list_command(as_json: JsonOption = False) -> None:
+    """The experiments that travel with the program."""
+    from resnet_cli.config import experiment_titles
+
+    display = make_display(as_json)
+    titles = experiment_titles()
+    display.table("Experiments", ["name", "title"], list(titles.items()))
+    display.summary({"command": "list", "experiments": titles})
+
+
+@app.command(epilog="Example: resnet-cli show quickstart --profile smoke --set train.lr=0.2")
+def show(
+    experiment: ExperimentName = "quickstart",
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The resolved configuration of an experiment, defaults included."""
+    import yaml
+
+    from resnet_cli.config import load_experiment
+
+    loaded = load_experiment(experiment, profile, settings or (), seed)
+    content = loaded.model_dump(mode="json")
+    display = make_display(as_json)
+    display.line(f"# hash {loaded.hash}")
+    display.line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    display.summary({"command": "show", "hash": loaded.hash, "config": content})
+
+
+@app.command(epilog="Example: resnet-cli models --json")
+def models(as_json: JsonOption = False) -> None:
+    """Every network of the papers: units, layers, parameters, multiply-adds."""
+    from resnet_cli.models.catalog import catalog
+
+    display = make_display(as_json)
+    with display.progress("building networks") as update:
+        rows = catalog(update)
+    display.table(
+        "Networks (multiply-adds in millions, for one image)",
+        ["network", "input", "units", "layers", "parameters", "published", "mult-adds"],
+        [
+            [
+                row["network"],
+                row["input"],
+                row["units"],
+                row["layers"],
+                f"{row['parameters']:,}",
+                row["published_parameters"] or "-",
+                round(row["multiply_adds"] / 1e6),
+            ]
+            for row in rows
+        ],
+    )
+    display.summary({"command": "models", "models": rows})
+
+
+@app.command(epilog="Examples: resnet-cli data; resnet-cli data cifar10 --download")
+def data(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATASET]",
+            help="digits, cifar10 or cifar100; else all.",
+            autocompletion=completion.shown_datasets,
+        ),
+    ] = None,
+    data_dir: DataDirOption = None,
+    download: DownloadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where data sets were looked for, found and verified; --download fetches one."""
+    from resnet_cli.data import data_root, find
+    from resnet_cli.errors import unknown
+
+    names = ("digits", "cifar10", "cifar100")
+    if dataset is not None and dataset not in names:
+        raise unknown("data set", dataset, names)
+    display = make_display(as_json)
+    if download:
+        if dataset is None or dataset == "digits":
+            raise UserError("--download needs a name: resnet-cli data cifar10 --download")
+        from resnet_cli.download import fetch
+
+        with display.progress(f"fetching {dataset}") as update:
+            name = cast('Literal["cifar10", "cifar100"]', dataset)
+            fetch(name, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
+    wanted = names if dataset is None else (dataset,)
+    findings = [finding for name in wanted for finding in find(name, data_dir)]
+    display.table(
+        "Data sets",
+        ["data set", "state", "place", "detail"],
+        [[f.dataset, f.state, f.place, f.detail] for f in findings],
+    )
+    display.summary(
+        {
+            "command": "data",
+            "found": sorted({f.dataset for f in findings if f.state == "found"}),
+            "places": [vars(f) for f in findings],
+        }
+    )
+
+
+@app.command(epilog="Examples: resnet-cli bench; resnet-cli bench lesion_single --repeats 5")
+def bench(
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ITEM...]",
+            help="Which.  [default: all]",
+            autocompletion=completion.benchmarks,
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, of which the median counts.")] = 3,
+    small: Annotated[
+        bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
+    ] = False,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Speed and memory beside plain PyTorch code for the same work, measured by turns."""
+    from resnet_cli.bench.items import Settings
+    from resnet_cli.bench.run import run_benchmarks
+    from resnet_cli.training.interrupt import Stopper
+
+    display = make_display(as_json, quiet)
+    stopper = Stopper(None)
+    folder = writable(out or Path("results/local/bench"))
+    with stopper.listening():
+        files, rows = run_benchmarks(
+            items or [], Settings(repeats, small), folder, display, stopper
+        )
+    show_files(display, files)
+    display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})
+
+
+@app.command(
+    epilog="Examples: resnet-cli weights; resnet-cli weights --export runs/NAME --name mine --out ."
+)
+def weights(
+    export: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Make a bundle of a finished run's folder.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name, as --checkpoint will take it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the bundle goes.  [default: the program's own]")
+    ] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The trained networks that travel with the program; --export adds one."""
+    from resnet_cli.bundles import bundle, cards
+
+    display = make_display(as_json)
+    if (export is None) != (name is None):
+        raise UserError("--export RUN and --name NAME go together")
+    if export is not None and name is not None:
+        context = make_context("cpu", data_dir, False)
+        with display.progress(f"evaluating {export} in float16") as update:
+            path = bundle(context, export, name, out, report=update)
+        display.line(f"wrote {path}")
+    found = cards()
+    display.table(
+        "Bundled weights",
+        ["name", "network", "data", "test error", "epochs", "sha256"],
+        [
+            [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:12]]
+            for c in found
+        ],
+    )
+    display.summary({"command": "weights", "weights": found})
