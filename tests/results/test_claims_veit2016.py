@@ -95,7 +95,11 @@ def test_a_damaged_table_is_not_passed_over(tmp_path: Path) -> None:
 
 def test_each_profile_has_its_caveat(tmp_path: Path) -> None:
     write(tmp_path, "fig3/vgg15", "lesion_delete", singles([80.0] * 14))
-    for profile, words in (("smoke", "the code runs"), ("mini", "16x16 digits"), ("cpu", "10 ep")):
+    for profile, words in (
+        ("smoke", "the code runs"),
+        ("mini", "16x16 digits"),
+        ("cpu", "14 epochs"),
+    ):
         caveat = judged(tmp_path, "VGG", profile).caveat
         assert caveat.startswith(f"{profile}: ")
         assert words in caveat
