@@ -1,13 +1,15 @@
 """Bundled weights: finished runs as small files with a model card, to travel with the program.
 
 A bundle is `NAME.safetensors`, weights as float16, and `NAME.json`, its card: how it was trained,
-on what, by which command and commit, and the test error of exactly these rounded weights.
+on what, by which command and commit, what each epoch measured, and the test error of exactly these
+rounded weights.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,18 @@ import torch
 from resnet_cli.context import Context, find_subject
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import evaluate
-from resnet_cli.models.weights import bundled_folder, bundled_names, load_network, weights_bytes
-from resnet_cli.results.tables import check_writable, read_provenance, write_together
+from resnet_cli.models.weights import (
+    bundled_folder,
+    bundled_names,
+    bundled_run,
+    damaged_card,
+    load_network,
+    read_card,
+    weights_bytes,
+)
+from resnet_cli.results.provenance import Checkpoint
+from resnet_cli.results.tables import COLUMNS, check_writable, read_provenance, write_together
+from resnet_cli.training.runs import FinishedRun, description_of, finished_from, read_finished
 
 MAX_BYTES = 4_000_000
 
@@ -43,11 +55,12 @@ def bundle(
     folder = out or bundled_folder()
     check_writable(folder)
     subject = find_subject(context, run_folder)
-    run = subject.loaded.run
-    if run is None:
+    finished = read_finished(Path(run_folder))
+    if finished is None:
         raise UserError(
-            f"--export {run_folder}: no run of this program; bundles tell how they arose"
+            f"--export {run_folder}: no finished run of this program; bundles tell how they arose"
         )
+    run = finished.run
     training = read_provenance(Path(run_folder) / "training.csv")
     network = subject.loaded.network
     for tensor in network.state_dict().values():
@@ -74,11 +87,57 @@ def bundle(
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "run": run.model_dump(mode="json"),
+        "training": {k: v for k, v in description_of(finished).items() if k != "run"},
     } | outcome
     path = folder / f"{name}.safetensors"
     text = json.dumps(card, indent=1, sort_keys=True) + "\n"
     write_together({path: content, path.with_suffix(".json"): text})
     return path
+
+
+def bundled_training(name: str) -> FinishedRun:
+    """The training that bundled weights come from, as their card tells: its epochs, and how it
+    ended. Cards made before they told of epochs give only the last, with its test error.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    card, run = read_card(name), bundled_run(name)
+    path = bundled_folder() / f"{name}.safetensors"
+    try:
+        if "training" in card:
+            return finished_from(path, {"run": card["run"]} | card["training"])
+        loaded = load_network(name)
+        last: dict[str, Any] = dict.fromkeys(COLUMNS["training"][2:])  # none of its experiment
+        last |= {"seed": run.seed, "epoch": card["epochs"], "iteration": card["iterations"]}
+        return FinishedRun(
+            folder=path,
+            run=run,
+            rows=[last | {"test_error": card["test_error"]}],
+            parameters=sum(p.numel() for p in loaded.network.parameters()),
+            num_classes=loaded.num_classes,
+            diverged_at=None,
+            data=card["data"],
+            started=datetime.now(UTC).isoformat(timespec="seconds"),  # the card does not say
+            seconds=0.0,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged_card(name, error) from None
+
+
+def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
+    """What a provenance says of the bundled weights that stand for trainings; None without any.
+
+    Of several, their names, and the hash over their hashes.
+
+    Raises:
+        UserError: a card is damaged.
+    """
+    if not names:
+        return None
+    hashes = [str(read_card(name)["sha256"]) for name in names]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return Checkpoint(", ".join(names), hashes[0] if len(hashes) == 1 else digest)
 
 
 def cards() -> list[dict[str, Any]]:

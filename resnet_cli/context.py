@@ -44,7 +44,7 @@ class Context:
     log: LogName | None = None
     """What a run's epochs are written to beside training.csv."""
     pretrained: bool = False
-    """Experiments study the bundled weights of a training, where there are any."""
+    """The bundled weights of a training stand for it, where there are any."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:

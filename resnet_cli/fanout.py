@@ -50,7 +50,7 @@ def distinct_trainings(experiments: Iterable[Experiment], context: Context) -> l
     found: dict[str, Training] = {}
     for experiment in experiments:
         for case, run in experiment.runs():
-            if pretrained_name(experiment, run, context) is not None:
+            if pretrained_name(run, context) is not None:
                 continue
             found.setdefault(run.hash, Training(experiment, case, run))
     return list(found.values())

@@ -75,7 +75,7 @@ def is_of_bundled_weights(path: Path) -> bool:
     """The result that a provenance file (one that `read` takes) belongs to was measured on bundled
     weights."""
     checkpoint = json.loads(path.read_text(encoding="utf-8")).get("checkpoint") or {}
-    return checkpoint.get("source") in bundled_names()
+    return not set(str(checkpoint.get("source")).split(", ")).isdisjoint(bundled_names())
 
 
 def _experiment_of(run: RunConfig, content: Mapping[str, Any]) -> Experiment:

@@ -10,6 +10,7 @@ from typing import Any
 from pandas import DataFrame, concat
 
 from resnet_cli import processes
+from resnet_cli.bundles import bundled_checkpoint, bundled_training
 from resnet_cli.config import (
     Case,
     DeleteStudy,
@@ -87,21 +88,23 @@ def run_experiment(
         return processes.from_first(lambda: _path_survival(experiment, study, out, display))
     trained: list[tuple[Case, FinishedRun]] = []
     networks: list[tuple[Case, str]] = []
+    bundled: list[str] = []
     written = Written()
     runs = experiment.runs()
     begun = plotted = time.monotonic()
     num_new = 0
     for case, run in runs:
-        name = pretrained_name(experiment, run, context)
+        name = pretrained_name(run, context)
         if name is not None:
+            is_new, finished = False, bundled_training(name)
+            bundled.append(name)
             display.line(f"{case.name}, seed {run.seed}: bundled weights {name}")
-            networks.append((case, name))
-            continue
-        is_new = find_finished(context, run) is None
-        finished = train_case(experiment, case, run, context, display, stopper)
+        else:
+            is_new = find_finished(context, run) is None
+            finished = train_case(experiment, case, run, context, display, stopper)
         trained.append((case, finished))
         if finished.diverged_at is None:
-            networks.append((case, str(finished.folder)))
+            networks.append((case, name or str(finished.folder)))
         elif experiment.study is not None:
             display.line(f"case {case.name}: diverged in training; there is nothing to study")
         is_last = run is runs[-1][1]
@@ -116,7 +119,14 @@ def run_experiment(
             plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
             written = processes.from_first(
                 partial(
-                    write_training_tables, experiment, trained, context, out, started, plot=plot
+                    write_training_tables,
+                    experiment,
+                    trained,
+                    context,
+                    out,
+                    started,
+                    bundled=bundled,
+                    plot=plot,
                 )
             )
             plotted = time.monotonic() if plot else plotted
@@ -128,11 +138,9 @@ def run_experiment(
     return _study_all(experiment, experiment.study, subjects, display, stopper, out)
 
 
-def pretrained_name(experiment: Experiment, run: RunConfig, context: Context) -> str | None:
-    """The bundled weights that a study of this training takes (`Context.pretrained`); else None."""
-    if not context.pretrained or experiment.study is None:
-        return None
-    return bundled_weights_of(run)
+def pretrained_name(run: RunConfig, context: Context) -> str | None:
+    """The bundled weights that stand for this training (`Context.pretrained`); else None."""
+    return bundled_weights_of(run) if context.pretrained else None
 
 
 def measure_signals(
@@ -326,9 +334,14 @@ def write_training_tables(
     out: Path,
     started: datetime,
     *,
+    bundled: Sequence[str] = (),
     plot: bool = True,
 ) -> Written:
-    """training.csv and table.csv with their plots, from finished runs."""
+    """training.csv and table.csv with their plots, from finished runs.
+
+    Args:
+        bundled: the bundled weights among them, for the provenance.
+    """
     curves = [
         {"experiment": experiment.name, "case": case.name} | row
         for case, finished in trained
@@ -341,6 +354,7 @@ def write_training_tables(
         started=min([started, *(datetime.fromisoformat(f.started) for _, f in trained)]),
         profile=experiment.profile,
         data={name: print_ for _, finished in trained for name, print_ in finished.data.items()},
+        checkpoint=bundled_checkpoint(bundled),
         device=str(context.device),
         duration_seconds=sum(finished.seconds for _, finished in trained),
     )

@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pandas.testing import assert_frame_equal
 
 from resnet_cli.cli import run_command
 from resnet_cli.config import Experiment, experiment_names, experiment_profiles, load_experiment
 from resnet_cli.errors import UserError
 from resnet_cli.rerun import read
-from resnet_cli.results.tables import read_provenance
+from resnet_cli.results.tables import read_provenance, read_table
 
 Captured = pytest.CaptureFixture[str]
 RESULTS = Path(__file__).parents[1] / "results"
@@ -120,6 +121,53 @@ def test_what_is_not_bundled_is_trained(bundled: Path) -> None:
     assert run_command(["run", "two.yaml"]) == 0
     assert len(list(Path("runs").iterdir())) == 4
     assert run_command(["train", "two.yaml"]) == 0, "training trains"
+
+
+def test_bundled_weights_stand_for_their_training_in_tables(bundled: Path) -> None:
+    """The table and the curves of a training are those of its card."""
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["train", "two.yaml", "--out", "trained"]) == 0
+    shutil.rmtree("runs")
+    assert run_command(["run", "two.yaml", "--pretrained"]) == 0
+    (trained,) = Path("runs").iterdir()
+    assert '"lr": 0.05' in _description(trained)
+    folder = Path("results/local/two/mini")
+    times = ["images_per_second", "seconds"]
+    for stem in ("table", "training"):
+        both = [read_table(at / f"{stem}.csv") for at in (Path("trained"), folder)]
+        expected, found = (frame.drop(columns=times, errors="ignore") for frame in both)
+        assert_frame_equal(found, expected)
+    assert (folder / "training.png").exists()
+    assert read_provenance(folder / "table.csv")["checkpoint"]["source"] == "tiny"
+    shutil.move(folder / "table.provenance.json", "kept.provenance.json")
+    shutil.rmtree("runs")
+    assert run_command(["run", "kept.provenance.json"]) == 0
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+def test_a_card_that_tells_only_of_the_last_epoch(bundled: Path) -> None:
+    """As those of the first bundles do."""
+    Path("two.yaml").write_text(YAML)
+    path = bundled.parent / "weights/tiny.json"
+    card = json.loads(path.read_text())
+    del card["training"]
+    path.write_text(json.dumps(card))
+    assert run_command(["run", "two.yaml", "--pretrained"]) == 0
+    table = read_table(Path("results/local/two/mini/table.csv")).set_index("case")
+    assert table.loc["one", "test_error"] == card["test_error"]
+    assert table.loc["one", "params"] == table.loc["two", "params"]
+    training = read_table(Path("results/local/two/mini/training.csv"))
+    (last,) = training[training["case"] == "one"].to_dict("records")
+    assert (last["epoch"], last["iteration"]) == (card["epochs"], card["iterations"])
+
+
+def test_bundled_weights_of_another_precision(bundled: Path, capsys: Captured) -> None:
+    """Precision says how a device computes, not what is trained."""
+    wanted = ["run", "two.yaml", "--pretrained", "--set", "train.precision=float32"]
+    assert run_command(wanted) == 0
+    assert "one, seed 0: bundled weights tiny" in capsys.readouterr().out
+    assert run_command(["run", "two.yaml", "--pretrained", "--set", "train.momentum=0.8"]) == 0
+    assert "bundled weights" not in capsys.readouterr().out
 
 
 def test_a_damaged_card_is_named(bundled: Path, capsys: Captured) -> None:

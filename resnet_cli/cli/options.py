@@ -50,7 +50,7 @@ LogOption = Annotated[
 ]
 PretrainedOption = Annotated[
     bool,
-    typer.Option("--pretrained", help="Study bundled weights of the same training; see `weights`."),
+    typer.Option("--pretrained", help="Take bundled weights of the same training; see `weights`."),
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
 StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]

@@ -124,18 +124,58 @@ def bundled_names() -> list[str]:
 def bundled_weights_of(run: RunConfig) -> str | None:
     """The name of the bundled weights that a training of this configuration gave, if there are any.
 
+    `train.precision` may differ: it says how a device computes, which `auto` leaves to the device
+    too, and not what is trained. Weights of just the precision asked for come first.
+
     Raises:
         UserError: a card is damaged.
     """
+    alike = None
     for name in bundled_names():
-        card = bundled_folder() / f"{name}.json"
-        try:
-            described = json.loads(card.read_text(encoding="utf-8"))["run"]
-            if RunConfig.model_validate(described).hash == run.hash:
-                return name
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{card}: a damaged model card ({type(error).__name__})") from None
-    return None
+        trained = bundled_run(name)
+        if trained.hash == run.hash:
+            return name
+        if alike is None and _at_any_precision(trained) == _at_any_precision(run):
+            alike = name
+    return alike
+
+
+def bundled_run(name: str) -> RunConfig:
+    """The training that bundled weights come from, as their card tells.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    card = read_card(name)
+    try:
+        return RunConfig.model_validate(card["run"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_card(name, error) from None
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """The model card of bundled weights.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        card: dict[str, Any] = json.loads(_card_path(name).read_text(encoding="utf-8"))
+        return dict(card)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise damaged_card(name, error) from None
+
+
+def damaged_card(name: str, error: Exception) -> UserError:
+    return UserError(f"{_card_path(name)}: a damaged model card ({type(error).__name__})")
+
+
+def _card_path(name: str) -> Path:
+    return bundled_folder() / f"{name}.json"
+
+
+def _at_any_precision(run: RunConfig) -> RunConfig:
+    return run.model_copy(update={"train": run.train.model_copy(update={"precision": "auto"})})
 
 
 def load_network(reference: str | Path) -> Loaded:

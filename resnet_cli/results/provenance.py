@@ -28,10 +28,10 @@ SOURCE_SUFFIXES = (".py", ".yaml", ".yml", ".toml")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights a study measured."""
+    """The weights a study measured, or the bundled ones that stood for a table's trainings."""
 
     source: str
-    """Where they came from: a path as typed, the name of bundled weights, or a run's folder."""
+    """Where they came from: a path as typed, names of bundled weights, or a run's folder."""
     sha256: str
     """SHA-256 of the file, 64 hex digits."""
 

@@ -96,15 +96,30 @@ def is_over(context: Context, run: RunConfig) -> bool:
 
 
 def _read_finished(context: Context, run: RunConfig) -> FinishedRun | None:
-    path = context.runs / run.folder / RUN_FILE
+    finished = read_finished(context.runs / run.folder)
+    return finished if finished is not None and finished.run.hash == run.hash else None
+
+
+def read_finished(folder: Path) -> FinishedRun | None:
+    """The finished run of a folder; None where there is none, or a damaged one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("hash") != run.hash:
-            return None
-        content["run"] = RunConfig.model_validate(content["run"])
-        return FinishedRun(folder=path.parent, **content)
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        return finished_from(folder, content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
+    """A finished run from its description (`description_of`).
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none, or another configuration's.
+    """
+    fields = dict(content)
+    run = RunConfig.model_validate(fields.pop("run"))
+    if fields.pop("hash") != run.hash:
+        raise ValueError("described by another configuration")
+    return FinishedRun(folder=folder, run=run, **fields)
 
 
 def train_run(
@@ -242,7 +257,7 @@ def _train(
         rows = [{"experiment": experiment, "case": case} | row for row in finished.rows]
         provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
         write_table(rows, "training", folder, provenance)
-        atomic_write(folder / RUN_FILE, json.dumps(_description(finished), indent=1) + "\n")
+        atomic_write(folder / RUN_FILE, json.dumps(description_of(finished), indent=1) + "\n")
         return finished
 
     return processes.from_first(write)
@@ -259,8 +274,8 @@ def _also_logged(report: Callable[[Progress], None], log: EpochLog) -> Callable[
     return both
 
 
-def _description(finished: FinishedRun) -> dict[str, Any]:
-    """What run.json holds; `find_finished` reads it back."""
+def description_of(finished: FinishedRun) -> dict[str, Any]:
+    """What run.json holds; `finished_from` reads it back."""
     return {
         "hash": finished.run.hash,
         "run": finished.run.model_dump(mode="json"),
