@@ -75,7 +75,7 @@ def profiles(incomplete: str) -> list[str]:
 
 def engines(incomplete: str) -> list[str]:
     """How a study computes."""
-    from resnet_cli.studies.engine import ENGINES
+    from resnet_cli.engine import ENGINES
 
     return _fitting(ENGINES, incomplete)
 

@@ -11,6 +11,7 @@ import torch
 from resnet_cli import processes
 from resnet_cli.config import DataConfig, RunConfig
 from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
+from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError
 from resnet_cli.imagefolder import Folder
 from resnet_cli.models import build
@@ -22,7 +23,6 @@ from resnet_cli.models.weights import (
     load_network,
     read_safetensors,
 )
-from resnet_cli.studies.engine import Engine
 from resnet_cli.training.epoch_log import LogName
 
 RUNS = Path("runs")
@@ -38,7 +38,7 @@ class Context:
     download: bool = False
     runs: Path = RUNS
     engine: Engine = "fast"
-    """Of the studies."""
+    """Of studies and training."""
     deterministic: bool = False
     """Of the device's kernels (`pick_device`)."""
     log: LogName | None = None

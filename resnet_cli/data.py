@@ -747,6 +747,14 @@ def _channel_statistics(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
 # --- batches ---------------------------------------------------------------------------------
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device. To CUDA it goes from pinned memory, and the CPU goes on
+    without waiting for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class Batches:
     """A split on a device, cut into normalised batches; training batches are augmented.
 
@@ -839,16 +847,19 @@ class Batches:
         top = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         left = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5
-        indices, top, left, mirrored = (each[part] for each in (indices, top, left, mirrored))
+        indices = indices[part]
+        drawn = torch.stack((indices, top[part], left[part], mirrored[part].long()))
+        chosen, top, left, mirrored = to_device(drawn, self.device).unbind()
         images = self._pixels(indices)
         if self.normalization.per_pixel:
             images = self._augment(self.normalization.apply(images), top, left, mirrored)
         else:
             images = self.normalization.apply(self._augment(images, top, left, mirrored))
-        return images, self.labels[indices.to(self.device)]
+        return images, self.labels[chosen]
 
     def _augment(self, images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-        """Pad, crop at (top, left) [B] each, mirror where told; [B, C, H, W] of any dtype."""
+        """Pad, crop at (top, left), mirror where `mirrored` is 1, each int64 [B] on the device;
+        [B, C, H, W] of any dtype."""
         pixels = images.permute(0, 2, 3, 1)  # [B, H, W, C]
         count, height, width, _ = pixels.shape
         if self.pad:
@@ -856,10 +867,9 @@ class Batches:
             # A view of every window: [B, 2 pad + 1, 2 pad + 1, H, W, C].
             windows = padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
             each = torch.arange(count, device=self.device)
-            pixels = windows[each, top.to(self.device), left.to(self.device)]
+            pixels = windows[each, top, left]
         if self.flip:
-            chosen = mirrored.to(self.device).view(-1, 1, 1, 1)
-            pixels = torch.where(chosen, pixels.flip(2), pixels)
+            pixels = torch.where(mirrored.bool().view(-1, 1, 1, 1), pixels.flip(2), pixels)
         return pixels.permute(0, 3, 1, 2)
 
     def plain(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -872,12 +882,12 @@ class Batches:
             images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device.
         """
         images = self.normalization.apply(self._pixels(indices))
-        return images, self.labels[indices.to(self.device)]
+        return images, self.labels[to_device(indices, self.device)]
 
     def _pixels(self, indices: Tensor) -> Tensor:
         """These images, uint8 [B, C, H, W], channels_last, on the device."""
         # Advanced indexing keeps no memory format, so it works on the [N, H, W, C] view.
-        chosen = self.images.permute(0, 2, 3, 1)[indices.to(self.device)]
+        chosen = self.images.permute(0, 2, 3, 1)[to_device(indices, self.device)]
         return chosen.permute(0, 3, 1, 2)
 
     def evaluation(self, start: int, stop: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,9 @@ from resnet_cli.errors import UserError
 def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
     """The device of `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun each process's own.
 
+    float32 means float32: convolutions on CUDA do not round their inputs to TF32, as they would by
+    default. What may be rounded says bfloat16 (`autocast`).
+
     Args:
         deterministic: only kernels that give the same bits every time, also on CUDA, where they
             are slower and the fastest is not searched for. On a CPU all are.
@@ -37,6 +40,8 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
             "use --device cpu or auto"
         )
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     if device.type == "cuda":
         if processes.size() > 1:
             torch.cuda.set_device(device)  # NCCL asks for it

@@ -32,7 +32,16 @@ from torch import Tensor
 
 from resnet_cli import images
 from resnet_cli.config import DataConfig
-from resnet_cli.data import ALL, Batches, Normalization, Split, SplitName, check_limit, split_of
+from resnet_cli.data import (
+    ALL,
+    Batches,
+    Normalization,
+    Split,
+    SplitName,
+    check_limit,
+    split_of,
+    to_device,
+)
 from resnet_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -375,8 +384,9 @@ class FolderBatches(Batches):
         if draws is None:
             return super().training(indices, generator, part)
         indices = indices[part]
-        images = self._collect(indices, draws).to(self.device)
-        return self.normalization.apply(images), self.labels[indices.to(self.device)]
+        images = to_device(self._collect(indices, draws), self.device)
+        labels = self.labels[to_device(indices, self.device)]
+        return self.normalization.apply(images), labels
 
     def evaluation(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         width, stop = stop - start, min(stop, len(self))
@@ -388,11 +398,11 @@ class FolderBatches(Batches):
         self._ahead = None
         if stop < after:
             self._ahead = stop, after, self._begin(torch.arange(stop, after), None)
-        images = job.result().to(self.device)
+        images = to_device(job.result(), self.device)
         return self.normalization.apply(images), self.labels[start:stop]
 
     def _pixels(self, indices: Tensor) -> Tensor:
-        return self._collect(indices, None).to(self.device)
+        return to_device(self._collect(indices, None), self.device)
 
     def _draw(self, count: int, generator: torch.Generator, part: slice) -> Tensor | None:
         """A part of random numbers float64 [count, NUM_DRAWS]; None when `Batches` augments."""

@@ -1,7 +1,7 @@
 """A result again from its provenance alone: `resnet-cli run results/…/x.provenance.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,17 @@ def _typed_study(config: Mapping[str, Any], content: Mapping[str, Any]) -> Typed
     )
 
 
-def run_typed(typed: TypedStudy, context: Context, display: Display, out: Path) -> Written:
+def run_typed(
+    typed: TypedStudy,
+    context: Context,
+    display: Display,
+    out: Path,
+    should_stop: Callable[[], bool],
+) -> Written:
     """Ask a typed study again, of the same weights and data.
 
     Raises:
+        Interrupted: `should_stop` said so.
         UserError: the weights are not there or not the same, or the data are missing.
     """
     subject = find_subject(context, typed.checkpoint)
@@ -129,6 +136,7 @@ def run_typed(typed: TypedStudy, context: Context, display: Display, out: Path) 
         display=display,
         only=typed.only,
         batch_statistics=typed.batch_statistics,
+        should_stop=should_stop,
     )
 
 

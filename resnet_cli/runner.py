@@ -197,6 +197,7 @@ def _study_all(
             display=display,
             profile=experiment.profile,
             config=experiment.model_dump(mode="json"),
+            should_stop=stopper,
         )
         written.files += more.files
         written.facts[case.name if not several_seeds else folder.name] = more.facts

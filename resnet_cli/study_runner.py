@@ -1,7 +1,8 @@
 """Asks a study of one network: measures what is not there yet, writes tables and plots, prints."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from resnet_cli.plots.style import describe, save
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
 from resnet_cli.studies import additivity, greedy, lesion, paths, signal
+from resnet_cli.training.interrupt import watched
 
 
 @dataclass
@@ -57,6 +59,7 @@ def run_study(
     only: Sequence[int] | None = None,
     ranked: bool = False,
     batch_statistics: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Written:
     """Ask a study of a network and write its tables and plots; skipped when `out` has them.
 
@@ -64,8 +67,10 @@ def run_study(
         config: the resolved experiment; None for a command typed by hand.
         only: delete exactly these units, together.
         ranked: show deletions by damage, worst first.
+        should_stop: asked whenever progress is told, many times in each table.
 
     Raises:
+        Interrupted: `should_stop` said so; the table under way is begun anew another time.
         UserError: the study asks for units or lengths that the network does not have.
     """
     model = subject.loaded.model
@@ -79,7 +84,7 @@ def run_study(
     }
     if subject.context.engine != "fast":
         described["engine"] = subject.context.engine
-    ask = _Inquiry(subject, described, seed, out, profile, display)
+    ask = _Inquiry(subject, described, seed, out, profile, display, should_stop)
     if isinstance(study, DeleteStudy):
         _delete(ask, study, only, ranked)
     elif isinstance(study, ReorderStudy):
@@ -107,12 +112,23 @@ class _Inquiry:
         out: Path,
         profile: str | None,
         display: Display,
+        should_stop: Callable[[], bool],
     ) -> None:
         self.subject, self.config, self.seed, self.out = subject, config, seed, out
-        self.profile, self.display = profile, display
+        self.profile, self.display, self.should_stop = profile, display, should_stop
         self.engine = subject.context.engine
         self.started = datetime.now(UTC)
         self.written = Written()
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """The display's progress, which also ends the study when it is to stop."""
+        told = (
+            f"stopped ({label}); tables already written stay, and the same command measures the "
+            "rest"
+        )
+        with self.display.progress(label) as update:
+            yield watched(update, self.should_stop, told)
 
     def done(self, stem: str) -> bool:
         """This very table is there: same configuration, same weights, whole."""
@@ -128,6 +144,11 @@ class _Inquiry:
             return False
         same_weights = (old.get("checkpoint") or {}).get("sha256") == self.subject.loaded.sha256
         return same_weights and old.get("config_hash") == config_hash(self.config)
+
+    def rows(self, stem: str) -> list[dict[str, Any]]:
+        """The rows of a table that is there."""
+        found = processes.from_first(lambda: read_table(self.out / f"{stem}.csv"))
+        return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
 
     def write(self, stem: str, rows: Sequence[Mapping[str, Any]], *splits: str) -> None:
         """Write a table; `splits` are those that were measured on."""
@@ -194,7 +215,7 @@ def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranke
     stems = ["lesion_delete", *(["lesion_classes"] if study.per_class else [])]
     if not all(ask.done(stem) for stem in stems):
         batches = subject.batches("test")
-        with display.progress(f"deleting units of {subject.label}") as update:
+        with ask.progress(f"deleting units of {subject.label}") as update:
             outcomes = lesion.measure_deletions(
                 subject.loaded.network, batches, deletions, update, ask.engine
             )
@@ -287,19 +308,20 @@ def _greedy(ask: _Inquiry, study: GreedyStudy) -> None:
             limit = study.choose_images or subject.data.train_images
             data = subject.data.model_copy(update={"train_images": limit})
             chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
-        with display.progress(f"deleting the least harmful units of {subject.label}") as update:
-            rows = greedy.delete_greedily(
-                network,
-                batches,
-                study.max_units,
-                seed,
-                choose_on=chosen_on,
-                report=update,
-                engine=ask.engine,
-            )
-        ask.write("lesion_greedy", rows, *splits)
+        if not ask.done("lesion_greedy"):
+            with ask.progress(f"deleting the least harmful units of {subject.label}") as update:
+                rows = greedy.delete_greedily(
+                    network,
+                    batches,
+                    study.max_units,
+                    seed,
+                    choose_on=chosen_on,
+                    report=update,
+                    engine=ask.engine,
+                )
+            ask.write("lesion_greedy", rows, *splits)
         deletions = lesion.draw_deletions(num_units, ks, study.samples, seed)
-        with display.progress(f"deleting random units of {subject.label}") as update:
+        with ask.progress(f"deleting random units of {subject.label}") as update:
             drawn = lesion.delete_units(network, batches, deletions, seed, update, ask.engine)
         ask.write("lesion_delete", drawn, "test")
     ask.plot("lesion_delete", "lesion_greedy")
@@ -332,7 +354,7 @@ def _additivity(ask: _Inquiry, study: AdditivityStudy) -> None:
     sets = additivity.draw_sets(len(network.units), study.k, study.samples, seed)
     if not ask.done("lesion_additivity"):
         batches = subject.batches("test")
-        with display.progress(f"deleting sets of units of {subject.label}") as update:
+        with ask.progress(f"deleting sets of units of {subject.label}") as update:
             rows = additivity.compare_damages(network, batches, sets, seed, update, ask.engine)
         ask.write("lesion_additivity", rows, "test")
     ask.plot("lesion_additivity")
@@ -366,7 +388,7 @@ def _reorder(ask: _Inquiry, study: ReorderStudy) -> None:
     if not ask.done("lesion_reorder"):
         draws = lesion.draw_reorderings(network.places, study.swaps, study.samples, seed)
         batches = subject.batches("test")
-        with display.progress(f"reordering units of {subject.label}") as update:
+        with ask.progress(f"reordering units of {subject.label}") as update:
             rows = lesion.reorder_units(network, batches, draws, seed, update, ask.engine)
         ask.write("lesion_reorder", rows, "test")
     ask.plot("lesion_reorder")
@@ -402,7 +424,7 @@ def _signal(ask: _Inquiry, study: SignalStudy) -> None:
             networks["trained"] = loaded.network
         measured = []
         for state, network in networks.items():
-            with ask.display.progress(f"signals of {subject.label}, {state}") as update:
+            with ask.progress(f"signals of {subject.label}, {state}") as update:
                 found = signal.measure_signal(network.to(images.device), images, labels, update)
             deviation = signal.closed_form_deviation(network, found)
             if deviation is not None:
@@ -476,24 +498,27 @@ def _measure_paths(
     network = subject.loaded.network
     num_units = len(network.units)
     batches = subject.batches("train")
-    with display.progress(f"sampling paths of {subject.label}") as update:
-        gradients = paths.sample_path_gradients(
-            network,
-            batches,
-            ks,
-            study.samples,
-            study.batch_size,
-            seed,
-            estimator=study.estimator,
-            batch_statistics=batch_statistics,
-            engine=ask.engine,
-            report=update,
-        )
-    ask.write("path_gradients", gradients, "train")
+    if ask.done("path_gradients"):
+        gradients = ask.rows("path_gradients")
+    else:
+        with ask.progress(f"sampling paths of {subject.label}") as update:
+            gradients = paths.sample_path_gradients(
+                network,
+                batches,
+                ks,
+                study.samples,
+                study.batch_size,
+                seed,
+                estimator=study.estimator,
+                batch_statistics=batch_statistics,
+                engine=ask.engine,
+                report=update,
+            )
+        ask.write("path_gradients", gradients, "train")
     images, labels = batches.plain(paths.batch_indices(len(batches), study.batch_size, seed, 0))
     exact = None
     if study.exact:
-        with display.progress(f"exact spectrum of {subject.label}") as update:
+        with ask.progress(f"exact spectrum of {subject.label}") as update:
             exact = paths.exact_spectrum(network, images, labels, report=update, engine=ask.engine)
         ask.written.facts["exact_check"] = exact.check
         display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
@@ -502,13 +527,13 @@ def _measure_paths(
         rows = []
         for stage in sorted({place.stage for place in network.places}):
             counted = [place.index for place in network.places if place.stage == stage]
-            with display.progress(f"exact spectrum of stage {stage}") as update:
+            with ask.progress(f"exact spectrum of stage {stage}") as update:
                 found = paths.exact_spectrum(network, images, labels, counted, update, ask.engine)
             display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
             rows += paths.exact_rows("stage", stage, found)
         ask.write("path_spectrum_stages", rows, "train")
     if study.unit is not None:
-        with display.progress(f"exact spectrum at unit {study.unit}") as update:
+        with ask.progress(f"exact spectrum at unit {study.unit}") as update:
             found = paths.exact_spectrum_of_unit(
                 network, images, labels, study.unit, update, ask.engine
             )

@@ -1,5 +1,6 @@
 """The command line: what commands write and print, how they fail, and how they are interrupted."""
 
+import ctypes
 import itertools
 import json
 import os
@@ -29,6 +30,7 @@ from resnet_cli.display import Display, Update
 from resnet_cli.models import build
 from resnet_cli.models.catalog import catalog
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.training.interrupt import Stopper
 
 Captured = pytest.CaptureFixture[str]
 TIMES = ["images_per_second", "seconds"]
@@ -153,6 +155,37 @@ def test_a_spent_budget_stops_with_the_state_saved(empty: Path, capsys: Captured
     assert "at iteration 1 of 8" in capsys.readouterr().out  # resuming
     assert run_command(TRAIN) == 0
     assert (OUT / "table.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lesion", "--blocks", "1"],
+        ["paths", "--k", "1-2", "--batch-size", "8"],
+        ["signal", "--batch-size", "8"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_spent_budget_stops_a_study(
+    arguments: list[str], work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
+    line = refused([*arguments, "--budget", "0s", "--out", "o"], capsys, code=130, writes=True)
+    assert "tables already written stay, and the same command measures the rest" in line
+    assert run_command([*arguments, "--out", "o"]) == 0
+
+
+def test_a_signal_stops_an_evaluation(
+    work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(Stopper):
+        def __call__(self) -> bool:
+            signal.raise_signal(signal.SIGTERM)
+            return super().__call__()
+
+    monkeypatch.setattr("resnet_cli.evaluation.BATCH_SIZE", 20)
+    monkeypatch.setattr("resnet_cli.training.interrupt.Stopper", Signalled)
+    assert refused(["eval"], capsys, code=130).endswith("stopped; nothing was measured")
 
 
 def test_a_diverged_training_is_a_result(empty: Path, capsys: Captured) -> None:
@@ -555,8 +588,9 @@ def test_before_each_benchmark_it_says_what_is_left(empty: Path, capsys: Capture
 # --- bad usage and bad input ---------------------------------------------------------------------
 
 
-def refused(arguments: list[str], capsys: Captured, *, code: int = 2) -> str:
-    """The one line that a command leaves on stderr; every file is as it was before."""
+def refused(arguments: list[str], capsys: Captured, *, code: int = 2, writes: bool = False) -> str:
+    """The one line that a command leaves on stderr; every file is as it was before, but for new
+    ones where it `writes`."""
     before = contents(Path())
     capsys.readouterr()
     assert run_command(arguments) == code
@@ -564,7 +598,8 @@ def refused(arguments: list[str], capsys: Captured, *, code: int = 2) -> str:
     (line,) = captured.err.splitlines()
     assert line.startswith("resnet-cli: ")
     assert "Traceback" not in captured.out + captured.err
-    assert contents(Path()) == before
+    kept = contents(Path())
+    assert (kept | before if writes else before) == kept
     capsys.readouterr()
     assert run_command([*arguments, "--json"]) == code
     assert capsys.readouterr().out == ""  # a failure is no result
@@ -939,3 +974,84 @@ def test_interrupted_and_resumed_equals_never_interrupted(
         resumed.drop(columns=TIMES), uninterrupted.drop(columns=TIMES), check_exact=True
     )
     assert (resumed["seconds"] > 0).all()
+
+
+def test_a_second_signal_ends_at_once_without_harm(
+    empty: Path, uninterrupted: pandas.DataFrame
+) -> None:
+    """In the midst of an iteration that would not end for a long time."""
+    script = (
+        "import sys, time\n"
+        "from resnet_cli.training.loop import Trainer\n"
+        "step = Trainer.step\n"
+        "def slow(trainer):\n"
+        "    step(trainer)\n"
+        "    if trainer.position.iteration == 9:\n"
+        "        print('in the midst', flush=True)\n"
+        "        deadline = time.monotonic() + 50\n"
+        "        while time.monotonic() < deadline: time.sleep(0.05)\n"
+        "Trainer.step = slow\n"
+        "from resnet_cli.cli import run_command\n"
+        "sys.exit(run_command(sys.argv[1:]))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *LONG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "in the midst" in line)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):  # the first waits for the iteration's end
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 130
+    finally:
+        process.kill()
+        process.communicate()
+        watchdog.cancel()
+    assert run_command(LONG) == 0
+    found = read_table(OUT / "training.csv")
+    pandas.testing.assert_frame_equal(
+        found.drop(columns=TIMES), uninterrupted.drop(columns=TIMES), check_exact=True
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_folders_that_may_not_be_written(work: Path) -> None:
+    """Also as root, who gives up the right to write everywhere."""
+
+    def without_privilege() -> None:
+        drop_bounding, override = 24, 1  # PR_CAPBSET_DROP and CAP_DAC_OVERRIDE
+        ctypes.CDLL(None).prctl(drop_bounding, override, 0, 0, 0)
+
+    folders = [Path("runs"), Path("results"), *(p for p in Path().rglob("*") if p.is_dir())]
+    before = contents(Path())
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        for arguments in (
+            [*TRAIN, "--seed", "1"],
+            [*TRAIN, "--seed", "1", "--out", "results/new"],
+            ["lesion", "--out", "results"],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "resnet_cli", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env=environment(),
+                preexec_fn=without_privilege,
+            )
+            assert done.returncode == 2, done.stderr
+            (line,) = done.stderr.splitlines()
+            assert "no permission to write there" in line
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+    assert contents(Path()) == before

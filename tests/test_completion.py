@@ -12,9 +12,9 @@ from resnet_cli.bench.items import ITEMS
 from resnet_cli.bench.run import SCALING
 from resnet_cli.cli import run_command
 from resnet_cli.config import PROFILES, DataConfig, experiment_names
+from resnet_cli.engine import ENGINES
 from resnet_cli.models.weights import bundled_folder, bundled_names
 from resnet_cli.papers import PAPERS
-from resnet_cli.studies.engine import ENGINES
 from resnet_cli.training.epoch_log import LOGS
 
 Captured = pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from resnet_cli.cli.options import (
     DeterministicOption,
     DeviceOption,
     DownloadOption,
+    EngineOption,
     ExecutorOption,
     ExperimentName,
     JsonOption,
@@ -30,7 +31,7 @@ from resnet_cli.cli.options import (
     ShardOption,
     VerboseOption,
 )
-from resnet_cli.cli.shared import make_context, make_display, show_files, writable
+from resnet_cli.cli.shared import make_context, make_display, make_stopper, show_files, writable
 from resnet_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def train(
     download: DownloadOption = False,
     device: DeviceOption = "auto",
     deterministic: DeterministicOption = False,
+    engine: EngineOption = "fast",
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -68,7 +70,7 @@ def train(
     _run(
         [loaded],
         display,
-        make_context(device, data_dir, download, deterministic=deterministic, log=log),
+        make_context(device, data_dir, download, engine, deterministic=deterministic, log=log),
         out,
         budget,
         "train",
@@ -91,6 +93,7 @@ def run(
     download: DownloadOption = False,
     device: DeviceOption = "auto",
     deterministic: DeterministicOption = False,
+    engine: EngineOption = "fast",
     seed: SeedOption = None,
     out: OutOption = None,
     budget: BudgetOption = None,
@@ -109,7 +112,7 @@ def run(
     from resnet_cli.rerun import is_provenance
 
     display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download, deterministic=deterministic, log=log)
+    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
@@ -142,7 +145,9 @@ def _run_again(
         _run([told], display, context, out, budget, "run")
         return
     folder = out or Path("results/local") / f"again-{path.parent.name}"
-    written = run_typed(told, context, display, folder)
+    stopper = make_stopper(budget)
+    with stopper.listening():
+        written = run_typed(told, context, display, folder, stopper)
     show_files(display, written.files)
     display.summary(
         {"command": "run", "files": [str(file) for file in written.files]} | written.facts
@@ -165,6 +170,7 @@ def reproduce(
     download: DownloadOption = False,
     device: DeviceOption = "auto",
     deterministic: DeterministicOption = False,
+    engine: EngineOption = "fast",
     seed: SeedOption = None,
     results: ResultsOption = Path("results"),
     budget: BudgetOption = None,
@@ -193,7 +199,7 @@ def reproduce(
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    context = make_context(device, data_dir, download, deterministic=deterministic, log=log)
+    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
     summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, str] = {}
@@ -370,9 +376,8 @@ def _carry_out(
     Given `failures`, an experiment whose data are missing is noted there and the others go on.
     """
     from resnet_cli.runner import default_out, run_experiment
-    from resnet_cli.training.interrupt import Stopper, parse_duration
 
-    stopper = Stopper(None if budget is None else parse_duration(budget))
+    stopper = make_stopper(budget)
     folders = [writable(out or default_out(experiment, results)) for experiment in experiments]
     found: dict[str, Any] = {}
     with stopper.listening():

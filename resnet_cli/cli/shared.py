@@ -9,6 +9,7 @@ from resnet_cli.errors import UserError
 if TYPE_CHECKING:
     from resnet_cli.context import Context, Subject
     from resnet_cli.display import Display
+    from resnet_cli.training.interrupt import Stopper
 
 
 def make_display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
@@ -35,8 +36,8 @@ def make_context(
     """
     from resnet_cli.context import Context
     from resnet_cli.device import pick_device
+    from resnet_cli.engine import ENGINES
     from resnet_cli.errors import unknown
-    from resnet_cli.studies.engine import ENGINES
     from resnet_cli.training.epoch_log import check_log
 
     if engine not in ENGINES:
@@ -49,6 +50,17 @@ def make_context(
         deterministic=deterministic,
         log=check_log(log),
     )
+
+
+def make_stopper(budget: str | None) -> "Stopper":
+    """What ends the command: a signal while it listens, or `--budget`.
+
+    Raises:
+        UserError: the budget is no duration.
+    """
+    from resnet_cli.training.interrupt import Stopper, parse_duration
+
+    return Stopper(None if budget is None else parse_duration(budget))
 
 
 def find_network(

@@ -8,6 +8,7 @@ import typer
 from resnet_cli import completion
 from resnet_cli.cli.application import app
 from resnet_cli.cli.options import (
+    BudgetOption,
     CheckpointOption,
     DataDirOption,
     DatasetOption,
@@ -28,6 +29,7 @@ from resnet_cli.cli.shared import (
     find_network,
     make_context,
     make_display,
+    make_stopper,
     range_of,
     show_files,
     writable,
@@ -61,13 +63,16 @@ def evaluate_command(
 ) -> None:
     """Top-1 test error and loss of a network; from 100 classes on the top-5 error too."""
     from resnet_cli.evaluation import evaluate
+    from resnet_cli.training.interrupt import watched
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)
     subject = find_network(display, context, checkpoint, dataset, normalize, images, test_size)
     batches = subject.batches("test")
-    with display.progress(f"evaluating {subject.label}") as update:
-        result = evaluate(subject.loaded.network, batches, report=update)
+    stopper = make_stopper(None)
+    with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
+        report = watched(update, stopper, "stopped; nothing was measured")
+        result = evaluate(subject.loaded.network, batches, report=report)
     chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
     if result.top5_error is not None and subject.loaded.num_classes >= 100:
@@ -137,6 +142,7 @@ def lesion(
     engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
     out: OutOption = None,
+    budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -178,6 +184,7 @@ def lesion(
         ),
         seed=seed,
         out=out,
+        budget=budget,
         command="lesion",
         only=None if only is None else range_of("--only", only),
         ranked=ranked,
@@ -230,6 +237,7 @@ def paths(
     engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
     out: OutOption = None,
+    budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -267,6 +275,7 @@ def paths(
         ),
         seed=seed,
         out=out,
+        budget=budget,
         command="paths",
         batch_statistics=batch_statistics,
     )
@@ -296,6 +305,7 @@ def signal(
     device: DeviceOption = "auto",
     seed: StudySeedOption = 0,
     out: OutOption = None,
+    budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -312,18 +322,25 @@ def signal(
             if given:
                 raise UserError(f"{name} goes with an EXPERIMENT: resnet-cli signal quickstart")
         subject = (context, checkpoint, dataset, normalize, None)
-        _study(study, display=display, subject=subject, seed=seed, out=out, command="signal")
+        _study(
+            study,
+            display=display,
+            subject=subject,
+            seed=seed,
+            out=out,
+            budget=budget,
+            command="signal",
+        )
         return
     for name, given in of_networks:
         if given is not None:
             raise UserError(f"{name} and an EXPERIMENT exclude each other")
     from resnet_cli.runner import measure_signals
-    from resnet_cli.training.interrupt import Stopper
 
     loaded = load_experiment(experiment, profile, settings or ())
     loaded = loaded.model_copy(update={"study": study})
     folder = writable(out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}")
-    stopper = Stopper(None)
+    stopper = make_stopper(budget)
     with stopper.listening():
         written = measure_signals(loaded, context, display, stopper, folder)
     show_files(display, written.files)
@@ -345,14 +362,25 @@ def _study(
     subject: "tuple[Context, str | None, str | None, str | None, int | None]",
     seed: int,
     out: Path | None,
+    budget: str | None,
     command: str,
     **options: Any,
 ) -> None:
     from resnet_cli.study_runner import run_study
 
-    found = find_network(display, *subject)
-    folder = writable(out or Path("results/local") / f"{command}-{found.loaded.label}")
-    written = run_study(found, study, seed=seed, out=folder, display=display, **options)
+    stopper = make_stopper(budget)
+    with stopper.listening():
+        found = find_network(display, *subject)
+        folder = writable(out or Path("results/local") / f"{command}-{found.loaded.label}")
+        written = run_study(
+            found,
+            study,
+            seed=seed,
+            out=folder,
+            display=display,
+            should_stop=stopper,
+            **options,
+        )
     show_files(display, written.files)
     display.summary(
         {

@@ -18,7 +18,7 @@ from resnet_cli.cli.options import (
     SeedOption,
     SetOption,
 )
-from resnet_cli.cli.shared import make_context, make_display, show_files, writable
+from resnet_cli.cli.shared import make_context, make_display, make_stopper, show_files, writable
 from resnet_cli.errors import UserError
 
 
@@ -148,10 +148,9 @@ def bench(
     """Speed and memory beside plain PyTorch code for the same work, measured by turns."""
     from resnet_cli.bench.items import Settings
     from resnet_cli.bench.run import run_benchmarks
-    from resnet_cli.training.interrupt import Stopper
 
     display = make_display(as_json, quiet)
-    stopper = Stopper(None)
+    stopper = make_stopper(None)
     folder = writable(out or Path("results/local/bench"))
     with stopper.listening():
         files, rows = run_benchmarks(

@@ -1,7 +1,7 @@
 """A network is a stem, a flat list of units, and a head. Forward is a plain `for`."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ class Network(nn.Module):
         super().__init__()
         self.checkpoint_units = False
         """Keep only the units' inputs for the backward pass and recompute the rest."""
+        self._compiled: list[Callable[[Tensor], Tensor]] = []
+        """The units as `compile_units` made them."""
         self.stem = stem
         self.units = nn.ModuleList(units)
         self.head = head
@@ -40,9 +42,27 @@ class Network(nn.Module):
                 x = unit.skip(x)
             elif self.checkpoint_units and torch.is_grad_enabled():
                 x = _recomputed(unit, x)
+            elif self._compiled and self.training:
+                x = self._compiled[index](x)
             else:
                 x = unit(x)
         return self.head(x)  # type: ignore[no-any-return]
+
+    def compile_units(self, backend: str = "inductor") -> None:
+        """Have each unit compiled for training, at the first batch it sees; for as long as the
+        network lives. Its parameters and its evaluation stay as they are.
+
+        A unit is the largest part that is the same whichever others are active in a batch. Units of
+        one shape share their code, so a network of any depth takes about two for each stage.
+
+        Args:
+            backend: of torch.compile; inductor makes kernels that fuse batch norm, ReLU and sum.
+        """
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 64)
+        self._compiled = [
+            torch.compile(unit, dynamic=False, backend=backend) for unit in self.unit_list
+        ]
 
     @property
     def unit_list(self) -> list[Unit]:
@@ -56,6 +76,13 @@ class Network(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def can_compile() -> bool:
+    """torch.compile can make kernels for the CUDA devices here: they need Triton."""
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton())
 
 
 def _recomputed(unit: Unit, x: Tensor) -> Tensor:

@@ -268,7 +268,7 @@ class ResidualUnit(Unit):
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.pre(x)
         residual = self.F(x)
-        if self.survival != 1.0 and not self.training:
+        if not self.training and self.survival != 1.0:
             residual = self.survival * residual
         if self.gate is None:
             return self.h(x), residual

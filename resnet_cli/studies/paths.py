@@ -32,11 +32,11 @@ from torch.nn import functional
 
 from resnet_cli import processes
 from resnet_cli.data import Batches
+from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
 from resnet_cli.seeding import stream
-from resnet_cli.studies.engine import Engine
 from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
 from resnet_cli.threads import map_in_threads
 
@@ -327,6 +327,7 @@ def sample_path_gradients(
             has the same expectation for both, and less spread for `image`.
         batch_statistics: normalise by the batch's statistics; `batch` only, since then the
             images do see one another.
+        report: called with (norms done, norms in all of this process).
 
     Returns:
         Rows of path_gradients.csv by k, then sample; grad_norm is the L2 norm over all values of
@@ -353,10 +354,13 @@ def sample_path_gradients(
             cut = CutNetwork(
                 network, images, labels, batch_statistics=batch_statistics, engine=engine
             )
-            paths = [draw_path(len(cut), k, seed, sample) for k in ks]
-            found = [float(path_gradient(cut, path).norm()) for path in paths]
+            found = []
+            for k in ks:
+                path = draw_path(len(cut), k, seed, sample)
+                found.append(float(path_gradient(cut, path).norm()))
+                report(len(own) * len(ks) + len(found), len(mine) * len(ks))
         own.append(found)
-        report(len(own), len(mine))
+        report(len(own) * len(ks), len(mine) * len(ks))
     norms = processes.collect(own)
     return [
         {"k": k, "sample": sample, "grad_norm": found[index], "images": images_used, "seed": seed}

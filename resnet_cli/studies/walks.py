@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from resnet_cli import processes
 from resnet_cli.data import Batches
+from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import BATCH_SIZE
 from resnet_cli.models.folding import folded
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import Place
-from resnet_cli.studies.engine import Engine
 from resnet_cli.threads import map_in_threads
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,6 +25,23 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise UserError(f"--budget {text!r}: write 90s, 150m or 2h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def watched(
+    report: Callable[[int, int], None], should_stop: Callable[[], bool], told: str
+) -> Callable[[int, int], None]:
+    """`report`, which also ends the work under way when it is to stop and something is left.
+
+    Args:
+        told: what Interrupted says.
+    """
+
+    def report_and_ask(done: int, total: int) -> None:
+        report(done, total)
+        if done < total and should_stop():
+            raise Interrupted(told)
+
+    return report_and_ask
 
 
 class Stopper:

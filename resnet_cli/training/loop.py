@@ -16,8 +16,9 @@ from resnet_cli.allocator import return_large_blocks
 from resnet_cli.config import RunConfig
 from resnet_cli.data import Batches, epoch_order
 from resnet_cli.device import autocast
+from resnet_cli.engine import Engine
 from resnet_cli.evaluation import evaluate
-from resnet_cli.models.network import Network
+from resnet_cli.models.network import Network, can_compile
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -26,8 +27,9 @@ from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
 CHECKPOINT_SECONDS = 60.0
-CUDA_CHECK_EVERY = 50
-"""Iterations between looks at the loss on CUDA, where each look waits for the device."""
+LOOK_EVERY = {"cpu": 1, "cuda": 50}
+"""Iterations between looks at whether all losses were finite: on CUDA a look waits for the
+device."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Trainer:
         folder: where checkpoints go; None keeps none.
         report: called after every iteration.
         should_stop: asked after every iteration; True, in any process, saves and ends the sitting.
+        engine: `plain` trains batch-norm groups one after another, each on all cores, and compiles
+            nothing; `fast` has them side by side on a CPU (`SideBySide`) and units compiled on
+            CUDA (`Network.compile_units`).
 
     Raises:
         UserError: the processes cannot share out the batch evenly.
@@ -63,6 +68,7 @@ class Trainer:
         folder: Path | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
+        engine: Engine = "fast",
     ) -> None:
         self.run, self.network, self.train, self.test = run, network, train, test
         self.folder, self.report, self.should_stop = folder, report, should_stop
@@ -71,6 +77,7 @@ class Trainer:
         self.iterations_per_epoch = len(train) // self.batch_size
         self.total = total_iterations(run.train, self.iterations_per_epoch)
         self.device = network.device
+        self.engine = engine
         self.optimizer = torch.optim.SGD(
             network.parameters(),
             lr=run.train.lr,
@@ -90,13 +97,18 @@ class Trainer:
         network.checkpoint_units = run.train.checkpoint_units
         if run.train.checkpoint_units and self.device.type == "cpu":
             return_large_blocks()
+        if engine == "fast" and self.device.type == "cuda" and can_compile():
+            network.compile_units()
         set_survival(network, run.train)
         if folder is not None:
             self._resume(folder)
-        # Kept on the device between epochs: the sum of losses and the number wrong.
+        # Kept on the device between looks: the sum of losses and the number wrong, and the first
+        # iteration whose loss was not finite.
         self._sums = torch.tensor(
             (self.position.loss_sum, self.position.wrong), dtype=torch.float64, device=self.device
         )
+        self._first_bad = torch.tensor(-1, device=self.device)
+        self.look_every = LOOK_EVERY[self.device.type]
 
     def fit(self) -> bool:
         """Train to the end, or until `should_stop`. Returns whether the run is over."""
@@ -106,13 +118,17 @@ class Trainer:
             started = time.perf_counter()
             self.step()
             self._count(time.perf_counter() - started, epoch=True)
+            stop = processes.any_of(self.should_stop())
+            if stop:
+                self._has_diverged()
             row = self._end_epoch() if self._epoch_is_over() else None
             self.report(Progress(position.iteration, self.total, self._epoch, row))
             over = position.diverged or position.iteration == self.total
-            if processes.any_of(self.should_stop()) and not over:
+            if stop and not over:
                 processes.from_first(self.save)
                 return False
-            if not over and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+            looked = position.iteration % self.look_every == 0
+            if looked and not over and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
                 self.save()
                 last_saved = time.monotonic()
         return True
@@ -126,7 +142,8 @@ class Trainer:
     # --- one iteration ------------------------------------------------------------------------
 
     def step(self) -> None:
-        """One optimizer step. A loss that is not finite ends the run before the step."""
+        """One optimizer step. A loss that is not finite ends the run before the step, or, on CUDA,
+        at the next look; the run's position is that of the loss in either case."""
         position, config = self.position, self.run.train
         iteration = position.iteration
         images, labels = self.batch(iteration)
@@ -135,8 +152,9 @@ class Trainer:
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
         self.network.train()
         loss_sum, wrong = combined(self.network, lambda: self._backward(images, labels, active))
-        if self._not_finite(loss_sum, iteration):
-            position.diverged = True
+        is_bad = ~(loss_sum + self._sums[0]).isfinite() & (self._first_bad < 0)
+        self._first_bad = torch.where(is_bad, iteration, self._first_bad)
+        if iteration % self.look_every == 0 and self._has_diverged():
             self.optimizer.zero_grad()
             return
         for group in self.optimizer.param_groups:
@@ -145,7 +163,10 @@ class Trainer:
         self.optimizer.zero_grad()
         position.iteration += 1
         position.images += self.batch_size
-        self._sums += torch.stack((loss_sum, wrong.double()))
+        gained = torch.stack((loss_sum, wrong.double()))
+        self._sums += torch.where(self._first_bad < 0, gained, 0.0)
+        if self._epoch_is_over():
+            self._has_diverged()
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """This process's augmented images and labels of an iteration; the next are announced."""
@@ -176,7 +197,7 @@ class Trainer:
 
         Each group of `batch_norm_group` images goes through on its own: its batch statistics are
         its own, as on the two GPUs of paper 1, and the gradients add up. On a CPU the groups go
-        side by side.
+        side by side, unless the engine is plain.
         """
         config = self.run.train
         size = config.batch_norm_group or len(labels)
@@ -189,7 +210,7 @@ class Trainer:
             wrong = (logits.detach().argmax(1) != y).sum()
             return loss / self.batch_size, (loss.detach().double(), wrong)
 
-        if len(groups) > 1 and self.device.type == "cpu":
+        if len(groups) > 1 and self.device.type == "cpu" and self.engine == "fast":
             if self._side_by_side is None:
                 self._side_by_side = SideBySide(self.network, len(groups))
             outcomes = self._side_by_side.backward(groups, forward)
@@ -202,10 +223,15 @@ class Trainer:
         losses, wrong = zip(*outcomes, strict=True)
         return torch.stack(losses).sum(), torch.stack(wrong).sum()
 
-    def _not_finite(self, loss_sum: Tensor, iteration: int) -> bool:
-        if self.device.type == "cuda" and iteration % CUDA_CHECK_EVERY:
+    def _has_diverged(self) -> bool:
+        """Look whether a loss was not finite; then the run ends where it was."""
+        position, first_bad = self.position, int(self._first_bad)
+        if first_bad < 0:
             return False
-        return not math.isfinite(float(loss_sum) + float(self._sums[0]))
+        position.diverged = True
+        position.images -= (position.iteration - first_bad) * self.batch_size
+        position.iteration = first_bad
+        return True
 
     # --- epochs -------------------------------------------------------------------------------
 

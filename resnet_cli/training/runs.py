@@ -210,6 +210,7 @@ def _train(
         folder,
         report,
         stopper,
+        "plain" if context.deterministic and context.device.type == "cuda" else context.engine,
     )
     for warning in trainer.warnings:
         note(warning)

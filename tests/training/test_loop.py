@@ -147,6 +147,31 @@ def test_the_number_of_threads_changes_nothing(
     assert_same(*states)
 
 
+def test_the_plain_engine_trains_the_same(batches: tuple[Batches, Batches]) -> None:
+    """Groups one after another instead of side by side."""
+    run = make_run(iterations=3)
+    fast, plain = (make_trainer(run, batches, engine=engine) for engine in ("fast", "plain"))
+    assert fast.fit()
+    assert plain.fit()
+    assert fast._side_by_side is not None
+    assert plain._side_by_side is None
+    expected = state_of(plain)
+    for name, tensor in state_of(fast).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_trains_about_the_same(batches: tuple[Batches, Batches]) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(make_run(precision=precision), batches)
+        assert trainer.fit()
+        assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
+        losses[precision] = [row["train_loss"] for row in trainer.position.rows]
+    assert losses["bfloat16"] != losses["float32"], "it did compute otherwise"
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["bfloat16"][-1] < losses["bfloat16"][0]
+
+
 def test_groups_take_turns_where_they_must() -> None:
     """Dropout draws from one generator, in order; recomputing is there to save memory."""
     plain = build(make_run().model, 10, 0)
@@ -410,6 +435,48 @@ def test_divergence_right_after_an_epoch_belongs_to_the_next_epoch(
     trainer.fit()
     places = [(row["epoch"], row["iteration"]) for row in trainer.position.rows]
     assert places == [(1, 4), (2, 4)]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 3, 4, 6, 7, 8])
+def test_divergence_found_later_is_told_where_it_was(
+    bad: int, batches: tuple[Batches, Batches]
+) -> None:
+    """On CUDA losses are looked at now and then; what is told is as if at each iteration."""
+
+    def poison(progress: Progress) -> None:
+        if progress.iteration == bad:
+            with torch.no_grad():
+                trainer.network.head.fc.bias[0] = float("nan")
+
+    found = []
+    for look_every in (1, 3):
+        trainer = make_trainer(make_run(), batches, report=poison)
+        trainer.look_every = look_every
+        poison(Progress(0, 12, 0, None))
+        assert trainer.fit()
+        assert trainer.position.diverged
+        assert trainer.position.iteration == bad
+        rows = [
+            {k: v for k, v in row.items() if "second" not in k} for row in trainer.position.rows
+        ]
+        found.append(rows)
+    assert found[0] == found[1]
+
+
+def test_a_stop_sees_a_divergence(batches: tuple[Batches, Batches], tmp_path: Path) -> None:
+    """No checkpoint is made of what came after a loss that was not finite."""
+
+    def poison(progress: Progress) -> None:
+        if progress.iteration == 1:
+            with torch.no_grad():
+                trainer.network.head.fc.bias[0] = float("nan")
+
+    trainer = make_trainer(make_run(), batches, tmp_path, report=poison, should_stop=after(3))
+    trainer.look_every = 50
+    assert trainer.fit()
+    assert trainer.position.diverged
+    assert trainer.position.iteration == 1
+    assert not (tmp_path / CURRENT).exists()
 
 
 # --- recomputed units ----------------------------------------------------------------------------
