@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resnet_cli.errors import RunError
@@ -24,6 +25,9 @@ R = TypeVar("R")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process; other launchers set a part of it and mean something else."""
+WAIT = timedelta(days=7)
+"""How long a process waits for another that lives: the first may wait for a run's folder, or fetch
+data. One that is lost is noticed at once."""
 LEAVE_SECONDS = 5.0
 """How long a process that ends waits for the others: torchrun stops all once one has failed."""
 
@@ -89,6 +93,7 @@ def start() -> None:
             store=dist.PrefixStore("group", store),  # type: ignore[attr-defined]
             rank=rank,
             world_size=size,
+            timeout=WAIT,
         )
     _group.rank, _group.size, _group.store = rank, size, store
 

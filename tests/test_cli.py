@@ -898,14 +898,28 @@ def test_the_module_is_the_command(empty: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_two_processes_train_the_same_weights_to_the_byte(empty: Path) -> None:
-    settings = ["--set", "train.iterations=1", "--set", "data.test_images=20", "--out", "a"]
+def test_two_processes_give_the_same_bytes(empty: Path) -> None:
+    """A training with active units, and a study of it."""
+    settings = ["train.epochs=1", "train.active_units=2", "data.test_images=20"]
+    commands = [
+        [*TRAIN, "--out", "a", *(word for s in settings for word in ("--set", s))],
+        ["lesion", "--out", "a"],
+        ["paths", "--k", "1-2", "--exact", "--batch-size", "8", "--out", "a"],
+    ]
+    script = (
+        "import json, sys\n"
+        "from resnet_cli.cli import run_command\n"
+        "sys.exit(max(run_command(command) for command in json.loads(sys.argv[1])))\n"
+    )
     found = []
     for _ in range(2):
-        command = [sys.executable, "-m", "resnet_cli", *TRAIN, *settings]
-        subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment())
-        found.append((run_folder() / "weights.safetensors").read_bytes())
+        command = [sys.executable, "-c", script, json.dumps(commands)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment())
+        names = ("lesion_delete", "path_gradients", "path_spectrum")
+        weights = (run_folder() / "weights.safetensors").read_bytes()
+        found.append([weights, *(Path(f"a/{name}.csv").read_bytes() for name in names)])
         shutil.rmtree("runs")
+        shutil.rmtree("a")
     assert found[0] == found[1]
 
 

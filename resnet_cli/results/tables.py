@@ -338,6 +338,9 @@ def _json(content: Mapping[str, Any]) -> str:
 # --- files -------------------------------------------------------------------------------------
 
 
+_TEMPORARY = ".tmp"
+
+
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write a file such that a reader sees the old content or the new, never a part.
 
@@ -366,7 +369,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
         for path, content in contents.items():
             with explained(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                temporaries[path] = path.with_name(f".{uuid.uuid4().hex}.tmp")
+                temporaries[path] = path.with_name(f".{uuid.uuid4().hex}{_TEMPORARY}")
                 data = content.encode() if isinstance(content, str) else content
                 with temporaries[path].open("xb") as file:
                     file.write(data)
@@ -381,6 +384,14 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                 temporary.unlink(missing_ok=True)
     for folder in {path.parent for path in contents}:
         _sync_folder(folder)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what processes that were killed while writing left in a folder; none may be writing
+    there now."""
+    for path in folder.glob(f".{'[0-9a-f]' * 32}{_TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -139,7 +139,7 @@ def evaluate_walks(
     starts = starts[processes.share(len(starts))]
     first, end = starts.start, min(starts.stop, count)
     parts = (batches.evaluation(start, start + chunk) for start in starts)
-    sums: Tensor | None = None
+    sums: list[Tensor] = []
     by_class: Tensor | None = None
 
     def visit_all(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -148,15 +148,17 @@ def evaluate_walks(
     results = map_in_threads(visit_all, parts, parallel=parallel)
     try:
         for start, found in zip(starts, results, strict=True):
-            sums = found[0] if sums is None else sums + found[0]
+            sums.append(found[0])
             by_class = found[1] if by_class is None else by_class + found[1]
             report(min(start + chunk, end) - first, end - first)
     finally:
         network.train(was_training)
-    # More processes than chunks: some have nothing to tell.
-    own = [] if sums is None or by_class is None else [(sums.cpu(), by_class.cpu())]
-    all_sums, all_by_class = zip(*processes.collect(own), strict=True)
-    sums, by_class = torch.stack(all_sums).sum(0), torch.stack(all_by_class).sum(0)
+    # More processes than chunks: some have nothing to tell. Sums are added up chunk by chunk in
+    # the order of the images, so that they do not depend on the number of processes.
+    of_chunks = processes.collect([torch.stack(sums).cpu()] if sums else [])
+    of_classes = processes.collect([] if by_class is None else [by_class.cpu()])
+    total = torch.cat(of_chunks).sum(0)
+    wrong_by_class = torch.stack(of_classes).sum(0)
     outcomes = {
         walk: Outcome(
             images=count,
@@ -167,7 +169,7 @@ def evaluate_walks(
             wrong_by_class=tuple(classes),
         )
         for walk, (wrong, loss, kl, agreed), classes in zip(
-            visits, sums.tolist(), by_class.tolist(), strict=True
+            visits, total.tolist(), wrong_by_class.tolist(), strict=True
         )
     }
     return [outcomes[walk] for walk in walks]

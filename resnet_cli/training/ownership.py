@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from resnet_cli import processes
 from resnet_cli.results.provenance import typed_command
-from resnet_cli.results.tables import atomic_write, explained
+from resnet_cli.results.tables import atomic_write, explained, remove_temporaries
 from resnet_cli.training.interrupt import Interrupted
 
 LOCK_FILE = ".lock"
@@ -29,7 +29,8 @@ POLL_SECONDS = 0.2
 def owned(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> Iterator[None]:
-    """Hold a run's folder (made if missing); wait while another process does.
+    """Hold a run's folder (made if missing); wait while another process does. What a killed
+    process was writing there is removed.
 
     Of several processes of one command the first holds it for all.
 
@@ -68,6 +69,7 @@ def _acquire(
             if should_stop():
                 raise Interrupted(f"stopped while {folder} was in use by {_owner(folder)}")
             time.sleep(POLL_SECONDS)
+    remove_temporaries(folder)
     who = {"pid": os.getpid(), "host": socket.gethostname(), "command": typed_command(sys.argv)}
     try:
         atomic_write(folder / OWNER_FILE, json.dumps(who) + "\n")

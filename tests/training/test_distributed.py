@@ -470,9 +470,9 @@ def test_a_study_shared_by_two_gives_the_tables_of_one(
     assert (first.value, second.value) == (0, 0)
     assert (second.out, first.err, second.err) == ("", "", "")
     for table in tables:
-        alone, shared = (read_table(tmp_path / f / f"{table}.csv") for f in ("alone", "shared"))
-        assert len(alone) > 0
-        pandas.testing.assert_frame_equal(shared, alone, rtol=1e-12, atol=1e-15)
+        alone, shared = (tmp_path / folder / f"{table}.csv" for folder in ("alone", "shared"))
+        assert len(read_table(alone)) > 0
+        assert shared.read_bytes() == alone.read_bytes()
 
 
 KILLED = """

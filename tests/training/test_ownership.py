@@ -76,6 +76,27 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert not (tmp_path / OWNER_FILE).exists()
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from resnet_cli.results.tables import atomic_write\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic_write(Path(sys.argv[1]) / 'checkpoint', 'x' * 100)\n"
+    )
+    other = tmp_path / ".mine.tmp"
+    other.write_text("someone else's")
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+    with owned(tmp_path, lambda: True, lambda line: None):
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {".mine.tmp", LOCK_FILE, OWNER_FILE}
+
+
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
