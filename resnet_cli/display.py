@@ -137,6 +137,8 @@ _NUMBER = r"(about )?[+-]?[0-9][0-9,.e+-]*( to [+-]?[0-9.]+)?( [M%])?|nan|-?inf"
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `1 min 24 s`."""
+    """`45 s`, `1 min 24 s`, `2 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -444,10 +445,26 @@ def test_every_command_says_one_json_line(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_help_page_ends_with_an_example(name: str, empty: Path, capsys: Captured) -> None:
+def test_every_help_page_ends_with_examples(name: str, empty: Path, capsys: Captured) -> None:
+    """Whole commands on lines of their own, with options that there are."""
     assert run_command([name, "--help"]) == 0
-    *_, last = capsys.readouterr().out.strip().split("\n\n")
-    assert re.match(rf"  Examples?: resnet-cli {name}\b", f"  {last.strip()}")
+    page = capsys.readouterr().out
+    title, *lines = page.strip().split("\n\n")[-1].splitlines()
+    assert title.strip() == "Examples:"
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    for line in lines:
+        program, command, *words = shlex.split(line)
+        assert (program, command) == ("resnet-cli", name)
+        assert {word for word in words if word.startswith("-")} <= options
+    assert len(lines) > 1
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_the_list_of_commands_cuts_no_sentence(empty: Path, capsys: Captured) -> None:
+    assert run_command(["--help"]) == 0
+    page = capsys.readouterr().out
+    assert "..." not in page.replace("[ARGS]...", "")
+    assert max(map(len, page.splitlines())) <= 80
 
 
 # --- tables and progress -------------------------------------------------------------------------
@@ -852,10 +869,33 @@ def test_out_takes_one_experiment(work: Path, capsys: Captured) -> None:
 
 
 def test_a_name_without_any_argument_is_help(empty: Path, capsys: Captured) -> None:
-    assert run_command([]) in (0, 2)
+    assert run_command([]) == 2
     captured = capsys.readouterr()
-    assert "Usage: resnet-cli" in captured.out + captured.err
+    assert captured.out == ""
+    assert captured.err.startswith("Usage: resnet-cli")
+    assert "  train " in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_the_card_of_bundled_weights(empty: Path, capsys: Captured) -> None:
+    content = summary_of(["weights", "preact56-digits"], capsys)
+    (card,) = content["weights"]
+    assert card["name"] == "preact56-digits"
+    assert run_command(["weights", "preact56-digits"]) == 0
+    assert f"sha256: {card['sha256']}" in capsys.readouterr().out
+    line = refused(["weights", "preact56-digit"], capsys)
+    assert "did you mean 'preact56-digits'?" in line
+
+
+def test_data_says_in_a_row_what_is_nowhere(empty: Path, capsys: Captured) -> None:
+    assert run_command(["data"]) == 0
+    short = capsys.readouterr().out
+    assert short.count("cifar10 ") == 1
+    assert "-v names them" in short
+    assert run_command(["data", "-v"]) == 0
+    assert capsys.readouterr().out.count("cifar10 ") > 1
+    assert run_command(["data", "cifar10"]) == 0
+    assert capsys.readouterr().out.count("missing") > 1
 
 
 # --- a process of its own ------------------------------------------------------------------------

@@ -7,11 +7,17 @@ import typer
 from resnet_cli import __version__, processes
 from resnet_cli.allocator import keep_freed_memory
 
+
+def examples(*commands: str) -> str:
+    """The end of a help page: whole commands, one a line, to be copied."""
+    return "\n".join(("\b", "Examples:", *(f"  resnet-cli {command}" for command in commands)))
+
+
 app = typer.Typer(
     name="resnet-cli",
     help="Reproduce two papers on residual networks: identity mappings (He et al. 2016), and "
     "lesions and paths (Veit et al. 2016).",
-    epilog="Start with: resnet-cli train; resnet-cli lesion --blocks 1; resnet-cli paths",
+    epilog=examples("train", "lesion --blocks 1", "paths --exact", "COMMAND --help"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -34,6 +34,9 @@ def _outcome(arguments: list[str] | None) -> int:
     except typer.Exit as exit_:
         return int(exit_.exit_code)
     except _USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help page
+            print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+            return 2
         _say(_usage_message(error))
         return 2
     except UserError as error:

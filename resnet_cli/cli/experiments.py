@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resnet_cli import completion
-from resnet_cli.cli.application import app
+from resnet_cli.cli.application import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
     DataDirOption,
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
     Ahead = Callable[[list[Any], list[Path], Context, Display, Stopper], bool]
 
 
-@app.command(epilog="Example: resnet-cli train quickstart --profile mini --set train.epochs=3")
+@app.command(
+    epilog=examples(
+        "train",
+        "train quickstart --set train.epochs=3 --seed 1",
+        "train mine.yaml --data-dir DATA --budget 150m",
+        "train quickstart --log tensorboard",
+    )
+)
 def train(
     experiment: ExperimentName = "quickstart",
     profile: ProfileOption = None,
@@ -60,7 +67,7 @@ def train(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train all cases and seeds of an experiment; what is unfinished goes on where it stopped."""
+    """Train all cases and seeds of an experiment. What is unfinished goes on where it stopped."""
     from resnet_cli.config import load_experiment
 
     display = make_display(as_json, quiet, verbose)
@@ -77,12 +84,19 @@ def train(
     )
 
 
-@app.command(epilog="Example: resnet-cli run veit2016/fig5a --profile smoke")
+@app.command(
+    epilog=examples(
+        "run veit2016/fig5a --profile smoke",
+        "run veit2016/fig6 --profile cpu --pretrained --data-dir DATA",
+        "run 'he2016/table*' --profile mini --budget 2h",
+        "run results/veit2016/mini/fig7/path_survival.provenance.json",
+    )
+)
 def run(
     experiments: Annotated[
         list[str],
         typer.Argument(
-            metavar="EXPERIMENT...",
+            metavar="EXPERIMENT",
             help="YAML paths, names, folders, or a result's .provenance.json.",
             autocompletion=completion.experiments,
         ),
@@ -107,7 +121,7 @@ def run(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run experiments whole, training and study; done parts are skipped."""
+    """Run experiments whole: trainings, studies, tables, plots. Done parts are skipped."""
     from resnet_cli.config import expand_names, load_experiment
     from resnet_cli.rerun import is_provenance
 
@@ -154,12 +168,18 @@ def _run_again(
     )
 
 
-@app.command(epilog="Example: resnet-cli reproduce he2016 --profile smoke")
+@app.command(
+    epilog=examples(
+        "reproduce he2016 --profile smoke",
+        "reproduce --profile mini --budget 150m",
+        "reproduce veit2016 --profile cpu --data-dir DATA --shard 1/4",
+    )
+)
 def reproduce(
     paper: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PAPER]",
+            metavar="PAPER",
             help="he2016 or veit2016.  [default: both]",
             autocompletion=completion.papers,
         ),
@@ -184,7 +204,7 @@ def reproduce(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run every experiment of a paper at a profile; then set measured beside published."""
+    """Run all experiments of a paper, then compare. Missing data leave the others running."""
     from resnet_cli.config import PROFILES, load_experiment
     from resnet_cli.errors import unknown
     from resnet_cli.papers import PAPERS
@@ -229,7 +249,12 @@ def reproduce(
         raise UserError(f"{name} could not run: {message}{more}")
 
 
-@app.command(epilog="Example: resnet-cli compare he2016 --profile mini")
+@app.command(
+    epilog=examples(
+        "compare he2016 --profile mini",
+        "compare veit2016 --json",
+    )
+)
 def compare(
     paper: Annotated[
         str,
@@ -242,7 +267,7 @@ def compare(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measured beside published: a paper's tables row by row, its claims with verdicts."""
+    """Set measured beside published. Tables row by row, claims with verdicts."""
     from resnet_cli.results.compare import compare as compare_paper
     from resnet_cli.results.compare import show as show_comparison
 
@@ -252,7 +277,12 @@ def compare(
     display.summary({"command": "compare"} | comparison.to_dict())
 
 
-@app.command(epilog="Example: resnet-cli report --results results --out results/report.html")
+@app.command(
+    epilog=examples(
+        "report",
+        "report --results results --out page.html",
+    )
+)
 def report(
     results: ResultsOption = Path("results"),
     out: Annotated[
@@ -261,7 +291,7 @@ def report(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """One HTML page: each table and figure as published and as measured, with verdicts."""
+    """Write all results as one HTML page. Each table and figure beside the published."""
     from resnet_cli.report.page import write_report
 
     display = make_display(as_json, quiet)

@@ -10,7 +10,7 @@ from resnet_cli import completion
 ExperimentName = Annotated[
     str,
     typer.Argument(
-        metavar="[EXPERIMENT]",
+        metavar="EXPERIMENT",
         help="A YAML path, or a name: resnet-cli list.",
         autocompletion=completion.experiments,
     ),
@@ -30,11 +30,14 @@ SetOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option(help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
+    typer.Option(metavar="DIR", help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
 ]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
 DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices)
+    str,
+    typer.Option(
+        metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices
+    ),
 ]
 DeterministicOption = Annotated[
     bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
@@ -52,26 +55,33 @@ PretrainedOption = Annotated[
     bool,
     typer.Option("--pretrained", help="Take bundled weights of the same training; see `weights`."),
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Replaces the seeds of the YAML.")]
-StudySeedOption = Annotated[int, typer.Option(min=0, help="Seed of the study's draws.")]
-OutOption = Annotated[Path | None, typer.Option(help="Folder for CSVs and plots.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Replaces the seeds of the YAML.")
+]
+StudySeedOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Seed of the study's draws.")
+]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for CSVs and plots.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
 BudgetOption = Annotated[
-    str | None, typer.Option(help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h.")
+    str | None,
+    typer.Option(metavar="TIME", help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h."),
 ]
 ExecutorOption = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
         autocompletion=completion.executors,
     ),
 ]
 RayAddressOption = Annotated[
-    str | None, typer.Option(help="A running Ray cluster.  [default: one is started here]")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A running Ray cluster.  [default: one is started here]"),
 ]
-RayCpusOption = Annotated[int, typer.Option(min=1, help="Cores for each task on Ray.")]
+RayCpusOption = Annotated[int, typer.Option(min=1, metavar="N", help="Cores for each task on Ray.")]
 ShardOption = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Only train the I-th of N shares of the trainings."),
@@ -91,6 +101,7 @@ CheckpointOption = Annotated[
 DatasetOption = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]",
         autocompletion=completion.datasets,
     ),
@@ -107,10 +118,12 @@ NormalizeOption = Annotated[
 EngineOption = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="fast; or plain: as one would write it by hand, to compare with.",
         autocompletion=completion.engines,
     ),
 ]
 ImagesOption = Annotated[
-    int | None, typer.Option(min=1, help="Only the first N test images.  [default: all]")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Only the first N test images.  [default: all]"),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from resnet_cli import completion
-from resnet_cli.cli.application import app
+from resnet_cli.cli.application import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
     CheckpointOption,
@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    name="eval", epilog="Example: resnet-cli eval --checkpoint resnet20.th --normalize imagenet"
+    name="eval",
+    epilog=examples(
+        "eval",
+        "eval --checkpoint preact110-cifar10 --data-dir DATA",
+        "eval --checkpoint x.th --normalize imagenet --data-dir DATA",
+    ),
 )
 def evaluate_command(
     checkpoint: CheckpointOption = None,
@@ -52,7 +57,9 @@ def evaluate_command(
     images: ImagesOption = None,
     test_size: Annotated[
         int | None,
-        typer.Option(min=1, help="imagefolder: side of the centre crop, 224 or 320 in paper 1."),
+        typer.Option(
+            min=1, metavar="N", help="imagefolder: side of the centre crop, 224 or 320 in paper 1."
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -61,7 +68,7 @@ def evaluate_command(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Top-1 test error and loss of a network; from 100 classes on the top-5 error too."""
+    """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
     from resnet_cli.evaluation import evaluate
     from resnet_cli.training.interrupt import watched
 
@@ -98,8 +105,15 @@ def evaluate_command(
 
 
 @app.command(
-    epilog="Examples: resnet-cli lesion --blocks 1 --ranked (each in turn); --blocks 1-20 "
-    "--samples 50; --only 4,17 --per-class; --reorder 1-20; --greedy 20; --additivity 2-10"
+    epilog=examples(
+        "lesion --blocks 1 --ranked",
+        "lesion --blocks 1-20 --samples 50",
+        "lesion --only 4,17 --per-class",
+        "lesion --reorder 1-20",
+        "lesion --greedy 20",
+        "lesion --additivity 2-10",
+        "lesion --checkpoint preact110-cifar10 --data-dir DATA",
+    )
 )
 def lesion(
     blocks: Annotated[
@@ -109,7 +123,9 @@ def lesion(
             help="Delete so many random units; 1 deletes each in turn.  [default: 1]",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Draws for each number of units.")] = 20,
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Draws for each number of units.")
+    ] = 20,
     only: Annotated[
         str | None, typer.Option(metavar="UNITS", help="Delete just these units, together.")
     ] = None,
@@ -118,7 +134,9 @@ def lesion(
     ] = None,
     greedy: Annotated[
         int | None,
-        typer.Option(min=1, help="Delete the least harmful unit, N times; beside random ones."),
+        typer.Option(
+            min=1, metavar="N", help="Delete the least harmful unit, N times; beside random ones."
+        ),
     ] = None,
     additivity: Annotated[
         str | None,
@@ -147,7 +165,7 @@ def lesion(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Delete or reorder units of a trained network and measure its test error."""
+    """Delete or reorder units and measure the test error."""
     from resnet_cli.config import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
 
     if sum(option is not None for option in (blocks, only, reorder, greedy, additivity)) > 1:
@@ -192,20 +210,29 @@ def lesion(
 
 
 @app.command(
-    epilog="Examples: resnet-cli paths (every length); --k 10 --samples 1000; --exact; --lengths"
+    epilog=examples(
+        "paths",
+        "paths --k 10 --samples 1000",
+        "paths --exact --stages",
+        "paths --lengths",
+        "paths --exact --estimator image",
+    )
 )
 def paths(
     k: Annotated[
         str | None,
         typer.Option("--k", metavar="K|K1-K2", help="Path lengths to sample.  [default: all]"),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Sampled paths for each length.")] = 20,
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Sampled paths for each length.")
+    ] = 20,
     exact: Annotated[
         bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
     ] = False,
     estimator: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="batch: one path for a batch, as published; image: one for each image.",
             autocompletion=completion.estimators,
         ),
@@ -215,12 +242,16 @@ def paths(
     ] = False,
     unit: Annotated[
         int | None,
-        typer.Option(min=0, help="Add the exact spectrum at this unit's parameters."),
+        typer.Option(
+            min=0, metavar="UNIT", help="Add the exact spectrum at this unit's parameters."
+        ),
     ] = None,
     lengths: Annotated[
         bool, typer.Option("--lengths", help="Only the number of paths by length.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a sample's batch.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images in a sample's batch.")
+    ] = 128,
     batch_statistics: Annotated[
         bool,
         typer.Option(
@@ -242,7 +273,7 @@ def paths(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Path lengths of a network, and the gradient at its input by path length."""
+    """Measure path lengths and the gradient by path length."""
     from resnet_cli.config import PathsStudy
 
     if estimator not in ("batch", "image"):
@@ -282,21 +313,26 @@ def paths(
 
 
 @app.command(
-    epilog="Examples: resnet-cli signal --checkpoint NAME; resnet-cli signal he2016/table1 "
-    "--profile mini (every row; what is trained, also as trained)"
+    epilog=examples(
+        "signal",
+        "signal --checkpoint preact110-cifar10 --data-dir DATA",
+        "signal he2016/table1 --profile mini",
+    )
 )
 def signal(
     experiment: Annotated[
         str | None,
         typer.Argument(
-            metavar="[EXPERIMENT]",
+            metavar="EXPERIMENT",
             help="Measure every network of an experiment instead; nothing is trained.",
             autocompletion=completion.experiments,
         ),
     ] = None,
     profile: ProfileOption = None,
     settings: SetOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Training images in the batch.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Training images in the batch.")
+    ] = 128,
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
@@ -310,7 +346,7 @@ def signal(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Signals by unit, untrained and trained: activations, gradients, the shortcuts' factor."""
+    """Measure activations and gradients unit by unit. Untrained and trained; shortcuts' factors."""
     from resnet_cli.config import SignalStudy, load_experiment
 
     display = make_display(as_json, quiet, verbose)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from resnet_cli import completion
-from resnet_cli.cli.application import app
+from resnet_cli.cli.application import app, examples
 from resnet_cli.cli.options import (
     DataDirOption,
     DownloadOption,
@@ -17,14 +17,21 @@ from resnet_cli.cli.options import (
     QuietOption,
     SeedOption,
     SetOption,
+    VerboseOption,
 )
 from resnet_cli.cli.shared import make_context, make_display, make_stopper, show_files, writable
 from resnet_cli.errors import UserError
 
 
-@app.command(name="list", epilog="Example: resnet-cli list")
+@app.command(
+    name="list",
+    epilog=examples(
+        "list",
+        "list --json",
+    ),
+)
 def list_command(as_json: JsonOption = False) -> None:
-    """The experiments that travel with the program."""
+    """List the experiments that travel with the program."""
     from resnet_cli.config import experiment_titles
 
     display = make_display(as_json)
@@ -33,7 +40,13 @@ def list_command(as_json: JsonOption = False) -> None:
     display.summary({"command": "list", "experiments": titles})
 
 
-@app.command(epilog="Example: resnet-cli show quickstart --profile smoke --set train.lr=0.2")
+@app.command(
+    epilog=examples(
+        "show quickstart",
+        "show veit2016/fig3 --profile cpu",
+        "show quickstart --set train.lr=0.2",
+    )
+)
 def show(
     experiment: ExperimentName = "quickstart",
     profile: ProfileOption = None,
@@ -41,7 +54,7 @@ def show(
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The resolved configuration of an experiment, defaults included."""
+    """Show an experiment's configuration with all defaults."""
     import yaml
 
     from resnet_cli.config import load_experiment
@@ -54,9 +67,14 @@ def show(
     display.summary({"command": "show", "hash": loaded.hash, "config": content})
 
 
-@app.command(epilog="Example: resnet-cli models --json")
+@app.command(
+    epilog=examples(
+        "models",
+        "models --json",
+    )
+)
 def models(as_json: JsonOption = False) -> None:
-    """Every network of the papers: units, layers, parameters, multiply-adds."""
+    """List the papers' networks: units, layers, parameters."""
     from resnet_cli.models.catalog import catalog
 
     display = make_display(as_json)
@@ -81,12 +99,18 @@ def models(as_json: JsonOption = False) -> None:
     display.summary({"command": "models", "models": rows})
 
 
-@app.command(epilog="Examples: resnet-cli data; resnet-cli data cifar10 --download")
+@app.command(
+    epilog=examples(
+        "data",
+        "data cifar10 --data-dir DATA",
+        "data cifar10 --download",
+    )
+)
 def data(
     dataset: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET]",
+            metavar="DATASET",
             help="digits, cifar10 or cifar100; else all.",
             autocompletion=completion.shown_datasets,
         ),
@@ -94,9 +118,10 @@ def data(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Where data sets were looked for, found and verified; --download fetches one."""
-    from resnet_cli.data import data_root, find
+    """Tell which data sets are there, and where. --download fetches one."""
+    from resnet_cli.data import Finding, data_root, find
     from resnet_cli.errors import unknown
 
     names = ("digits", "cifar10", "cifar100")
@@ -113,10 +138,19 @@ def data(
             fetch(name, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
     wanted = names if dataset is None else (dataset,)
     findings = [finding for name in wanted for finding in find(name, data_dir)]
+    shown = []
+    for one in wanted:
+        of_set = [f for f in findings if f.dataset == one]
+        there = [f for f in of_set if f.state != "missing"]
+        if verbose or (dataset is not None and not there):
+            shown += of_set
+        else:
+            nowhere = Finding(one, f"{len(of_set)} places", "missing", "-v names them")
+            shown += there or [nowhere]
     display.table(
         "Data sets",
         ["data set", "state", "place", "detail"],
-        [[f.dataset, f.state, f.place, f.detail] for f in findings],
+        [[f.dataset, f.state, f.place, f.detail] for f in shown],
     )
     display.summary(
         {
@@ -127,17 +161,25 @@ def data(
     )
 
 
-@app.command(epilog="Examples: resnet-cli bench; resnet-cli bench lesion_single --repeats 5")
+@app.command(
+    epilog=examples(
+        "bench",
+        "bench lesion_single training_110 --repeats 5",
+        "bench --small",
+    )
+)
 def bench(
     items: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ITEM...]",
+            metavar="ITEM",
             help="Which.  [default: all]",
             autocompletion=completion.benchmarks,
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats, of which the median counts.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Repeats, of which the median counts.")
+    ] = 3,
     small: Annotated[
         bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
     ] = False,
@@ -145,7 +187,7 @@ def bench(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Speed and memory beside plain PyTorch code for the same work, measured by turns."""
+    """Measure speed and memory beside plain PyTorch code."""
     from resnet_cli.bench.items import Settings
     from resnet_cli.bench.run import run_benchmarks
 
@@ -161,23 +203,40 @@ def bench(
 
 
 @app.command(
-    epilog="Examples: resnet-cli weights; resnet-cli weights --export runs/NAME --name mine --out ."
+    epilog=examples(
+        "weights",
+        "weights preact110-cifar10",
+        "weights --export runs/NAME --name mine --out .",
+    )
 )
 def weights(
+    card: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show the whole model card of these.",
+            autocompletion=completion.checkpoints,
+        ),
+    ] = None,
     export: Annotated[
         str | None, typer.Option(metavar="RUN", help="Make a bundle of a finished run's folder.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The bundle's name, as --checkpoint will take it.")
+        str | None,
+        typer.Option(metavar="NAME", help="The bundle's name, as --checkpoint will take it."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the bundle goes.  [default: the program's own]")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the bundle goes.  [default: the program's own]"),
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The trained networks that travel with the program; --export adds one."""
+    """List the trained networks that come with the program. --export adds one."""
+    import yaml
+
     from resnet_cli.bundles import bundle, cards
+    from resnet_cli.errors import unknown
 
     display = make_display(as_json)
     if (export is None) != (name is None):
@@ -188,9 +247,16 @@ def weights(
             path = bundle(context, export, name, out, report=update)
         display.line(f"wrote {path}")
     found = cards()
+    if card is not None:
+        chosen = next((c for c in found if c["name"] == card), None)
+        if chosen is None:
+            raise unknown("bundled weights", card, [c["name"] for c in found])
+        display.line(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True).rstrip())
+        display.summary({"command": "weights", "weights": [chosen]})
+        return
     display.table(
         "Bundled weights",
-        ["name", "network", "data", "test error", "epochs", "sha256"],
+        ["name", "network", "data", "error %", "epochs", "sha256"],
         [
             [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:12]]
             for c in found
