@@ -90,6 +90,11 @@ def find_network(
         f"from {loaded.source}; "
         f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalization}"
     )
+    if normalize is None and loaded.normalization is None:
+        display.line(
+            "these weights do not say how their inputs were normalised; if otherwise, name it by "
+            "--normalize"
+        )
     return subject
 
 
