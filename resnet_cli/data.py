@@ -457,21 +457,31 @@ def split_of(
     return Split(dataset, split, images, torch.from_numpy(labels), tuple(classes), source)
 
 
+def _check_cifar_count(dataset: str, split: str, count: int, where: str) -> None:
+    """The full CIFAR splits have 50,000 and 10,000 images.
+
+    Raises:
+        UserError: this one has not.
+    """
+    title, total = CIFAR_TITLES[dataset], CIFAR_COUNTS[split]
+    if count != total:
+        raise UserError(
+            f"{where}: {count:,} images; the {split} split of {title} has {total:,} "
+            "(is a file missing or cut short?)"
+        )
+
+
 def _check_cifar_labels(
     dataset: str, split: str, labels: npt.NDArray[np.int64], where: str
 ) -> None:
-    """The full CIFAR splits have 50,000 and 10,000 images, equally many of each class.
+    """The full CIFAR splits have equally many images of each class.
 
     Raises:
-        UserError: they have not.
+        UserError: this one has not, or not as many images as it should.
     """
+    _check_cifar_count(dataset, split, len(labels), where)
     title, total = CIFAR_TITLES[dataset], CIFAR_COUNTS[split]
     num_classes = len(CIFAR_CLASSES[dataset])
-    if len(labels) != total:
-        raise UserError(
-            f"{where}: {len(labels):,} images; the {split} split of {title} has {total:,} "
-            "(is a file missing or cut short?)"
-        )
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
         raise UserError(
@@ -492,8 +502,9 @@ def read_parquet(
     """One split of CIFAR from Hugging Face parquet files, one after the other.
 
     The column `img` or `image` holds encoded images (binary, or a struct with `bytes`), the
-    column `label` (CIFAR-100: `fine_label`, else `label`) integers. The labels are checked
-    before any image is decoded; only the first `limit` images are.
+    column `label` (CIFAR-100: `fine_label`, else `label`) integers. The number of rows is checked
+    before the labels are read, and these before any image is decoded; only the first `limit`
+    images are.
 
     Raises:
         UserError: a file is unreadable, has other columns, other counts, or a bad image; the
@@ -506,16 +517,20 @@ def read_parquet(
     columns: list[tuple[str, str]] = []
     labels: list[npt.NDArray[np.int64]] = []
     file = files[0]
+    where = str(file) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
+    rows = 0
     try:
         for file in files:
             with pq.ParquetFile(file) as parquet:
-                image, label = _parquet_columns(dataset, file, parquet.schema_arrow)
+                columns.append(_parquet_columns(dataset, file, parquet.schema_arrow))
+                rows += parquet.metadata.num_rows
+        _check_cifar_count(dataset, split, rows, where)
+        for file, (_, label) in zip(files, columns, strict=True):
+            with pq.ParquetFile(file) as parquet:
                 column = parquet.read(columns=[label]).column(label)
-                if column.null_count:
-                    raise UserError(f"{file}: {column.null_count:,} rows have no {label}")
-                labels.append(column.to_numpy().astype(np.int64))
-                columns.append((image, label))
-        where = str(file) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
+            if column.null_count:
+                raise UserError(f"{file}: {column.null_count:,} rows have no {label}")
+            labels.append(column.to_numpy().astype(np.int64))
         targets = np.concatenate(labels)
         _check_cifar_labels(dataset, split, targets, where)
         total = check_limit(limit, len(targets), split)

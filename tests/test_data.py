@@ -516,6 +516,22 @@ def test_wrong_labels_are_refused(tmp_path: Path, labels: list[int | None], mess
 
 
 @pytest.mark.usefixtures("small")
+def test_rows_are_counted_before_the_labels_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a few bytes may hold a billion equal labels."""
+
+    def read(*arguments: object, **options: object) -> None:
+        pytest.fail("the labels were read")
+
+    monkeypatch.setattr(pq.ParquetFile, "read", read)
+    for shard in (0, 1):  # each may belong to the set, both together are too many
+        write_parquet(tmp_path / f"test-{shard}.parquet", [GOOD] * 11, [0] * 11)
+    with pytest.raises(UserError, match=r"test-\*\.parquet: 22 images; the test split of CIFAR-10"):
+        load_split(CIFAR10, "test", tmp_path)
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "columns", [{"image": "picture"}, {"label": "coarse_label"}, {"image": "label", "label": "x"}]
 )
