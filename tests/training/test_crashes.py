@@ -3,10 +3,13 @@ is lost, and nothing differs. `make torture` does the same at many more moments.
 
 import random
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torture
+
+from resnet_cli.results.tables import read_provenance
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL and no fork"
@@ -54,3 +57,20 @@ def test_the_comparison_sees_what_is_missing_or_other(
     lost, differing = torture.compare(reference, tmp_path / "copy")
     assert lost == 2
     assert str(lines) in differing
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [([], "make torture"), (["--seed", "1"], "torture.py --seed 1")],
+    ids=["make", "by hand"],
+)
+def test_the_table_tells_the_command(
+    options: list[str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tests/training/torture.py", *options])
+    monkeypatch.setattr(torture, "untouched", lambda folder: 1)
+    monkeypatch.setattr(torture, "disturbed", lambda kind, *rest: torture.Tally(kind))
+    monkeypatch.setattr(torture, "limited_files", lambda *folders: torture.Tally("limit"))
+    torture.main()
+    assert read_provenance(Path("results/reliability/reliability.csv"))["command"] == command

@@ -316,7 +316,10 @@ def main() -> None:
         tallies.append(limited_files(place / "limited", place / "untouched"))
         print(tallies[-1], flush=True)
     provenance = collect(
-        {"faults": options.faults, "experiment": YAML}, seeds=(options.seed,), started=started
+        {"faults": options.faults, "experiment": YAML},
+        seeds=(options.seed,),
+        started=started,
+        command=("make", "torture") if len(sys.argv) == 1 else None,
     )
     print("wrote", write_table([vars(t) for t in tallies], "reliability", options.out, provenance))
     if any(tally.rows_lost or tally.files_differing for tally in tallies):
