@@ -13,12 +13,14 @@ import glob
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -463,11 +465,25 @@ class RunConfig(Strict):
         return f"{self.model.label}-{self.data.dataset}-seed{self.seed}-{self.hash[:10]}"
 
 
+def _below_results(name: str) -> str:
+    """A name that leads to a folder below results/, and nowhere else.
+
+    Raises:
+        ValueError: it could lead elsewhere, or no folder can have it.
+    """
+    if PurePath(name).anchor or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError("is no relative path without empty, '.' and '..' parts")
+    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
+        raise ValueError("holds a backslash or a control character")
+    return name
+
+
 class Experiment(Strict):
     """A resolved experiment: one file at one profile, ready to run."""
 
-    name: str
-    profile: str
+    name: Annotated[str, AfterValidator(_below_results)]
+    """The file's name without `.yaml`, with its folders below `experiments/`."""
+    profile: Profile
     title: str
     paper: Literal["he2016", "veit2016"] | None = None
     figure: str | None = None

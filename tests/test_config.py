@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from resnet_cli.config import (
     Experiment,
@@ -578,3 +579,53 @@ def test_an_experiment_by_relative_path_keeps_its_folder(
     by_path = load_experiment("experiments/quickstart.yaml")
     assert by_path.name == "quickstart"
     assert by_path.hash == load_experiment("quickstart").hash
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trial", "veit2016/fig5a", "a b", "a.b", "..a", "a..", "größe-表", "-x", "~", "😀"],
+)
+def test_names_that_stay_below_results(name: str) -> None:
+    content = {"profile": "mini", "title": "T", "model": {"depth": 8}, "train": {"epochs": 1}}
+    assert Experiment.model_validate(content | {"name": name}).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "no relative path"),
+        (".", "no relative path"),
+        ("..", "no relative path"),
+        ("../../../escape", "no relative path"),
+        ("veit2016/../../escape", "no relative path"),
+        ("/escape", "no relative path"),
+        ("veit2016//escape", "no relative path"),
+        ("veit2016/./fig5a", "no relative path"),
+        ("fig5a/", "no relative path"),
+        ("a\0b", "a backslash or a control character"),
+        ("a\nb", "a backslash or a control character"),
+        ("a\x1bb", "a backslash or a control character"),
+        ("a\x7fb", "a backslash or a control character"),
+        ("a\x85b", "a backslash or a control character"),
+        ("..\\escape", "a backslash or a control character"),
+        (3, "valid string"),
+    ],
+)
+def test_names_that_lead_elsewhere(name: object, words: str) -> None:
+    content = {"profile": "mini", "title": "T", "model": {"depth": 8}, "train": {"epochs": 1}}
+    with pytest.raises(ValidationError, match=words):
+        Experiment.model_validate(content | {"name": name})
+
+
+@pytest.mark.parametrize("profile", ["", "large", "../mini", "third-party", None])
+def test_profiles_are_those_there_are(profile: object) -> None:
+    content = {"name": "trial", "title": "T", "model": {"depth": 8}, "train": {"epochs": 1}}
+    with pytest.raises(ValidationError, match="'smoke', 'mini', 'cpu' or 'paper'"):
+        Experiment.model_validate(content | {"profile": profile})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere no file has such a name")
+def test_a_file_whose_name_no_folder_shall_have(load: Load) -> None:
+    assert load(BASE, "größe 2.b.yaml").name == "größe 2.b"
+    with pytest.raises(UserError, match=r"a\\b\.yaml: name: holds a backslash or a control char"):
+        load(BASE, "a\\b.yaml")
