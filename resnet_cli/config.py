@@ -435,12 +435,28 @@ Study = Annotated[
 ]
 
 
+def _encodable(text: str) -> str:
+    """Text that a file can hold.
+
+    Raises:
+        ValueError: it cannot: half a pair of UTF-16 (a surrogate) stands alone in it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a character (a lone surrogate)") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Case(Strict):
     """One row of a table: overrides of the experiment's network, data or training."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=100)
     """Also names the folder of its study."""
-    title: str | None = None
+    title: Text | None = None
     model: dict[str, Any] = {}
     data: dict[str, Any] = {}
     train: dict[str, Any] = {}
@@ -481,14 +497,14 @@ def _below_results(name: str) -> str:
 class Experiment(Strict):
     """A resolved experiment: one file at one profile, ready to run."""
 
-    name: Annotated[str, AfterValidator(_below_results)]
+    name: Annotated[Text, AfterValidator(_below_results)]
     """The file's name without `.yaml`, with its folders below `experiments/`."""
     profile: Profile
-    title: str
+    title: Text
     paper: Literal["he2016", "veit2016"] | None = None
-    figure: str | None = None
+    figure: Text | None = None
     """The table or figure of the paper it reproduces: `table1`, `fig5a`."""
-    note: str | None = None
+    note: Text | None = None
     """What this profile does otherwise than the paper."""
     model: ModelConfig
     data: DataConfig = DataConfig()
@@ -519,9 +535,7 @@ class Experiment(Strict):
             part: _merge(getattr(self, part).model_dump(exclude_unset=True), getattr(case, part))
             for part in ("model", "data", "train")
         }
-        return _validate(
-            RunConfig, merged | {"seed": seed}, f"{self.name}: case {case.name!r}", prefix=()
-        )
+        return validated(RunConfig, merged | {"seed": seed}, f"{self.name}: case {case.name!r}")
 
     def runs(self) -> list[tuple[Case, RunConfig]]:
         """Every training of the experiment, cases in order, seeds within a case."""
@@ -728,7 +742,7 @@ def load_experiment(
                 f"{path}: {key}: is taken from the file's name and --profile; remove it"
             )
     resolved = raw | {"name": identity.with_suffix("").as_posix(), "profile": profile}
-    experiment = _validate(Experiment, resolved, str(path), prefix=())
+    experiment = validated(Experiment, resolved, str(path))
     experiment.runs()  # each case must fit as well
     return experiment
 
@@ -809,10 +823,15 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(
-    model: type[M], content: Mapping[str, Any], source: str, prefix: tuple[str, ...]
-) -> M:
-    """`content` as a `model`, or one UserError line for the first thing that does not fit."""
+def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
+    """`content` as a `model`.
+
+    Args:
+        source: where the content stands, for the error's line.
+
+    Raises:
+        UserError: it does not fit; the line says what of it does not first.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -820,7 +839,7 @@ def _validate(
         first, *others = sorted(
             error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
         )
-        location = [str(part) for part in (*prefix, *first["loc"])]
+        location = [str(part) for part in first["loc"]]
         more = f" (and {len(others)} more)" if others else ""
         where = shortened(".".join(location))
         if first["type"] == "extra_forbidden":
