@@ -1,23 +1,62 @@
 """A result again from its provenance alone: `resnet-cli run results/…/x.provenance.json`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt
 
-from resnet_cli.config import DataConfig, Experiment, RunConfig, config_hash
+from resnet_cli.config import (
+    DataConfig,
+    Experiment,
+    Profile,
+    RunConfig,
+    Strict,
+    config_hash,
+    validated,
+)
 from resnet_cli.context import Context, find_subject
 from resnet_cli.display import Display
-from resnet_cli.errors import UserError, one_line
+from resnet_cli.engine import Engine
+from resnet_cli.errors import UserError, one_line, shortened
 from resnet_cli.models.weights import bundled_names
 from resnet_cli.results.tables import PROVENANCE_SUFFIX
 from resnet_cli.study_runner import AnyStudy, Written, run_study
 
 STUDY_KEYS = ("only", "batch_statistics", "seed", "engine")
 """What a study's provenance says beside the experiment it belongs to."""
+
+
+class _Weights(Strict):
+    """The weights that a result was measured on."""
+
+    source: str
+    sha256: str
+
+
+class _Beside(Strict):
+    """What stands beside the configuration, as far as it says how to measure again."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    command: str = ""
+    profile: Profile | None = None
+    checkpoint: _Weights | None = None
+
+
+class _Asked(Strict):
+    """The configuration of a study that was typed by hand, as `run_study` describes it."""
+
+    model: dict[str, Any] | None
+    study: Annotated[AnyStudy, Field(discriminator="kind")]
+    data: DataConfig
+    only: Annotated[tuple[NonNegativeInt, ...], Field(strict=False, min_length=1)] | None
+    """A list in JSON, so a tuple need not come."""
+    batch_statistics: bool
+    seed: NonNegativeInt
+    engine: Engine = "fast"
 
 
 @dataclass(frozen=True)
@@ -33,17 +72,26 @@ class TypedStudy:
     batch_statistics: bool
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a provenance file tells to run."""
+
+    work: Experiment | TypedStudy
+    of_bundled_weights: bool = False
+    """The result was measured on weights that travel with the program."""
+
+
 def is_provenance(name: str) -> bool:
     """The name of a provenance file, not of an experiment."""
     return name.endswith(PROVENANCE_SUFFIX)
 
 
-def read(path: Path) -> Experiment | TypedStudy:
-    """What a provenance file tells to run.
+def read(path: Path) -> Told:
+    """What a provenance file tells to run. Nothing that it names is opened here.
 
     Raises:
         UserError: the file cannot be read, was altered, or comes from a command that is no
-            experiment and no study.
+            experiment and no study, or from a study of a program's network.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,38 +99,50 @@ def read(path: Path) -> Experiment | TypedStudy:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: is no JSON, so no provenance") from None
+    try:
+        return _told(path, content)
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deep to be a provenance") from None
+
+
+def _told(path: Path, content: Any) -> Told:
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
         raise UserError(f"{path}: is no provenance: it holds no configuration")
     if content.get("config_hash") != config_hash(config):
         raise UserError(f"{path}: its configuration is not the one its hash was made of")
-    try:
-        if "cases" in config:
-            kept = {k: v for k, v in config.items() if k not in STUDY_KEYS}
-            return Experiment.model_validate(kept)
-        if "train" in config:
-            return _experiment_of(RunConfig.model_validate(config), content)
-        if "study" in config:
-            return _typed_study(config, content)
-    except (ValidationError, KeyError, TypeError) as error:
+    beside = validated(_Beside, content, str(path))
+    source = f"{path}: its configuration does not fit this version"
+    work: Experiment | TypedStudy
+    if "cases" in config:
+        kept = {key: value for key, value in config.items() if key not in STUDY_KEYS}
+        work = validated(Experiment, kept, source)
+        _check_cases(work, source)
+    elif "train" in config:
+        work = _experiment_of(validated(RunConfig, config, source), beside)
+    elif "study" in config:
+        work = _typed_study(path, validated(_Asked, config, source), beside)
+    else:
         raise UserError(
-            f"{path}: its configuration does not fit this version: {one_line(error)}"
-        ) from None
-    raise UserError(f"{path}: no experiment and no study; repeat its command: {_command(content)}")
+            f"{path}: no experiment and no study; repeat its command: {_command(beside)}"
+        )
+    weights = beside.checkpoint.source.split(", ") if beside.checkpoint is not None else ()
+    return Told(work, not set(weights).isdisjoint(bundled_names()))
 
 
-def is_of_bundled_weights(path: Path) -> bool:
-    """The result that a provenance file (one that `read` takes) belongs to was measured on bundled
-    weights."""
-    checkpoint = json.loads(path.read_text(encoding="utf-8")).get("checkpoint") or {}
-    return not set(str(checkpoint.get("source")).split(", ")).isdisjoint(bundled_names())
+def _check_cases(experiment: Experiment, source: str) -> None:
+    """Refuse an experiment of which a case does not fit."""
+    try:
+        experiment.runs()
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
-def _experiment_of(run: RunConfig, content: Mapping[str, Any]) -> Experiment:
+def _experiment_of(run: RunConfig, beside: _Beside) -> Experiment:
     """One training as an experiment of its own."""
     return Experiment(
         name=run.folder,
-        profile=content.get("profile") or "mini",
+        profile=beside.profile or "mini",
         title=f"{run.model.label} on {run.data.dataset}",
         model=run.model,
         data=run.data,
@@ -91,18 +151,23 @@ def _experiment_of(run: RunConfig, content: Mapping[str, Any]) -> Experiment:
     )
 
 
-def _typed_study(config: Mapping[str, Any], content: Mapping[str, Any]) -> TypedStudy:
-    checkpoint = content["checkpoint"]
-    study: AnyStudy = TypeAdapter(AnyStudy).validate_python(config["study"])
-    only = config["only"]
+def _typed_study(path: Path, asked: _Asked, beside: _Beside) -> TypedStudy:
+    if beside.checkpoint is None:
+        raise UserError(f"{path}: names no weights that its study was asked of")
+    weights = beside.checkpoint
+    if Path(weights.source).suffix.lower() == ".py":
+        raise UserError(
+            f"{path}: its weights are a program, {shortened(weights.source)}, which no provenance "
+            f"may run; repeat its command by hand: {_command(beside)}"
+        )
     return TypedStudy(
-        checkpoint=checkpoint["source"],
-        sha256=checkpoint["sha256"],
-        data=DataConfig.model_validate(config["data"]),
-        study=study,
-        seed=config["seed"],
-        only=None if only is None else tuple(only),
-        batch_statistics=config["batch_statistics"],
+        checkpoint=weights.source,
+        sha256=weights.sha256,
+        data=asked.data,
+        study=asked.study,
+        seed=asked.seed,
+        only=asked.only,
+        batch_statistics=asked.batch_statistics,
     )
 
 
@@ -140,5 +205,5 @@ def run_typed(
     )
 
 
-def _command(content: Mapping[str, Any]) -> str:
-    return str(content.get("command"))[:300]
+def _command(beside: _Beside) -> str:
+    return one_line(beside.command, 300)

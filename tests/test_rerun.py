@@ -2,13 +2,21 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pandas.testing import assert_frame_equal
 
 from resnet_cli.cli import run_command
-from resnet_cli.config import Experiment, experiment_names, experiment_profiles, load_experiment
+from resnet_cli.config import (
+    Experiment,
+    config_hash,
+    experiment_names,
+    experiment_profiles,
+    load_experiment,
+)
 from resnet_cli.errors import UserError
 from resnet_cli.rerun import read
 from resnet_cli.results.tables import read_provenance, read_table
@@ -219,7 +227,7 @@ def test_committed_provenance_can_be_run(path: Path) -> None:
         with pytest.raises(UserError, match="repeat its command: "):
             read(path)
         return
-    told = read(path)
+    told = read(path).work
     assert isinstance(told, Experiment) == ("cases" in content["config"])
 
 
@@ -227,6 +235,7 @@ def test_committed_provenance_can_be_run(path: Path) -> None:
     ("text", "message"),
     [
         ("", "is no JSON"),
+        ("9" * 5000, "is no JSON"),
         ("[1, 2]", "it holds no configuration"),
         ('{"config": 3}', "it holds no configuration"),
         ('{"config": {"cases": []}, "config_hash": "0"}', "not the one its hash was made of"),
@@ -242,6 +251,81 @@ def test_what_is_no_provenance(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+EXPERIMENT = {
+    "name": "two",
+    "profile": "mini",
+    "title": "T",
+    "model": {"depth": 8},
+    "train": {"epochs": 1},
+    "cases": [{"name": "main"}],
+}
+TYPED = {
+    "model": None,
+    "study": {"kind": "delete"},
+    "data": {},
+    "only": None,
+    "batch_statistics": False,
+    "seed": 0,
+}
+WEIGHTS = {"source": "preact56-digits", "sha256": "0" * 64}
+
+
+def write_provenance(config: Mapping[str, Any], **beside: Any) -> None:
+    """x.provenance.json whose hash is right, whatever else is wrong."""
+    content = {"config": config, "config_hash": config_hash(config), "checkpoint": WEIGHTS}
+    Path("x.provenance.json").write_text(json.dumps(content | beside))
+
+
+@pytest.mark.parametrize(
+    ("config", "beside", "message"),
+    [
+        (EXPERIMENT | {"name": "../../../escape"}, {}, "name: is no relative path"),
+        (EXPERIMENT | {"name": "a\0b"}, {}, "name: holds a backslash or a control"),
+        (EXPERIMENT | {"profile": "../mini"}, {}, "profile: Input should be 'smoke', "),
+        (EXPERIMENT | {"nmae": "x"}, {}, "unknown key 'nmae'; did you mean 'name'"),
+        (EXPERIMENT | {"cases": [{"name": "a", "model": {"depth": 9}}]}, {}, "depth 9 fits no"),
+        (EXPERIMENT | {"title": "\ud800"}, {}, "title: holds half a character"),
+        (EXPERIMENT, {"checkpoint": ["x"]}, "checkpoint: Input should be a valid dict"),
+        (EXPERIMENT, {"command": 3}, "command: Input should be a valid string"),
+        (EXPERIMENT, {"profile": "large"}, "profile: Input should be 'smoke', "),
+        (TYPED, {"checkpoint": WEIGHTS | {"source": ["x"]}}, "checkpoint.source: Input should"),
+        (TYPED, {"checkpoint": WEIGHTS | {"source": "a\0b"}}, "unknown bundled weights 'a"),
+        (TYPED, {"checkpoint": {"source": "x"}}, "checkpoint.sha256: Field required"),
+        (TYPED, {"checkpoint": None}, "names no weights"),
+        (TYPED | {"seed": "x"}, {}, "seed: Input should be a valid integer"),
+        (TYPED | {"seed": True}, {}, "seed: Input should be a valid integer"),
+        (TYPED | {"seed": -1}, {}, "seed: Input should be greater"),
+        (TYPED | {"batch_statistics": "no"}, {}, "batch_statistics: Input should be a valid bool"),
+        (TYPED | {"only": 3}, {}, "only: Input should be a valid tuple"),
+        (TYPED | {"only": ["3"]}, {}, "only.0: Input should be a valid integer"),
+        (TYPED | {"only": []}, {}, "only: Tuple should have at least 1 item"),
+        (TYPED | {"engine": "slow"}, {}, "engine: Input should be 'fast' or 'plain'"),
+        (TYPED | {"study": {"kind": "path_survival"}}, {}, "study: "),
+        (TYPED | {"study": {}}, {}, "study: needs kind: "),
+        (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: Input should be"),
+        ({"benchmarks": 1}, {"command": "a\nb " * 300}, "repeat its command: a b a b"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    config: dict[str, Any],
+    beside: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    folder = tmp_path / "a/b/c/d/e"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    write_provenance(config, **beside)
+    assert run_command(["run", "x.provenance.json"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert len(error) < 700
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.provenance.json"]
 
 
 @pytest.mark.parametrize(

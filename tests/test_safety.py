@@ -27,7 +27,7 @@ from PIL import Image
 
 from resnet_cli import download
 from resnet_cli.cli import run_command
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig, config_hash
 from resnet_cli.data import parse_normalization
 from resnet_cli.models import build
 from resnet_cli.models.weights import read_safetensors, safetensors_bytes, weights_bytes
@@ -242,6 +242,29 @@ def test_a_hostile_experiment(kind: str, hidden: bool, capsys: Captured) -> None
         assert line.startswith("mine/base.yaml" if hidden and kind != "network" else "mine/trial")
         assert len(line) < 700
     refused(["run", "mine"], capsys)
+
+
+@pytest.mark.parametrize(
+    "source", ["evil.py", "./evil.py", "../evil.py", "evil.py/", "evil.py/.", "EVIL.PY"]
+)
+def test_a_provenance_that_names_a_program(source: str, capsys: Captured) -> None:
+    for place in ("evil.py", "EVIL.PY", "../evil.py"):
+        Path(place).write_text(f"import os\nos.mkdir({MARK!r})\n")
+    study = {"kind": "delete", "k": [1], "images": 20}
+    config = {"model": None, "study": study, "data": {}, "only": None}
+    config |= {"batch_statistics": False, "seed": 0}
+    content = {
+        "config": config,
+        "config_hash": config_hash(config),
+        "command": "resnet-cli lesion --checkpoint evil.py",
+        "checkpoint": {"source": source, "sha256": "0" * 64},
+    }
+    Path("x.provenance.json").write_text(json.dumps(content))
+    line = refused(["run", "x.provenance.json"], capsys)
+    assert line == (
+        f"x.provenance.json: its weights are a program, {source}, which no provenance may run; "
+        "repeat its command by hand: resnet-cli lesion --checkpoint evil.py"
+    )
 
 
 @pytest.mark.parametrize(

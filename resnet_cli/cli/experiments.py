@@ -151,17 +151,17 @@ def _run_again(
 ) -> None:
     """What a provenance file tells: an experiment, or a study that was typed by hand."""
     from resnet_cli.config import Experiment
-    from resnet_cli.rerun import is_of_bundled_weights, read, run_typed
+    from resnet_cli.rerun import read, run_typed
 
     told = read(path)
-    if isinstance(told, Experiment):
-        context.pretrained |= is_of_bundled_weights(path)
-        _run([told], display, context, out, budget, "run")
+    if isinstance(told.work, Experiment):
+        context.pretrained |= told.of_bundled_weights
+        _run([told.work], display, context, out, budget, "run")
         return
     folder = out or Path("results/local") / f"again-{path.parent.name}"
     stopper = make_stopper(budget)
     with stopper.listening():
-        written = run_typed(told, context, display, folder, stopper)
+        written = run_typed(told.work, context, display, folder, stopper)
     show_files(display, written.files)
     display.summary(
         {"command": "run", "files": [str(file) for file in written.files]} | written.facts
