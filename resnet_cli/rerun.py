@@ -1,13 +1,14 @@
 """A result again from its provenance alone: `resnet-cli run results/…/x.provenance.json`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import ConfigDict, Field, NonNegativeInt
 
+from resnet_cli.bundles import bundled_training
 from resnet_cli.config import (
     DataConfig,
     Experiment,
@@ -17,16 +18,19 @@ from resnet_cli.config import (
     config_hash,
     validated,
 )
-from resnet_cli.context import Context, find_subject
+from resnet_cli.context import Context, SplitName, find_subject
 from resnet_cli.display import Display
 from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError, one_line, shortened
 from resnet_cli.models.weights import bundled_names
 from resnet_cli.results.tables import PROVENANCE_SUFFIX
+from resnet_cli.runner import pretrained_name
 from resnet_cli.study_runner import AnyStudy, Written, run_study
+from resnet_cli.training.runs import find_finished
 
 STUDY_KEYS = ("only", "batch_statistics", "seed", "engine")
 """What a study's provenance says beside the experiment it belongs to."""
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class _Weights(Strict):
@@ -36,6 +40,14 @@ class _Weights(Strict):
     sha256: str
 
 
+class _Platform(Strict):
+    """What computed a result, as far as it says how to measure again."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    deterministic: bool = False
+
+
 class _Beside(Strict):
     """What stands beside the configuration, as far as it says how to measure again."""
 
@@ -43,10 +55,18 @@ class _Beside(Strict):
 
     command: str = ""
     profile: Profile | None = None
+    platform: _Platform = _Platform()
+    data: dict[str, str] = Field(default={})
     checkpoint: _Weights | None = None
 
 
-class _Asked(Strict):
+class _Engine(Strict):
+    """How a study of an experiment was computed, see STUDY_KEYS."""
+
+    engine: Engine = "fast"
+
+
+class _Asked(_Engine):
     """The configuration of a study that was typed by hand, as `run_study` describes it."""
 
     model: dict[str, Any] | None
@@ -56,7 +76,6 @@ class _Asked(Strict):
     """A list in JSON, so a tuple need not come."""
     batch_statistics: bool
     seed: NonNegativeInt
-    engine: Engine = "fast"
 
 
 @dataclass(frozen=True)
@@ -74,11 +93,18 @@ class TypedStudy:
 
 @dataclass(frozen=True)
 class Told:
-    """What a provenance file tells to run."""
+    """What a provenance file tells to run, and how."""
 
+    path: Path
     work: Experiment | TypedStudy
-    of_bundled_weights: bool = False
+    engine: Engine
+    """Of the study."""
+    deterministic: bool
+    """Of the device's kernels (`pick_device`)."""
+    of_bundled_weights: bool
     """The result was measured on weights that travel with the program."""
+    data: Mapping[str, str]
+    """`data set/split` -> the fingerprint of what was measured on; empty where nothing was."""
 
 
 def is_provenance(name: str) -> bool:
@@ -114,20 +140,30 @@ def _told(path: Path, content: Any) -> Told:
     beside = validated(_Beside, content, str(path))
     source = f"{path}: its configuration does not fit this version"
     work: Experiment | TypedStudy
+    engine: Engine = "fast"
     if "cases" in config:
+        engine = validated(_Engine, {"engine": config.get("engine", "fast")}, source).engine
         kept = {key: value for key, value in config.items() if key not in STUDY_KEYS}
         work = validated(Experiment, kept, source)
         _check_cases(work, source)
     elif "train" in config:
         work = _experiment_of(validated(RunConfig, config, source), beside)
     elif "study" in config:
-        work = _typed_study(path, validated(_Asked, config, source), beside)
+        asked = validated(_Asked, config, source)
+        work, engine = _typed_study(path, asked, beside), asked.engine
     else:
         raise UserError(
             f"{path}: no experiment and no study; repeat its command: {_command(beside)}"
         )
     weights = beside.checkpoint.source.split(", ") if beside.checkpoint is not None else ()
-    return Told(work, not set(weights).isdisjoint(bundled_names()))
+    return Told(
+        path,
+        work,
+        engine=engine,
+        deterministic=beside.platform.deterministic,
+        of_bundled_weights=not set(weights).isdisjoint(bundled_names()),
+        data=beside.data,
+    )
 
 
 def _check_cases(experiment: Experiment, source: str) -> None:
@@ -171,6 +207,69 @@ def _typed_study(path: Path, asked: _Asked, beside: _Beside) -> TypedStudy:
     )
 
 
+def check_data(told: Told, context: Context) -> None:
+    """Refuse data that are not those of the result.
+
+    A training that is there already, in its folder or bundled, tells what it was trained on; only
+    for what is still to be measured the data are read.
+
+    Of an experiment whose cases see one split in several forms (image sizes, numbers of images) a
+    provenance tells only one; it must be among them.
+
+    Raises:
+        UserError: they are others, or missing, or not those that the configuration names.
+    """
+    found = _fingerprints(told, context) if told.data else {}
+    for name, recorded in told.data.items():
+        if name not in found:
+            raise UserError(
+                f"{told.path}: tells of the data {shortened(name)!r}, which its configuration "
+                f"does not use (it uses {', '.join(found) or 'none'})"
+            )
+        if recorded not in found[name]:
+            here, mend = list(found[name].items())[-1]
+            raise UserError(
+                f"{told.path}: was measured on {name} with the fingerprint {recorded[:12]}…, here "
+                f"it is {here[:12]}…, so the result would be another; {mend}"
+            )
+
+
+def _fingerprints(told: Told, context: Context) -> dict[str, dict[str, str]]:
+    """`data set/split` -> the fingerprints of all that would be measured on, each with what to do
+    when it is not the one wanted."""
+    found: dict[str, dict[str, str]] = {}
+    if isinstance(told.work, TypedStudy) or told.work.study is not None:
+        data = told.work.data
+        for split in SPLITS:
+            name = f"{data.dataset}/{split}"
+            if name in told.data:
+                found[name] = {context.split(data, split).fingerprint: _mend(data)}
+        return found
+    for _, run in told.work.runs():
+        bundled = pretrained_name(run, context)
+        finished = find_finished(context, run) if bundled is None else bundled_training(bundled)
+        if finished is None:
+            prints = {
+                f"{run.data.dataset}/{split}": context.split(run.data, split).fingerprint
+                for split in SPLITS
+            }
+            mend = _mend(run.data)
+        else:
+            prints = dict(finished.data)
+            mend = f"move {finished.folder} away, which was trained on that"
+            if bundled is not None:
+                mend = f"the bundled weights {bundled} were trained on that"
+        for name, fingerprint in prints.items():
+            found.setdefault(name, {})[fingerprint] = mend
+    return found
+
+
+def _mend(data: DataConfig) -> str:
+    if data.dataset == "digits":
+        return "these data come with the program: take the versions that the provenance tells"
+    return "name the folder of the same data by --data-dir"
+
+
 def run_typed(
     typed: TypedStudy,
     context: Context,
@@ -206,4 +305,4 @@ def run_typed(
 
 
 def _command(beside: _Beside) -> str:
-    return one_line(beside.command, 300)
+    return one_line(beside.command, 300) or "it tells none"

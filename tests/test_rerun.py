@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
+from safetensors.torch import load
 
 from resnet_cli.cli import run_command
 from resnet_cli.config import (
@@ -17,8 +19,9 @@ from resnet_cli.config import (
     experiment_profiles,
     load_experiment,
 )
+from resnet_cli.context import Context
 from resnet_cli.errors import UserError
-from resnet_cli.rerun import read
+from resnet_cli.rerun import TypedStudy, check_data, read
 from resnet_cli.results.tables import read_provenance, read_table
 
 Captured = pytest.CaptureFixture[str]
@@ -192,6 +195,7 @@ def test_a_damaged_card_is_named(bundled: Path, capsys: Captured) -> None:
         ["lesion", "--reorder", "1-2", "--samples", "2", "--images", "20", "--seed", "4"],
         ["paths", "--k", "1-2", "--samples", "2", "--batch-size", "4", "--batch-statistics"],
         ["signal", "--batch-size", "4"],
+        ["lesion", "--engine", "plain", "--blocks", "1", "--images", "20"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )
@@ -203,7 +207,9 @@ def test_a_typed_study_again(
     table = sorted(Path("first").glob("*.csv"))[0]
     provenance = table.with_suffix(".provenance.json")
     assert run_command(["run", str(provenance), "--out", "second"]) == 0
-    assert (Path("second") / table.name).read_bytes() == table.read_bytes()
+    again = Path("second") / table.name
+    assert again.read_bytes() == table.read_bytes()
+    assert read_provenance(again)["config"] == read_provenance(table)["config"]
 
 
 def test_other_weights_are_not_taken(
@@ -220,15 +226,181 @@ def test_other_weights_are_not_taken(
     assert "put the same file there" in capsys.readouterr().err
 
 
+# --- what it was measured on, and how ------------------------------------------------------------
+
+SIZES = """
+title: two sizes of one data set
+model: {depth: 8, widths: [2, 4, 8]}
+data: {test_images: 20}
+train: {epochs: 1, batch_size: 64, schedule: one_cycle}
+cases: [{name: one, data: {train_images: 64}}, {name: two, data: {train_images: 32}}]
+"""
+
+
+def alter(provenance: Path, name: str) -> str:
+    """Record other data of this name; returns the fingerprint that was there."""
+    content = json.loads(provenance.read_text())
+    fingerprint: str = content["data"][name]
+    content["data"][name] = "0123456789abcdef" * 4
+    provenance.write_text(json.dumps(content))
+    return fingerprint
+
+
+def refused_data(provenance: Path, name: str, capsys: Captured) -> str:
+    """The line of a run that is refused for its data; nothing is written."""
+    fingerprint = alter(provenance, name)
+    before = sorted(Path().rglob("*"))
+    capsys.readouterr()
+    assert run_command(["run", str(provenance)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    wanted = (
+        f"measured on {name} with the fingerprint 0123456789ab…, here it is {fingerprint[:12]}…"
+    )
+    assert wanted in line
+    assert sorted(Path().rglob("*")) == before
+    return line
+
+
+STUDY = YAML + "study: {kind: delete, k: 1, images: 10}\n"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "name"),
+    [
+        (YAML, "digits/train"),
+        (YAML, "digits/test"),
+        (SIZES, "digits/train"),
+        (SIZES, "digits/test"),
+        (STUDY, "digits/test"),
+    ],
+)
+def test_other_data_are_refused(
+    yaml: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(yaml)
+    assert run_command(["run", "two.yaml"]) == 0
+    table = sorted(Path("results").rglob("*.csv"))[-1]
+    shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
+    assert run_command(["run", "kept.provenance.json"]) == 0
+    if yaml != STUDY:  # the table would be that of the runs that are there
+        assert "; move runs" in refused_data(Path("kept.provenance.json"), name, capsys)
+        shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
+    shutil.rmtree("runs")
+    shutil.rmtree("results")
+    line = refused_data(Path("kept.provenance.json"), name, capsys)
+    assert line.endswith("take the versions that the provenance tells")
+
+
+def test_other_data_of_a_typed_study_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["paths", "--k", "1", "--samples", "1", "--batch-size", "2", "--out", "first"]
+    assert run_command([*command, "--checkpoint", "preact56-digits"]) == 0
+    refused_data(Path("first/path_gradients.provenance.json"), "digits/train", capsys)
+    arithmetic = Path("first/path_lengths.provenance.json")
+    assert json.loads(arithmetic.read_text())["data"] == {}
+    assert isinstance(read(arithmetic).work, TypedStudy)
+
+
+def test_bundled_weights_of_other_data_are_refused(bundled: Path, capsys: Captured) -> None:
+    assert run_command(["run", "two.yaml", "--pretrained", "--set", "study=null"]) == 0
+    table = Path("results/local/two/mini/table.provenance.json")
+    content = json.loads(table.read_text())
+    content["config"]["cases"] = content["config"]["cases"][:1]
+    content["config_hash"] = config_hash(content["config"])
+    Path("kept.provenance.json").write_text(json.dumps(content))
+    line = refused_data(Path("kept.provenance.json"), "digits/train", capsys)
+    assert line.endswith("; the bundled weights tiny were trained on that")
+
+
+def test_data_that_the_configuration_does_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_provenance(EXPERIMENT, data={"cifar10/test": "0" * 64})
+    assert run_command(["run", "x.provenance.json"]) == 2
+    assert "'cifar10/test', which its configuration does not use" in capsys.readouterr().err
+
+
+def test_the_engine_of_an_experiments_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_provenance(EXPERIMENT | {"study": {"kind": "delete"}, "engine": "plain"})
+    assert read(Path("x.provenance.json")).engine == "plain"
+    write_provenance(EXPERIMENT | {"study": {"kind": "delete"}})
+    assert read(Path("x.provenance.json")).engine == "fast"
+
+
+def test_deterministic_kernels_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML)
+    told = []
+    try:
+        for options in ([], ["--deterministic"]):
+            shutil.rmtree("results", ignore_errors=True)
+            assert run_command(["run", "two.yaml", *options]) == 0
+            table = Path("results/local/two/mini/table.csv")
+            shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
+            assert run_command(["run", "kept.provenance.json", "--out", "again"]) == 0
+            both = [read_provenance(path) for path in (table, Path("again/table.csv"))]
+            told.append([one["platform"]["deterministic"] for one in both])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert told == [[False, False], [True, True]]
+
+
+def test_a_single_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the provenance in the folder of a run."""
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["train", "two.yaml"]) == 0
+    folder = sorted(Path("runs").iterdir())[0]
+    weights, rows = (
+        (folder / "weights.safetensors").read_bytes(),
+        read_table(folder / "training.csv"),
+    )
+    run = json.loads(_description(folder))
+    shutil.copy(folder / "training.provenance.json", "kept.provenance.json")
+    shutil.rmtree("runs")
+    shutil.rmtree("results")
+    assert run_command(["run", "kept.provenance.json"]) == 0
+    assert list(Path("runs").iterdir()) == [folder], "this one only"
+    again = json.loads(_description(folder))
+    assert (again["hash"], again["data"]) == (run["hash"], run["data"])
+    other = ["experiment", "case", "images_per_second", "seconds"]
+    table = Path("results/local") / folder.name / "mini/training.csv"
+    for path in (folder / "training.csv", table):
+        assert_frame_equal(read_table(path).drop(columns=other), rows.drop(columns=other))
+    tensors = [
+        load(content) for content in (weights, (folder / "weights.safetensors").read_bytes())
+    ]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nothing_trained(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(torch.device("cpu"), runs=tmp_path_factory.mktemp("runs"))
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.relative_to(RESULTS)))
-def test_committed_provenance_can_be_run(path: Path) -> None:
+def test_committed_provenance_can_be_run(path: Path, nothing_trained: Context) -> None:
     content = json.loads(path.read_text())
     if path.parent.name in ("bench", "reliability"):
         with pytest.raises(UserError, match="repeat its command: "):
             read(path)
         return
-    told = read(path).work
-    assert isinstance(told, Experiment) == ("cases" in content["config"])
+    told = read(path)
+    assert isinstance(told.work, Experiment) == ("cases" in content["config"])
+    assert told.data == content["data"]
+    if told.work.data.dataset == "digits":
+        check_data(told, nothing_trained)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +477,7 @@ def write_provenance(config: Mapping[str, Any], **beside: Any) -> None:
         (TYPED | {"study": {"kind": "path_survival"}}, {}, "study: "),
         (TYPED | {"study": {}}, {}, "study: needs kind: "),
         (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: Input should be"),
+        ({"benchmarks": 1}, {"command": " "}, "repeat its command: it tells none"),
         ({"benchmarks": 1}, {"command": "a\nb " * 300}, "repeat its command: a b a b"),
     ],
 )

@@ -37,6 +37,7 @@ from resnet_cli.errors import UserError
 if TYPE_CHECKING:
     from resnet_cli.context import Context
     from resnet_cli.display import Display
+    from resnet_cli.rerun import Told
     from resnet_cli.training.interrupt import Stopper
 
     Ahead = Callable[[list[Any], list[Path], Context, Display, Stopper], bool]
@@ -123,19 +124,26 @@ def run(
 ) -> None:
     """Run experiments whole: trainings, studies, tables, plots. Done parts are skipped."""
     from resnet_cli.config import expand_names, load_experiment
-    from resnet_cli.rerun import is_provenance
+    from resnet_cli.rerun import is_provenance, read
 
     display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
-    context.pretrained = pretrained
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
                 f"{next(filter(is_provenance, experiments))}: a provenance is run alone, and holds "
                 "all settings; leave out --profile, --set, --seed and other experiments"
             )
-        _run_again(Path(experiments[0]), display, context, out, budget)
+        told = read(Path(experiments[0]))
+        deterministic |= told.deterministic
+        engine = engine if told.engine == "fast" else told.engine
+        context = make_context(
+            device, data_dir, download, engine, deterministic=deterministic, log=log
+        )
+        context.pretrained = pretrained or told.of_bundled_weights
+        _run_again(told, display, context, out, budget)
         return
+    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
+    context.pretrained = pretrained
     names = expand_names(experiments)
     if len(names) > 1:  # of a folder, what has this profile; a single one is refused by name
         names, _ = _offered(names, profile, display)
@@ -147,18 +155,17 @@ def run(
 
 
 def _run_again(
-    path: Path, display: "Display", context: "Context", out: Path | None, budget: str | None
+    told: "Told", display: "Display", context: "Context", out: Path | None, budget: str | None
 ) -> None:
     """What a provenance file tells: an experiment, or a study that was typed by hand."""
     from resnet_cli.config import Experiment
-    from resnet_cli.rerun import read, run_typed
+    from resnet_cli.rerun import check_data, run_typed
 
-    told = read(path)
+    check_data(told, context)
     if isinstance(told.work, Experiment):
-        context.pretrained |= told.of_bundled_weights
         _run([told.work], display, context, out, budget, "run")
         return
-    folder = out or Path("results/local") / f"again-{path.parent.name}"
+    folder = out or Path("results/local") / f"again-{told.path.parent.name}"
     stopper = make_stopper(budget)
     with stopper.listening():
         written = run_typed(told.work, context, display, folder, stopper)

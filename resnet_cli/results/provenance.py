@@ -54,7 +54,7 @@ class Provenance:
     """The source tree differed from that commit (`source_state`); None without a commit."""
     versions: dict[str, str]
     platform: dict[str, Any]
-    """system, machine, cpu, threads, device, device_name, processes."""
+    """system, machine, cpu, threads, device, device_name, processes, deterministic."""
     data: dict[str, str]
     """Data set -> its fingerprint."""
     checkpoint: Checkpoint | None
@@ -179,7 +179,8 @@ def versions() -> dict[str, str]:
 
 
 def describe_platform(device: str = "cpu") -> dict[str, Any]:
-    """What computed: system, machine, cpu (model), threads, device, device_name, processes."""
+    """What computed: system, machine, cpu (model), threads, device, device_name, processes, and
+    whether only deterministic kernels (`pick_device`)."""
     import torch
 
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -192,6 +193,7 @@ def describe_platform(device: str = "cpu") -> dict[str, Any]:
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
         "processes": torch.distributed.get_world_size() if distributed else 1,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 

@@ -78,11 +78,13 @@ def test_platform() -> None:
         "device",
         "device_name",
         "processes",
+        "deterministic",
     }
     assert found["device"] == "cpu"
     assert found["device_name"] == found["cpu"] != ""
     assert found["threads"] >= 1
     assert found["processes"] == 1
+    assert found["deterministic"] is False
 
 
 def test_readme_defines_every_key() -> None:
