@@ -5,7 +5,10 @@ number makes up the same inputs; one that fails is made as small as can be and p
 """
 
 import contextlib
+import copy
+import hashlib
 import io
+import json
 import math
 import re
 import shutil
@@ -35,6 +38,7 @@ from resnet_cli.data import load_split, parse_normalization
 from resnet_cli.errors import RunError, UserError
 from resnet_cli.models import build
 from resnet_cli.models.weights import load_network, weights_bytes
+from resnet_cli.rerun import read
 from resnet_cli.training.interrupt import parse_duration
 
 FUZZ = settings.get_profile("fuzz")
@@ -173,6 +177,116 @@ def damaged_weights(draw: st.DrawFn) -> tuple[str, bytes]:
     return name, content
 
 
+# --- provenance ----------------------------------------------------------------------------------
+
+STUDIES: list[dict[str, Any]] = [
+    {"kind": "delete", "k": [1], "samples": 2, "images": 20},
+    {"kind": "paths", "k": [1, 2], "samples": 2, "unit": 3},
+    {"kind": "greedy", "max_units": 2, "choose_on": "train", "choose_images": 8},
+    {"kind": "signal"},
+]
+RUN: dict[str, Any] = {
+    "model": {"depth": 8, "widths": [1, 1, 1]},
+    "data": {"train_images": 64, "test_images": 20},
+    "train": {"iterations": 1, "batch_size": 16},
+}
+CASES = [{"name": "one", "title": "One"}, {"name": "two", "train": {"lr": 0.05}}]
+
+
+@cache
+def valid_provenances() -> tuple[str, ...]:
+    """As JSON: of experiments with and without a study, of a run, of typed studies, of neither."""
+    named = RUN | {"name": "veit2016/mine", "profile": "mini", "title": "T", "note": None}
+    experiment = named | {"seeds": [0, 1], "cases": CASES}
+    asked = {"only": None, "batch_statistics": False, "seed": 0}
+    weights = {"run": "weights.safetensors"}
+    digest = hashlib.sha256(weights_files()[weights["run"]]).hexdigest()
+    typed = asked | {"model": RUN["model"], "data": RUN["data"], "engine": "plain"}
+    prints = {
+        f"digits/{split}": load_split(DataConfig(**RUN["data"]), split, None).fingerprint
+        for split in ("train", "test")
+    }
+    found: list[tuple[dict[str, Any], dict[str, str], bool]] = [
+        (experiment, prints, False),
+        (RUN | {"seed": 0}, prints, False),
+        ({"benchmarks": [], "threads": 1}, {}, False),
+        *((experiment | asked | {"study": study}, {}, True) for study in STUDIES[:2]),
+        *((typed | {"study": study}, {}, True) for study in STUDIES),
+        (
+            typed | {"study": STUDIES[0], "only": [1, 2]},
+            {"digits/test": prints["digits/test"]},
+            True,
+        ),
+    ]
+    return tuple(
+        json.dumps(
+            {
+                "config": config,
+                "config_hash": "",
+                "profile": "mini",
+                "command": "resnet-cli run veit2016/mine",
+                "platform": {"device": "cpu", "deterministic": False},
+                "data": data,
+                "checkpoint": {"source": "run", "sha256": digest} if studied else None,
+            }
+        )
+        for config, data, studied in found
+    )
+
+
+NESTED = "nested"
+"""Stands for lists in lists, which Python's own writer of JSON could not write."""
+ODD_JSON = st.sampled_from(
+    [
+        *(None, True, False, 0, 1, -1, 1.5, 10**30, -(10**400), math.nan, math.inf, [], {}, [[]]),
+        *([1, 1], ["x"], [None], {"a": 1}, "", ".", "..", "../../../x", "/x", "a//b", "a\0b"),
+        *("\ud800", "\n", "a\\b", "x" * 5000, "run", "junk.py", "junk.pt", "taken", "plain"),
+        *("imagefolder", "cifar10", "smoke", "delete", "preact56-digits", "0" * 64, NESTED),
+    ]
+).map(copy.deepcopy)  # what is put into itself has no end
+
+
+def spots(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container with a key or an index of it, the whole tree through."""
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from spots(value[key])
+
+
+@st.composite
+def provenance_texts(draw: st.DrawFn) -> bytes:
+    """A valid provenance after a few mutations, mostly with the hash that belongs to it."""
+    content = json.loads(draw(st.sampled_from(valid_provenances())))
+    for _ in range(draw(st.integers(0, 3))):
+        found = list(spots(content))
+        holder, key = draw(st.sampled_from(found))
+        kind = draw(st.integers(0, 7))
+        if kind == 0:
+            del holder[key]
+        elif kind == 1 and isinstance(holder, dict):
+            holder[draw(odd)] = draw(ODD_JSON)
+        elif kind == 2:
+            other, at = draw(st.sampled_from(found))
+            holder[key] = json.loads(json.dumps(other[at]))
+        else:
+            holder[key] = draw(ODD_JSON | odd)
+        if not content:
+            break
+    nested = draw(st.sampled_from([10, 300, 500, 700, 800, 900, 950, 3000]))
+    lists = "[" * nested + "]" * nested
+    canonical = json.dumps(content.get("config"), sort_keys=True, separators=(",", ":"))
+    canonical = canonical.replace(f'"{NESTED}"', lists)
+    if draw(st.integers(0, 9)):
+        content["config_hash"] = hashlib.sha256(canonical.encode()).hexdigest()
+    text = json.dumps(content).replace(f'"{NESTED}"', lists).encode()
+    if draw(st.integers(0, 9)) == 0:
+        place = draw(st.integers(0, len(text)))
+        text = text[:place] + draw(st.binary(max_size=3)) + text[place + 1 :]
+    return text
+
+
 # --- command lines -------------------------------------------------------------------------------
 
 PLAUSIBLE: dict[str, list[str]] = {
@@ -242,7 +356,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("COLUMNS", "80")
         for name in (
             *("runner.run_experiment", "runner.measure_signals", "study_runner.run_study"),
-            *("evaluation.evaluate", "bench.run.run_benchmarks", "download.fetch"),
+            *(
+                "rerun.run_study",
+                "evaluation.evaluate",
+                "bench.run.run_benchmarks",
+                "download.fetch",
+            ),
         ):
             patch.setattr(f"resnet_cli.{name}", work)
         Path("run").mkdir()
@@ -270,7 +389,7 @@ def one_line(error: UserError) -> None:
 # --- the tests -----------------------------------------------------------------------------------
 
 
-@cases(0.35)
+@cases(0.3)
 @given(
     content=experiment_texts(),
     profile=st.sampled_from([None, None, "smoke", "mini", "cpu", "paper", "x"]),
@@ -288,7 +407,7 @@ def test_an_experiment_file_is_read_or_refused(
     assert experiment.runs()
 
 
-@cases(0.25)
+@cases(0.2)
 @given(
     name=st.sampled_from(["quickstart", "veit2016/fig5a", "he2016/table1", "mine.yaml"]),
     texts=st.lists(set_texts, min_size=1, max_size=3),
@@ -319,6 +438,27 @@ def test_a_command_line_ends_in_an_exit_code(folder: Path, words: list[str]) -> 
     if code == 2 and "--json" not in words:  # with it, what people read is on stderr
         assert lines == said
     assert not Path("out").exists()
+
+
+@cases(0.1)
+@given(content=provenance_texts())
+def test_a_provenance_is_run_or_refused(folder: Path, content: bytes) -> None:
+    path = Path("trial.provenance.json")
+    path.write_bytes(content)
+    codes = {1}
+    try:
+        read(path)
+    except UserError as error:
+        one_line(error)
+        codes = set()
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(["run", str(path)])
+    assert code in codes | {2}  # what is read may name weights or data that are not there
+    assert err.getvalue().count("\n") == 1
+    assert ("here the work would begin" in err.getvalue()) == (code == 1)
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    assert not Path("results").exists()
 
 
 @cases(0.1)
