@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,37 @@ def distinct_trainings(experiments: Iterable[Experiment], context: Context) -> l
     return list(found.values())
 
 
+Failure = UserError | RunError
+
+
+class Failures:
+    """The first thing that failed of each experiment, told at once; the rest goes on.
+
+    A training that fails is wanting in every experiment that asks for it.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment], display: Display) -> None:
+        self._experiments, self._display = experiments, display
+        self._labels = [
+            {run.hash: f"{case.name}, seed {run.seed}" for case, run in experiment.runs()}
+            for experiment in experiments
+        ]
+        self.found: list[Failure | None] = [None] * len(experiments)
+        """Of each experiment, in their order."""
+
+    def of_training(self, training: Training, error: Failure) -> None:
+        """Note that a training failed."""
+        for index, labels in enumerate(self._labels):
+            if training.run.hash in labels:
+                self.of_experiment(index, type(error)(f"{labels[training.run.hash]}: {error}"))
+
+    def of_experiment(self, index: int, error: Failure) -> None:
+        """Note that the experiment of this number failed."""
+        if self.found[index] is None:
+            self.found[index] = error
+            self._display.line(f"{self._experiments[index].name}: {error}", level=-1)
+
+
 # --- shards --------------------------------------------------------------------------------------
 
 
@@ -86,17 +118,30 @@ def train_shard(
     context: Context,
     display: Display,
     stopper: Stopper,
-) -> int:
-    """Train one shard; returns the number of its trainings. What is trained already is left.
+) -> list[Failure | None]:
+    """Train one shard. What is trained already is left.
+
+    Returns:
+        What failed of each experiment, such as data that are missing; the others were trained.
 
     Raises:
         Interrupted: `stopper` said so; the state is saved.
-        UserError: data are missing, or a folder cannot be written.
     """
     mine = shard_of(distinct_trainings(experiments, context), number, of)
+    failures = Failures(experiments, display)
+    num_done = 0
     for training in mine:
-        train_case(training.experiment, training.case, training.run, context, display, stopper)
-    return len(mine)
+        try:
+            train_case(training.experiment, training.case, training.run, context, display, stopper)
+            num_done += 1
+        except (UserError, RunError) as error:
+            failures.of_training(training, error)
+    failed = f", {len(mine) - num_done} failed" if num_done < len(mine) else ""
+    display.line(
+        f"shard {number} of {of}: {num_done} trainings done{failed}; when all shards are, the same "
+        "command without --shard writes the tables and asks the studies"
+    )
+    return failures.found
 
 
 # --- Ray -----------------------------------------------------------------------------------------
@@ -119,17 +164,20 @@ def run_on_ray(
     display: Display,
     stopper: Stopper,
     cluster: Cluster,
-) -> None:
+) -> list[Failure | None]:
     """Every training, then every study, as tasks of a Ray cluster.
 
     Args:
         folders: where each experiment's results go.
 
+    Returns:
+        What failed of each experiment: a task's input is bad (`UserError`), it failed, or its
+        workers were lost too often (`RunError`). The others are done.
+
     Raises:
         Interrupted: `stopper` said so; a training that was running goes on from its last
             checkpoint.
-        UserError: ray is not installed, the cluster is not there, or a task's input is bad.
-        RunError: a task failed, or its workers were lost too often.
+        UserError: ray is not installed, or the cluster is not there.
     """
     try:
         import ray
@@ -156,31 +204,33 @@ def run_on_ray(
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--ray-address {cluster.address}: {one_line(error)}") from None
+    failures = Failures(experiments, display)
     try:
-        wanted = [
-            training
+        trainings = [
+            _Task(
+                training.label,
+                _train,
+                (surroundings, training),
+                partial(failures.of_training, training),
+            )
             for training in distinct_trainings(experiments, context)
             if find_finished(context, training.run) is None
         ]
-        _all_done(
-            [(t.label, _train, (surroundings, t)) for t in wanted],
-            cluster,
-            context.device,
-            display,
-            stopper,
-        )
-        _all_done(
-            [
-                (experiment.name, _study, (surroundings, experiment, folder))
-                for experiment, folder in zip(experiments, folders, strict=True)
-            ],
-            cluster,
-            context.device,
-            display,
-            stopper,
-        )
+        _all_done(trainings, cluster, context.device, display, stopper)
+        studies = [
+            _Task(
+                experiment.name,
+                _study,
+                (surroundings, experiment, folder),
+                partial(failures.of_experiment, index),
+            )
+            for index, (experiment, folder) in enumerate(zip(experiments, folders, strict=True))
+            if failures.found[index] is None
+        ]
+        _all_done(studies, cluster, context.device, display, stopper)
     finally:
         ray.shutdown()
+    return failures.found
 
 
 @dataclass(frozen=True)
@@ -227,48 +277,64 @@ def _study(surroundings: _Surroundings, experiment: Experiment, folder: Path) ->
     run_experiment(experiment, surroundings.enter(), Display(verbosity=-2), Stopper(), folder)
 
 
+@dataclass(frozen=True)
+class _Task:
+    label: str
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
+    failed: Callable[[Failure], None]
+    """Takes what went wrong."""
+
+
 def _all_done(
-    tasks: Sequence[tuple[str, Callable[..., None], tuple[Any, ...]]],
+    tasks: Sequence[_Task],
     cluster: Cluster,
     device: torch.device,
     display: Display,
     stopper: Stopper,
 ) -> None:
-    """Run tasks, each (label, function, arguments), and wait for all."""
+    """Run tasks and wait for all, those that fail included."""
     import ray
 
     gpus = 1 if device.type == "cuda" else 0
-    labels = {}
-    for label, function, arguments in tasks:
-        remote = ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_retries=RETRIES)(function)
-        labels[remote.remote(*arguments)] = label
-    pending = list(labels)
+    of_task = {}
+    for task in tasks:
+        remote = ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_retries=RETRIES)
+        of_task[remote(task.function).remote(*task.arguments)] = task
+    pending = list(of_task)
     with display.progress("tasks on Ray") as update:
         while pending:
             done, pending = ray.wait(pending, timeout=WAIT_SECONDS)
-            for task in done:
-                _result_of(task, labels[task])
-                display.line(f"{labels[task]}: done ({len(labels) - len(pending)}/{len(labels)})")
-            update(len(labels) - len(pending), len(labels), "")
+            for reference in done:
+                task, error = of_task[reference], _failure_of(reference)
+                if error is not None:
+                    task.failed(error)
+                    continue
+                display.line(f"{task.label}: done ({len(tasks) - len(pending)}/{len(tasks)})")
+            update(len(tasks) - len(pending), len(tasks), "")
             if stopper() and pending:
-                for task in pending:
-                    ray.cancel(task, force=True)
+                for reference in pending:
+                    ray.cancel(reference, force=True)
                 raise Interrupted(
-                    f"stopped with {len(pending)} of {len(labels)} tasks under way; the same "
+                    f"stopped with {len(pending)} of {len(tasks)} tasks under way; the same "
                     "command goes on from their last checkpoints"
                 )
 
 
-def _result_of(task: Any, label: str) -> None:
-    """Raise what a task raised, as this process would have."""
+def _failure_of(reference: Any) -> Failure | None:
+    """What a finished task raised, as this process would have; None if it did its work."""
     import ray
 
     try:
-        ray.get(task)
+        ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError | RunError):
-            raise type(cause)(f"{label}: {cause}") from None
-        raise RunError(f"{label}: {type(cause).__name__}: {one_line(cause)}") from error
+            return type(cause)(str(cause))
+        return RunError(f"{type(cause).__name__}: {one_line(cause)}")
     except ray.exceptions.RayError as error:
-        raise RunError(f"{label}: its worker was lost: {one_line(error)}") from error
+        return RunError(
+            f"its worker was lost, {RETRIES} retries included ({one_line(error)}); the same "
+            "command goes on from the last checkpoint"
+        )
+    return None

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from resnet_cli.cli import run_command
-from resnet_cli.config import load_experiment
+from resnet_cli.config import Case, RunConfig, load_experiment
 from resnet_cli.context import Context
-from resnet_cli.errors import UserError
+from resnet_cli.errors import RunError, UserError
 from resnet_cli.fanout import distinct_trainings, parse_shard, shard_of
 from resnet_cli.results.tables import read_provenance, read_table
 
@@ -82,6 +82,60 @@ def test_shards_train_and_the_run_without_one_does_the_rest(folder: Path, capsys
     assert run_command(["run", "study.yaml"]) == 0
     assert "epoch 1" not in capsys.readouterr().out, "nothing was trained"
     assert len(list(Path("results").rglob("lesion_delete.csv"))) == 4
+
+
+REPRODUCE = ["reproduce", "he2016", "--profile", "smoke", "--results", "out", "--json"]
+
+
+@pytest.fixture
+def without_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A paper of two experiments: the first on CIFAR-10, which is not there, one on digits."""
+    monkeypatch.setenv("RESNET_CLI_DATA", str(folder / "nothing"))
+    (folder / "experiments/he2016").mkdir(parents=True)
+    digits = "data: {train_images: 128, test_images: 20}"
+    tiny = YAML.replace("EPOCHS", "1") + "paper: he2016\nprofiles: {smoke: {}}\n"
+    assert digits in tiny
+    shelf = folder / "experiments/he2016"
+    (shelf / "table1.yaml").write_text(tiny.replace(digits, "data: {dataset: cifar10}"))
+    (shelf / "fig6a.yaml").write_text(tiny)
+    monkeypatch.setattr("resnet_cli.config.experiments_folder", lambda: shelf.parent)
+    return folder
+
+
+def of_one_failure(capsys: Captured) -> None:
+    """`without_cifar` was told as the serial run tells it, once for all four trainings."""
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert list(summary["failed"]) == ["he2016/table1"]
+    assert "he2016/fig6a" not in captured.err.splitlines()[-1]
+    assert "resnet-cli: he2016/table1 could not run: a, seed 0: CIFAR-10 not found" in captured.err
+    assert captured.err.count("CIFAR-10 not found") == 2, "when it failed, and at the end"
+    assert "Traceback" not in captured.err
+
+
+def test_a_shard_trains_what_has_data(without_cifar: Path, capsys: Captured) -> None:
+    assert run_command([*REPRODUCE, "--shard", "1/1"]) == 2
+    of_one_failure(capsys)
+    assert len(runs()) == 4
+    assert run_command(["run", "he2016", "--profile", "smoke", "--shard", "1/1"]) == 2
+    assert "shard 1 of 1: 4 trainings done, 4 failed" in capsys.readouterr().out
+
+
+def test_a_training_that_fails_is_wanting_wherever_it_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def train(experiment: object, case: Case, run: RunConfig, *others: object) -> None:
+        if (run.train.lr, run.seed) == (0.05, 0):
+            raise RunError("lost contact")
+
+    monkeypatch.setattr("resnet_cli.fanout.train_case", train)
+    Path("other.yaml").write_text(Path("four.yaml").read_text().replace("name: b", "name: c"))
+    assert run_command(["run", "four.yaml", "other.yaml", "--shard", "1/1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "resnet-cli: four could not run: b, seed 0: lost contact; neither could other\n"
+    )
+    assert "other: c, seed 0: lost contact" in captured.out
 
 
 def test_a_shard_of_a_paper(folder: Path, capsys: Captured) -> None:
@@ -173,22 +227,18 @@ def test_ray_gives_what_the_serial_run_gives_though_a_worker_is_killed(
     assert command == read_provenance(made / "four/mini/table.csv")["command"]
 
 
-def test_bad_input_on_ray_is_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+def test_on_ray_missing_data_stop_one_experiment_alone(
+    without_cifar: Path, capsys: Captured
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
-    monkeypatch.setenv("RESNET_CLI_DATA", str(folder))
-    Path("four.yaml").write_text(YAML.replace("EPOCHS", "1") + "data: {dataset: cifar10}\n")
-    text = Path("four.yaml").read_text().replace("data: {train_images: 128, test_images: 20}\n", "")
-    Path("four.yaml").write_text(text)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        assert run_command(["run", "four.yaml", "--executor", "ray"]) == 2
+        assert run_command([*REPRODUCE, "--executor", "ray"]) == 2
     finally:
         ray.shutdown()
-    error = capsys.readouterr().err.splitlines()
-    assert "CIFAR-10 not found" in error[-1]
-    assert error[-1].startswith("resnet-cli: four: a, seed 0: ")
+    of_one_failure(capsys)
+    assert Path("out/he2016/smoke/fig6a/table.csv").is_file()
+    assert not Path("out/he2016/smoke/table1").exists()
 
 
 def test_ray_that_is_not_installed(

@@ -1,6 +1,6 @@
 """Commands on experiments: train, run, reproduce, compare, report."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,10 +37,13 @@ from resnet_cli.errors import UserError
 if TYPE_CHECKING:
     from resnet_cli.context import Context
     from resnet_cli.display import Display
+    from resnet_cli.fanout import Failure
     from resnet_cli.rerun import Told
     from resnet_cli.training.interrupt import Stopper
 
-    Ahead = Callable[[list[Any], list[Path], Context, Display, Stopper], bool]
+    Ahead = Callable[
+        [list[Any], list[Path], Context, Display, Stopper], tuple[bool, list[Failure | None]]
+    ]
 
 
 @app.command(
@@ -228,8 +231,8 @@ def reproduce(
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
     context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
-    summary = {"command": "reproduce", "profile": profile, "not_offered": left_out}
-    failures: dict[str, str] = {}
+    summary: dict[str, Any] = {"command": "reproduce", "profile": profile, "not_offered": left_out}
+    failures: dict[str, Failure] = {}
     ahead = _ahead(executor, ray_address, ray_cpus, shard)
     summary |= _carry_out(
         experiments,
@@ -240,8 +243,10 @@ def reproduce(
         failures=failures,
         ahead=ahead,
     )
+    summary["failed"] = {name: str(error) for name, error in failures.items()}
     if shard is not None:
         display.summary(summary)
+        _raise_first(failures)
         return
     comparisons = {}
     for one in papers:
@@ -249,11 +254,8 @@ def reproduce(
             comparison = compare_paper(one, profile, results)
             show_comparison(comparison, display)
             comparisons[one] = comparison.to_dict()
-    display.summary(summary | {"failed": failures, "comparisons": comparisons})
-    if failures:
-        name, message = next(iter(failures.items()))
-        more = f"; neither could {_list(list(failures)[1:])}" if len(failures) > 1 else ""
-        raise UserError(f"{name} could not run: {message}{more}")
+    display.summary(summary | {"comparisons": comparisons})
+    _raise_first(failures)
 
 
 @app.command(
@@ -341,8 +343,23 @@ def _run(
     command: str,
     ahead: "Ahead | None" = None,
 ) -> None:
-    done = _carry_out(experiments, display, context, budget, out=out, ahead=ahead)
-    display.summary({"command": command} | done)
+    failures: dict[str, Failure] | None = None if ahead is None else {}
+    done = _carry_out(
+        experiments, display, context, budget, out=out, failures=failures, ahead=ahead
+    )
+    summary = {"command": command} | done
+    if failures is not None:
+        summary["failed"] = {name: str(error) for name, error in failures.items()}
+    display.summary(summary)
+    _raise_first(failures or {})
+
+
+def _raise_first(failures: "Mapping[str, Failure]") -> None:
+    """Raise what the first experiment failed of, naming the others; nothing if none failed."""
+    if failures:
+        (name, error), *others = failures.items()
+        more = f"; neither could {_list(other for other, _ in others)}" if others else ""
+        raise type(error)(f"{name} could not run: {error}{more}")
 
 
 def _ahead(
@@ -350,7 +367,7 @@ def _ahead(
 ) -> "Ahead | None":
     """What is done before experiments are run here: all of it on Ray, or a shard's trainings.
 
-    It returns whether to go on.
+    It returns whether to go on, and what failed of each experiment.
     """
     from resnet_cli.errors import unknown
 
@@ -371,13 +388,8 @@ def _ahead(
             context: "Context",
             display: "Display",
             stopper: "Stopper",
-        ) -> bool:
-            count = fanout.train_shard(experiments, number, of, context, display, stopper)
-            display.line(
-                f"shard {number} of {of}: {count} trainings done; when all shards are, the same "
-                "command without --shard writes the tables and asks the studies"
-            )
-            return False
+        ) -> "tuple[bool, list[Failure | None]]":
+            return False, fanout.train_shard(experiments, number, of, context, display, stopper)
 
         return train
     if executor == "serial":
@@ -389,10 +401,9 @@ def _ahead(
         context: "Context",
         display: "Display",
         stopper: "Stopper",
-    ) -> bool:
+    ) -> "tuple[bool, list[Failure | None]]":
         cluster = fanout.Cluster(ray_address, ray_cpus)
-        fanout.run_on_ray(experiments, folders, context, display, stopper, cluster)
-        return True
+        return True, fanout.run_on_ray(experiments, folders, context, display, stopper, cluster)
 
     return on_ray
 
@@ -405,12 +416,13 @@ def _carry_out(
     *,
     out: Path | None = None,
     results: Path = Path("results"),
-    failures: dict[str, str] | None = None,
+    failures: "dict[str, Failure] | None" = None,
     ahead: "Ahead | None" = None,
 ) -> dict[str, Any]:
     """Run experiments and return what they found.
 
-    Given `failures`, an experiment whose data are missing is noted there and the others go on.
+    Given `failures`, an experiment whose data are missing is noted there and the others go on; so
+    is one that failed in what was done ahead, which asks for `failures`.
     """
     from resnet_cli.runner import default_out, run_experiment
 
@@ -418,15 +430,20 @@ def _carry_out(
     folders = [writable(out or default_out(experiment, results)) for experiment in experiments]
     found: dict[str, Any] = {}
     with stopper.listening():
-        if ahead is not None and not ahead(experiments, folders, context, display, stopper):
-            return {"experiments": {}}
-        for experiment, folder in zip(experiments, folders, strict=True):
+        left = list(zip(experiments, folders, strict=True))
+        if ahead is not None:
+            assert failures is not None
+            goes_on, failed = ahead(experiments, folders, context, display, stopper)
+            of_name = zip((experiment.name for experiment in experiments), failed, strict=True)
+            failures |= {name: error for name, error in of_name if error is not None}
+            left = [pair for pair in left if goes_on and pair[0].name not in failures]
+        for experiment, folder in left:
             try:
                 written = run_experiment(experiment, context, display, stopper, folder)
             except UserError as error:
                 if failures is None:
                     raise
-                failures[experiment.name] = str(error)
+                failures[experiment.name] = error
                 display.line(f"{experiment.name}: {error}", level=-1)
                 continue
             show_files(display, written.files)
