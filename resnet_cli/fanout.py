@@ -8,12 +8,14 @@ runs/ there is where they meet, with one owner for each run's folder.
 import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -23,6 +25,7 @@ from resnet_cli.device import pick_device
 from resnet_cli.display import Display
 from resnet_cli.errors import RunError, UserError, one_line
 from resnet_cli.runner import pretrained_name, run_experiment, train_case
+from resnet_cli.stop_flag import FlagStopper, StopFlag
 from resnet_cli.training.epoch_log import LogName
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.runs import find_finished, train_run
@@ -31,6 +34,8 @@ RETRIES = 3
 """Times that a task is started again when its worker is lost; a training goes on from its last
 checkpoint."""
 WAIT_SECONDS = 0.5
+SAVE_SECONDS = 30.0
+"""How long a stop waits for the tasks under way to save."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +180,7 @@ def run_on_ray(
         workers were lost too often (`RunError`). The others are done.
 
     Raises:
-        Interrupted: `stopper` said so; a training that was running goes on from its last
-            checkpoint.
+        Interrupted: `stopper` said so; the trainings under way are saved.
         UserError: ray is not installed, or the cluster is not there.
     """
     try:
@@ -194,16 +198,7 @@ def run_on_ray(
         log=context.log,
         pretrained=context.pretrained,
     )
-    try:
-        ray.init(
-            address=cluster.address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            ignore_reinit_error=True,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray-address {cluster.address}: {one_line(error)}") from None
+    _connect(cluster)
     failures = Failures(experiments, display)
     try:
         trainings = [
@@ -231,6 +226,29 @@ def run_on_ray(
     finally:
         ray.shutdown()
     return failures.found
+
+
+def _connect(cluster: Cluster) -> None:
+    """Join the cluster, or start one.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import ray
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=cluster.address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray-address {cluster.address}: {one_line(error)}") from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process at once
 
 
 @dataclass(frozen=True)
@@ -262,25 +280,35 @@ class _Surroundings:
         )
 
 
-def _train(surroundings: _Surroundings, training: Training) -> None:
+def _train(stopper: Stopper, surroundings: _Surroundings, training: Training) -> None:
     train_run(
         surroundings.enter(),
         training.run,
         experiment=training.experiment.name,
         case=training.case.name,
         profile=training.experiment.profile,
-        stopper=Stopper(),
+        stopper=stopper,
     )
 
 
-def _study(surroundings: _Surroundings, experiment: Experiment, folder: Path) -> None:
-    run_experiment(experiment, surroundings.enter(), Display(verbosity=-2), Stopper(), folder)
+def _study(
+    stopper: Stopper, surroundings: _Surroundings, experiment: Experiment, folder: Path
+) -> None:
+    run_experiment(experiment, surroundings.enter(), Display(verbosity=-2), stopper, folder)
+
+
+def _work(
+    flag: Any, number: int, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """A task on its worker."""
+    function(FlagStopper(flag, number), *arguments)
 
 
 @dataclass(frozen=True)
 class _Task:
     label: str
     function: Callable[..., None]
+    """Takes a stopper, then the arguments."""
     arguments: tuple[Any, ...]
     failed: Callable[[Failure], None]
     """Takes what went wrong."""
@@ -297,28 +325,78 @@ def _all_done(
     import ray
 
     gpus = 1 if device.type == "cuda" else 0
-    of_task = {}
-    for task in tasks:
-        remote = ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_retries=RETRIES)
-        of_task[remote(task.function).remote(*task.arguments)] = task
-    pending = list(of_task)
+    flag = _raisable_flag(len(tasks))
+    remote = ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+    numbers = {
+        remote.remote(flag, number, task.function, task.arguments): number
+        for number, task in enumerate(tasks)
+    }
+    pending = list(numbers)
     with display.progress("tasks on Ray") as update:
         while pending:
             done, pending = ray.wait(pending, timeout=WAIT_SECONDS)
             for reference in done:
-                task, error = of_task[reference], _failure_of(reference)
+                task, error = tasks[numbers[reference]], _failure_of(reference)
                 if error is not None:
                     task.failed(error)
                     continue
                 display.line(f"{task.label}: done ({len(tasks) - len(pending)}/{len(tasks)})")
             update(len(tasks) - len(pending), len(tasks), "")
             if stopper() and pending:
-                for reference in pending:
-                    ray.cancel(reference, force=True)
-                raise Interrupted(
-                    f"stopped with {len(pending)} of {len(tasks)} tasks under way; the same "
-                    "command goes on from their last checkpoints"
-                )
+                _stop({reference: numbers[reference] for reference in pending}, flag, len(tasks))
+
+
+def _raisable_flag(num_tasks: int) -> Any:
+    """A `StopFlag` that holds a call of every task and its retries, and takes the one to go up."""
+    import ray
+
+    calls = num_tasks * (RETRIES + 1) + 1
+    actor: Any = ray.remote(StopFlag)
+    return actor.options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=calls
+    ).remote()
+
+
+def _stop(pending: Mapping[Any, int], flag: Any, num_tasks: int) -> NoReturn:
+    """Let the tasks under way save and end, and end those that do not.
+
+    Args:
+        pending: the number of each task that is not done.
+
+    Raises:
+        Interrupted: always; it says how to go on.
+    """
+    import ray
+
+    until = time.monotonic() + SAVE_SECONDS
+    asked, waiting = flag.go_up.remote(), list(pending)
+    begun, done = None, 0
+    while waiting and time.monotonic() < until:
+        if begun is None and ray.wait([asked], timeout=WAIT_SECONDS)[0]:
+            begun = ray.get(asked)
+            for reference in waiting:
+                if pending[reference] not in begun:
+                    ray.cancel(reference)
+        ended, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=WAIT_SECONDS)
+        done += sum(_is_done(reference) for reference in ended)
+    for reference in waiting:
+        ray.cancel(reference, force=True)
+    unsaved = f", {len(waiting)} of them not saved within {SAVE_SECONDS:.0f} s" if waiting else ""
+    raise Interrupted(
+        f"stopped with {len(pending) - done} of {num_tasks} tasks to do{unsaved}; the same command "
+        f"goes on from {'their last checkpoints' if waiting else 'there'}"
+    )
+
+
+def _is_done(reference: Any) -> bool:
+    """A task that has ended did its work."""
+    import ray
+
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayError:  # whatever a task raises is one
+        return False
+    return True
 
 
 def _failure_of(reference: Any) -> Failure | None:

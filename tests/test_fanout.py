@@ -227,6 +227,51 @@ def test_ray_gives_what_the_serial_run_gives_though_a_worker_is_killed(
     assert command == read_provenance(made / "four/mini/table.csv")["command"]
 
 
+def test_stopped_on_ray_it_saves_and_goes_on(folder: Path, capsys: Captured) -> None:
+    """By its budget before a task began, by a signal while both workers train."""
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    seeds = "seeds: [0, 1]"
+    only = YAML.replace("cases: [{name: a}, {name: b, train: {lr: 0.05}}]", "")
+    assert seeds in only
+    Path("two.yaml").write_text(only.replace("EPOCHS", "40"))
+    command = ["run", "two.yaml", "--executor", "ray"]
+
+    def stop() -> None:
+        """Once both workers own a run's folder."""
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            if len(list(Path(folder / "runs").glob("*/.owner.json"))) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.02)
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert run_command([*command, "--budget", "0s"]) == 130
+        error = capsys.readouterr().err
+        assert error.endswith("with 2 of 2 tasks to do; the same command goes on from there\n")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        watcher = threading.Thread(target=stop)
+        watcher.start()
+        assert run_command(command) == 130
+        watcher.join()
+        error = capsys.readouterr().err
+        assert error.endswith("with 2 of 2 tasks to do; the same command goes on from there\n")
+        assert len({path.parent for path in Path("runs").glob("*/checkpoint*")}) == 2
+        assert runs() == set()
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        assert run_command(command) == 0
+    finally:
+        ray.shutdown()
+    assert len(runs()) == 2
+    made = Path("results/local/two/mini")
+    made.rename("ray")
+    Path("runs").rename("runs-ray")
+    assert run_command(["run", "two.yaml"]) == 0
+    assert without_times(made / "training.csv").equals(without_times(Path("ray/training.csv")))
+    assert (made / "table.csv").read_bytes() == Path("ray/table.csv").read_bytes()
+
+
 def test_on_ray_missing_data_stop_one_experiment_alone(
     without_cifar: Path, capsys: Captured
 ) -> None:
