@@ -160,6 +160,28 @@ class Cluster:
     """Of a running cluster; None starts one on this machine."""
     cpus: int = 1
     """Processor cores, and torch threads, for each task."""
+    device: str = "auto"
+    """As the option has it: each worker finds its own, whatever this machine has."""
+
+
+def task_options(cluster: Cluster, resources: Mapping[str, float]) -> dict[str, int]:
+    """What Ray is asked for each task; on a cluster that has GPUs one each, unless told `cpu`.
+
+    Args:
+        resources: the cluster's (`ray.cluster_resources`).
+
+    Raises:
+        UserError: a GPU is asked for by its number, or of a cluster without one.
+    """
+    if cluster.device not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"--device {cluster.device}: on Ray each task has a device of its own; use auto, cpu "
+            "or cuda"
+        )
+    num_gpus = int(cluster.device != "cpu" and resources.get("GPU", 0) >= 1)
+    if cluster.device == "cuda" and not num_gpus:
+        raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+    return {"num_cpus": cluster.cpus, "num_gpus": num_gpus, "max_retries": RETRIES}
 
 
 def run_on_ray(
@@ -181,7 +203,8 @@ def run_on_ray(
 
     Raises:
         Interrupted: `stopper` said so; the trainings under way are saved.
-        UserError: ray is not installed, or the cluster is not there.
+        UserError: ray is not installed, the cluster is not there, or has not what each task asks
+            for.
     """
     try:
         import ray
@@ -190,7 +213,7 @@ def run_on_ray(
     surroundings = _Surroundings(
         folder=os.getcwd(),
         command=tuple(sys.argv),
-        device=str(context.device),
+        device=cluster.device,
         data_dir=context.data_dir,
         download=context.download,
         threads=cluster.cpus,
@@ -201,6 +224,8 @@ def run_on_ray(
     _connect(cluster)
     failures = Failures(experiments, display)
     try:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        options = task_options(cluster, resources)
         trainings = [
             _Task(
                 training.label,
@@ -211,7 +236,7 @@ def run_on_ray(
             for training in distinct_trainings(experiments, context)
             if find_finished(context, training.run) is None
         ]
-        _all_done(trainings, cluster, context.device, display, stopper)
+        _all_done(trainings, options, display, stopper)
         studies = [
             _Task(
                 experiment.name,
@@ -222,7 +247,7 @@ def run_on_ray(
             for index, (experiment, folder) in enumerate(zip(experiments, folders, strict=True))
             if failures.found[index] is None
         ]
-        _all_done(studies, cluster, context.device, display, stopper)
+        _all_done(studies, options, display, stopper)
     finally:
         ray.shutdown()
     return failures.found
@@ -316,17 +341,15 @@ class _Task:
 
 def _all_done(
     tasks: Sequence[_Task],
-    cluster: Cluster,
-    device: torch.device,
+    options: Mapping[str, int],
     display: Display,
     stopper: Stopper,
 ) -> None:
     """Run tasks and wait for all, those that fail included."""
     import ray
 
-    gpus = 1 if device.type == "cuda" else 0
     flag = _raisable_flag(len(tasks))
-    remote = ray.remote(num_cpus=cluster.cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+    remote = ray.remote(_work).options(**options)
     numbers = {
         remote.remote(flag, number, task.function, task.arguments): number
         for number, task in enumerate(tasks)

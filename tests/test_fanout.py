@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -16,8 +17,16 @@ from resnet_cli.cli import run_command
 from resnet_cli.config import Case, RunConfig, load_experiment
 from resnet_cli.context import Context
 from resnet_cli.errors import RunError, UserError
-from resnet_cli.fanout import distinct_trainings, parse_shard, shard_of
+from resnet_cli.fanout import (
+    RETRIES,
+    Cluster,
+    distinct_trainings,
+    parse_shard,
+    shard_of,
+    task_options,
+)
 from resnet_cli.results.tables import read_provenance, read_table
+from resnet_cli.study_runner import Written
 
 Captured = pytest.CaptureFixture[str]
 YAML = """
@@ -167,6 +176,50 @@ def test_bad_options(options: list[str], message: str, folder: Path, capsys: Cap
 
 
 # --- Ray -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "num_gpus"),
+    [("auto", 4, 1), ("cuda", 1, 1), ("cpu", 4, 0), ("auto", 0, 0), ("cpu", 0, 0)],
+)
+def test_what_a_task_asks_for(device: str, gpus: int, num_gpus: int) -> None:
+    resources = {"CPU": 8.0} | ({"GPU": float(gpus)} if gpus else {})
+    options = task_options(Cluster(cpus=3, device=device), resources)
+    assert options == {"num_cpus": 3, "num_gpus": num_gpus, "max_retries": RETRIES}
+
+
+@pytest.mark.parametrize(
+    ("device", "resources", "message"),
+    [
+        ("cuda", {"CPU": 8.0}, "--device cuda: the Ray cluster has no GPU"),
+        ("cuda:1", {"CPU": 8.0, "GPU": 4.0}, "--device cuda:1: on Ray each task has a device"),
+    ],
+)
+def test_a_device_that_no_task_gets(device: str, resources: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        task_options(Cluster(device=device), resources)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cpu"])
+def test_the_device_is_found_on_the_worker(
+    device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine has no GPU, as a head node may not; the cluster has, and is asked for one."""
+    pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setattr("resnet_cli.fanout._connect", lambda cluster: None)
+    monkeypatch.setattr("resnet_cli.runner.run_experiment", lambda *args: Written())
+    asked = []
+
+    def all_done(tasks: list[Any], options: dict[str, int], *others: object) -> None:
+        asked.extend((task.arguments[0].device, options["num_gpus"]) for task in tasks)
+
+    monkeypatch.setattr("resnet_cli.fanout._all_done", all_done)
+    assert run_command(["run", "four.yaml", "--executor", "ray", "--device", device]) == 0
+    assert asked == [(device, int(device != "cpu"))] * 5, "four trainings and what follows them"
+
 
 TIMES = ["images_per_second", "seconds"]
 

@@ -145,7 +145,8 @@ def run(
         context.pretrained = pretrained or told.of_bundled_weights
         _run_again(told, display, context, out, budget)
         return
-    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
+    own = _own_device(device, executor)
+    context = make_context(own, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
     names = expand_names(experiments)
     if len(names) > 1:  # of a folder, what has this profile; a single one is refused by name
@@ -153,7 +154,7 @@ def run(
     loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
-    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    ahead = _ahead(executor, ray_address, ray_cpus, shard, device)
     _run(loaded, display, context, out, budget, "run", ahead)
 
 
@@ -229,11 +230,12 @@ def reproduce(
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
     experiments = [load_experiment(name, profile, settings or (), seed) for name in offered]
-    context = make_context(device, data_dir, download, engine, deterministic=deterministic, log=log)
+    own = _own_device(device, executor)
+    context = make_context(own, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
     summary: dict[str, Any] = {"command": "reproduce", "profile": profile, "not_offered": left_out}
     failures: dict[str, Failure] = {}
-    ahead = _ahead(executor, ray_address, ray_cpus, shard)
+    ahead = _ahead(executor, ray_address, ray_cpus, shard, device)
     summary |= _carry_out(
         experiments,
         display,
@@ -362,8 +364,13 @@ def _raise_first(failures: "Mapping[str, Failure]") -> None:
         raise type(error)(f"{name} could not run: {error}{more}")
 
 
+def _own_device(device: str, executor: str) -> str:
+    """This process's device: on Ray the workers have what is asked for, this one may lack it."""
+    return "auto" if executor == "ray" and device == "cuda" else device
+
+
 def _ahead(
-    executor: str, ray_address: str | None, ray_cpus: int, shard: str | None
+    executor: str, ray_address: str | None, ray_cpus: int, shard: str | None, device: str
 ) -> "Ahead | None":
     """What is done before experiments are run here: all of it on Ray, or a shard's trainings.
 
@@ -402,7 +409,7 @@ def _ahead(
         display: "Display",
         stopper: "Stopper",
     ) -> "tuple[bool, list[Failure | None]]":
-        cluster = fanout.Cluster(ray_address, ray_cpus)
+        cluster = fanout.Cluster(ray_address, ray_cpus, device)
         return True, fanout.run_on_ray(experiments, folders, context, display, stopper, cluster)
 
     return on_ray
