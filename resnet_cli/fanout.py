@@ -1,5 +1,8 @@
 """The trainings and studies of experiments, spread over a Ray cluster or a job array's shards.
 
+A training is a task; so is all that follows the trainings of one experiment: the study of every
+case and seed, one after another. Shards only train.
+
 Both only do the work ahead: afterwards the ordinary run finds every training and study done, and
 writes and prints what is left. All machines see the same working folder (a shared file system);
 runs/ there is where they meet, with one owner for each run's folder.
@@ -9,6 +12,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +38,8 @@ RETRIES = 3
 """Times that a task is started again when its worker is lost; a training goes on from its last
 checkpoint."""
 WAIT_SECONDS = 0.5
+KNOCK_SECONDS = 10.0
+"""How long the address of a cluster may take to answer."""
 SAVE_SECONDS = 30.0
 """How long a stop waits for the tasks under way to save."""
 
@@ -226,6 +232,13 @@ def run_on_ray(
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         options = task_options(cluster, resources)
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        most = max(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"])
+        if cluster.cpus > most:
+            raise UserError(
+                f"--ray-cpus {cluster.cpus}: no machine of the cluster has more than {most:g} "
+                "cores, so no task would ever begin"
+            )
         trainings = [
             _Task(
                 training.label,
@@ -261,6 +274,8 @@ def _connect(cluster: Cluster) -> None:
     """
     import ray
 
+    if cluster.address is not None:
+        _knock(cluster.address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -274,6 +289,20 @@ def _connect(cluster: Cluster) -> None:
         raise UserError(f"--ray-address {cluster.address}: {one_line(error)}") from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process at once
+
+
+def _knock(address: str) -> None:
+    """Refuse a host and port where nothing answers: Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+?)\]?:(\d{1,9})", address)
+    if match is None:  # `auto`, or nothing that Ray knows, which it says
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UserError(
+            f"--ray-address {address}: no cluster answers there ({one_line(error)}); start one by "
+            "`ray start --head`, or leave the option out"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ worker is killed."""
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -209,6 +210,7 @@ def test_the_device_is_found_on_the_worker(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0}}])
     monkeypatch.setattr("resnet_cli.fanout._connect", lambda cluster: None)
     monkeypatch.setattr("resnet_cli.runner.run_experiment", lambda *args: Written())
     asked = []
@@ -337,6 +339,93 @@ def test_on_ray_missing_data_stop_one_experiment_alone(
     of_one_failure(capsys)
     assert Path("out/he2016/smoke/fig6a/table.csv").is_file()
     assert not Path("out/he2016/smoke/table1").exists()
+
+
+def test_retries_used_up_stop_one_experiment_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Its worker is killed each time; the other experiment's has the threads asked for."""
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    one = YAML.replace("cases: [{name: a}, {name: b, train: {lr: 0.05}}]\nseeds: [0, 1]\n", "")
+    assert "seeds" not in one
+    Path("bad.yaml").write_text(one.replace("EPOCHS", "40"))
+    Path("good.yaml").write_text(one.replace("EPOCHS", "1"))
+    doomed = folder / "runs" / load_experiment("bad.yaml").runs()[0][1].folder
+    killed: set[int] = set()
+    is_over = threading.Event()
+
+    def kill_each() -> None:
+        while not is_over.wait(0.02):
+            try:
+                pid = json.loads((doomed / ".owner.json").read_text())["pid"]
+            except (OSError, ValueError):
+                continue
+            if pid not in killed:
+                assert pid != os.getpid(), "trainings are not done here"
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+    monkeypatch.setattr("resnet_cli.fanout.RETRIES", 1)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    killer = threading.Thread(target=kill_each)
+    killer.start()
+    try:
+        command = ["run", "bad.yaml", "good.yaml", "--executor", "ray", "--ray-cpus", "2"]
+        assert run_command(command) == 1
+    finally:
+        is_over.set()
+        killer.join()
+        ray.shutdown()
+    assert len(killed) == 2
+    error = capsys.readouterr().err
+    assert error.count("resnet-cli: ") == 1
+    assert "resnet-cli: bad could not run: main, seed 0: its worker was lost" in error
+    assert "the same command goes on from the last checkpoint" in error
+    assert Path("results/local/good/mini/table.csv").is_file()
+    assert not Path("results/local/bad").exists()
+    (trained,) = Path("runs").glob("*/training.csv")
+    assert torch.get_num_threads() == 1
+    assert read_provenance(trained)["platform"]["threads"] == 2
+
+
+def closed_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:PORT", "no cluster answers there"),
+        ("ray://127.0.0.1:PORT", "no cluster answers there"),
+        ("127.0.0.1:99999", "no cluster answers there"),
+        ("nonsense", "Invalid address format"),
+    ],
+)
+def test_no_cluster_at_the_address(
+    address: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    address = address.replace("PORT", str(closed_port()))
+    if address != "nonsense":  # Ray would try for minutes
+        monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("not asked first"))
+    assert run_command(["run", "four.yaml", "--executor", "ray", "--ray-address", address]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"resnet-cli: --ray-address {address}: {message}")
+
+
+def test_more_cores_than_any_machine_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {}}]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr("resnet_cli.fanout._connect", lambda cluster: None)
+    assert run_command(["run", "four.yaml", "--executor", "ray", "--ray-cpus", "5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("resnet-cli: --ray-cpus 5: no machine of the cluster has more than 4 ")
 
 
 def test_ray_that_is_not_installed(
