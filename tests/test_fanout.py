@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import pandas
 import pytest
 import torch
+import typer
 
 from resnet_cli.cli import run_command
+from resnet_cli.cli.application import app
 from resnet_cli.config import Case, RunConfig, load_experiment
 from resnet_cli.context import Context
 from resnet_cli.errors import RunError, UserError
@@ -174,6 +177,72 @@ def test_no_shard(text: str) -> None:
 def test_bad_options(options: list[str], message: str, folder: Path, capsys: Captured) -> None:
     assert run_command(["run", "four.yaml", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+# --- SLURM ---------------------------------------------------------------------------------------
+
+SLURM = Path(__file__).parents[1] / "examples" / "slurm.sh"
+
+
+def submitted(
+    folder: Path, task: int, code: int, *arguments: str
+) -> tuple[int, list[str], list[str]]:
+    """(exit code, arguments of resnet-cli, what scontrol was told) of a task of the job array.
+
+    In SLURM's place: srun that runs its arguments, and a resnet-cli that ends with this code.
+    """
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, text in {
+        "srun": 'exec "$@"',
+        "scontrol": f'echo "$@" >> {folder / "scontrol"}',
+        "resnet-cli": f'printf "%s\\n" "$@" > {folder / "arguments"}; exit {code}',
+    }.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    of_slurm = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": f"70{task}"}
+    ended = subprocess.run(["bash", SLURM, *arguments], env={"PATH": path} | of_slurm, check=False)
+    told = folder / "scontrol"
+    return (
+        ended.returncode,
+        (folder / "arguments").read_text().splitlines(),
+        told.read_text().splitlines() if told.exists() else [],
+    )
+
+
+def test_the_job_array_is_a_script_with_as_many_tasks_as_shards() -> None:
+    assert subprocess.run(["bash", "-n", SLURM], check=False).returncode == 0
+    text = SLURM.read_text()
+    options = [line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH ")]
+    assert {"--signal=TERM@120", "--requeue"} <= set(options)
+    (array,) = (option for option in options if option.startswith("--array="))
+    number = int(array.removeprefix("--array=1-"))
+    assert f'--shard "$SLURM_ARRAY_TASK_ID/{number}"' in text
+    before_commands = text[: text.index("\nset -u")].splitlines()
+    assert all(line.startswith("#") for line in before_commands), "or sbatch reads no further"
+
+
+@pytest.mark.parametrize(
+    ("given", "paper", "profile"),
+    [((), "he2016", "paper"), (("veit2016", "cpu"), "veit2016", "cpu")],
+)
+def test_the_command_of_the_job_array_parses(
+    given: tuple[str, ...], paper: str, profile: str, folder: Path
+) -> None:
+    _, arguments, _ = submitted(folder, 8, 0, *given)
+    program: Any = typer.main.get_command(app)
+    name, command, rest = program.resolve_command(program.make_context("x", ["list"]), arguments)
+    found = command.make_context(name, list(rest)).params
+    assert name == "reproduce"
+    assert (found["paper"], found["profile"]) == (paper, profile)
+    assert parse_shard(found["shard"]) == (8, 8)
+
+
+def test_a_stopped_shard_is_queued_again(folder: Path) -> None:
+    assert submitted(folder, 3, 130)[::2] == (130, ["requeue 703"])
+    for code in (0, 1, 2):
+        assert submitted(folder, 4, code)[::2] == (code, ["requeue 703"]), "and no other"
 
 
 # --- Ray -----------------------------------------------------------------------------------------
