@@ -27,6 +27,7 @@ from resnet_cli.config import Case, Experiment, RunConfig
 from resnet_cli.context import Context
 from resnet_cli.device import pick_device
 from resnet_cli.display import Display
+from resnet_cli.engine import Engine
 from resnet_cli.errors import RunError, UserError, one_line
 from resnet_cli.runner import pretrained_name, run_experiment, train_case
 from resnet_cli.stop_flag import FlagStopper, StopFlag
@@ -223,6 +224,7 @@ def run_on_ray(
         data_dir=context.data_dir,
         download=context.download,
         threads=cluster.cpus,
+        engine=context.engine,
         deterministic=context.deterministic,
         log=context.log,
         pretrained=context.pretrained,
@@ -315,6 +317,7 @@ class _Surroundings:
     data_dir: Path | None
     download: bool
     threads: int
+    engine: Engine
     deterministic: bool
     log: LogName | None
     pretrained: bool
@@ -328,6 +331,7 @@ class _Surroundings:
             device,
             self.data_dir,
             self.download,
+            engine=self.engine,
             deterministic=self.deterministic,
             log=self.log,
             pretrained=self.pretrained,
