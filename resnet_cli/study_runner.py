@@ -74,10 +74,14 @@ def run_study(
         UserError: the study asks for units or lengths that the network does not have.
     """
     model = subject.loaded.model
-    by_hand = {"model": model.model_dump(mode="json") if model is not None else None}
+    by_hand = {
+        "model": model.model_dump(mode="json") if model is not None else None,
+        "data": subject.data.model_dump(mode="json"),
+    }
+    # An experiment's data stay as it names them, so that it can be run again from its provenance;
+    # how many of the images were measured on stands in the study and in the table.
     described = dict(config or by_hand) | {
         "study": study.model_dump(mode="json"),
-        "data": subject.data.model_dump(mode="json"),
         "only": list(only) if only is not None else None,
         "batch_statistics": batch_statistics,
         "seed": seed,

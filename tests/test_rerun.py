@@ -92,7 +92,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert run_command(bundle) == 0
     shutil.rmtree("runs")
     shutil.rmtree("results")
-    Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1}\n")
+    Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1, images: 10}\n")
     return folder
 
 
@@ -111,7 +111,8 @@ def test_bundled_weights_in_place_of_their_training(bundled: Path, capsys: Captu
     tables = [Path(f"results/local/two/mini/{case}/lesion_delete.csv") for case in ("one", "two")]
     checkpoints = [read_provenance(table)["checkpoint"]["source"] for table in tables]
     assert checkpoints == ["tiny", str(trained)]
-    assert run_command(["lesion", "--blocks", "1", "--checkpoint", "tiny", "--out", "typed"]) == 0
+    by_hand = ["lesion", "--blocks", "1", "--images", "10", "--checkpoint", "tiny"]
+    assert run_command([*by_hand, "--out", "typed"]) == 0
     assert Path("typed/lesion_delete.csv").read_bytes() == tables[0].read_bytes()
 
 

@@ -193,6 +193,13 @@ def test_weights_with_a_hostile_description(key: str, value: str, capsys: Captur
         assert "its description is damaged" in refused(arguments, capsys)
 
 
+def test_a_device_is_no_file_of_weights(capsys: Captured) -> None:
+    """/dev/zero would be read without end, a pipe would be waited for."""
+    os.mkfifo("pipe.safetensors")
+    for name in ("/dev/zero", "pipe.safetensors"):
+        assert "is no file that holds weights" in refused(["eval", "--checkpoint", name], capsys)
+
+
 def test_weights_of_others_with_more_stages_than_any_network(capsys: Captured) -> None:
     """A ResNet in the common naming whose 20 stages no configuration can say."""
     state = {"conv1.weight": torch.ones(4, 3, 3, 3)}

@@ -203,6 +203,8 @@ def load_network(reference: str | Path) -> Loaded:
         if str(reference) not in bundled_names():
             raise unknown("bundled weights", str(reference), bundled_names())
         path = bundled_folder() / f"{reference}.safetensors"
+    if not path.is_file():
+        raise UserError(f"--checkpoint {path}: is no file that holds weights")
     if path.suffix == ".py":
         adapted = load_adapted(path)
         digest = weights_hash(adapted.network)
