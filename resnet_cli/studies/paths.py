@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli import processes
-from resnet_cli.data import Batches
+from resnet_cli.data import Batches, to_device
 from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, evaluation_mode
@@ -265,13 +265,15 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
     """The gradients at the images that a path of its own for each image delivers.
 
     Args:
-        chosen: bool [K, N, n], for each of K paths of each image whether it passes each of the n
-            units through the residual branch.
+        chosen: bool [K, N, n] on the CPU, for each of K paths of each image whether it passes each
+            of the n units through the residual branch. What goes where is worked out there, so that
+            no unit waits for the device.
 
     Returns:
         float64 [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual
         branch are led through it, gathered into as few rows as the busiest image needs.
     """
+    device = cut.top.device
     gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
     for index in reversed(range(len(cut))):
         unit = cut.units[index]
@@ -280,12 +282,16 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
         rows = int(through.sum(0).max())
         # For each image its chosen paths first: order [K, N], of which the first `rows` matter.
         order = through.to(torch.uint8).argsort(dim=0, descending=True, stable=True)[:rows]
-        images = torch.arange(through.shape[1], device=through.device).expand_as(order)
-        residual = unit.residual(gradients[order, images])
+        images = torch.arange(through.shape[1]).expand_as(order)
+        wanted = through[order, images].nonzero(as_tuple=True)
+        taken = [to_device(each, device) for each in (order, images)]
+        of_taken = [to_device(each, device) for each in wanted]
+        led_to = [to_device(each[wanted], device) for each in (order, images)]
+        residual = unit.residual(gradients[*taken])
         gradients = unit.shortcut(gradients)
-        wanted = through[order, images]
-        gradients[order[wanted], images[wanted]] = residual[wanted] * cut.boost
-    return cut.unboosted(cut.stem(gradients), chosen.sum(2)[:, :, None, None, None])
+        gradients[*led_to] = residual[*of_taken] * cut.boost
+    lengths = to_device(chosen.sum(2)[:, :, None, None, None], device)
+    return cut.unboosted(cut.stem(gradients), lengths)
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, sample: int) -> Tensor:
@@ -387,7 +393,7 @@ def _norms_by_image(
         generator = stream(seed, "image paths", k, sample)
         ranks = torch.rand(total, num_units, generator=generator).argsort(-1).argsort(-1)
         drawn.append(ranks < k)
-    chosen = torch.stack(drawn).to(images.device)
+    chosen = torch.stack(drawn)
     for start in range(0, total, EXACT_CHUNK):
         part = slice(start, start + EXACT_CHUNK)
         cut = CutNetwork(network, images[part], labels[part], engine=engine)
