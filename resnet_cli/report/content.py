@@ -17,11 +17,9 @@ from resnet_cli.config import PROFILES, experiment_names, experiments_folder
 from resnet_cli.errors import UserError
 from resnet_cli.papers import PAPERS, published
 from resnet_cli.results.claims import Claim
-from resnet_cli.results.compare import Comparison, Row, compare
+from resnet_cli.results.compare import Comparison, Row, compare, measured_profiles
 from resnet_cli.results.tables import PROVENANCE_SUFFIX, read_provenance
 
-ORDER = ("cpu", "mini", "paper", "smoke")
-"""In which profiles are shown; folders of other names follow, by name."""
 BEYOND = "beyond"
 """The section of experiments that belong to no table and no figure."""
 
@@ -161,12 +159,7 @@ def content(results: Path) -> list[Part]:
 
 def _comparisons(paper: str, results: Path) -> list[Comparison]:
     """A paper at every profile that has results, in the order they are shown."""
-    home = results / paper
-    folders = sorted(p.name for p in home.iterdir() if p.is_dir()) if home.is_dir() else []
-    found = [name for name in folders if next((home / name).rglob("*.csv"), None) is not None]
-    ordered = [name for name in ORDER if name in found]
-    ordered += [name for name in found if name not in ORDER]
-    return [compare(paper, name, results) for name in ordered]
+    return [compare(paper, name, results) for name in measured_profiles(paper, results)]
 
 
 def _part(paper: Paper, comparisons: Sequence[Comparison]) -> Part:

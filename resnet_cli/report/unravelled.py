@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from resnet_cli.config import ModelConfig
 from resnet_cli.models.resnet import make_places
-from resnet_cli.report.content import ORDER
+from resnet_cli.results.compare import by_preference
 from resnet_cli.results.tables import read_provenance, read_table
 
 LESIONS = ("fig3/preact110", "fig3", "fig5a")
@@ -25,9 +25,7 @@ def networks(results: Path) -> list[dict[str, Any]]:
     """
     home = results / "veit2016"
     folders = [p for p in home.iterdir() if p.is_dir()] if home.is_dir() else []
-    names = [name for name in ORDER if home / name in folders]
-    names += sorted(p.name for p in folders if p.name not in ORDER)
-    found = [_network(home / name) for name in names]
+    found = [_network(home / name) for name in by_preference(p.name for p in folders)]
     return [network for network in found if network is not None]
 
 

@@ -13,7 +13,7 @@ import importlib
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from resnet_cli.results.tables import provenance_path, read_provenance, read_tab
 
 RESULTS = Path("results")
 CONFIDENCE = 0.95
-PREFERENCE = ("mini", "cpu", "paper", "smoke")
-"""Which profile is compared when none is named: the first of these that has results."""
+PREFERENCE = ("paper", "cpu", "mini", "smoke")
+"""Profiles from the one nearest to the papers' protocol. The first that has results is compared
+when none is named, and speaks first in the report; folders of other names follow, by name."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,10 @@ def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> 
     if paper not in PAPERS:
         raise unknown("paper", paper, PAPERS)
     home = results / paper
-    folders = sorted(p.name for p in home.iterdir() if p.is_dir()) if home.is_dir() else []
-    found = [name for name in folders if next((home / name).rglob("*.csv"), None) is not None]
+    found = measured_profiles(paper, results)
     if profile is None:
         profile = next((name for name in PREFERENCE if name in found), "mini")
-    elif profile not in (*PROFILES, *folders):
+    elif profile not in (*PROFILES, *_folders(home)):
         raise unknown("profile", profile, {*PROFILES, *found})
     if profile not in found:
         there = f" (there are results of: {', '.join(found)})" if found else ""
@@ -196,6 +196,24 @@ def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> 
         claims=claims_of(paper, folder, profile),
         others=tuple(name for name in found if name != profile),
     )
+
+
+def measured_profiles(paper: str, results: Path = RESULTS) -> list[str]:
+    """The profiles that have results, and folders of other names that do, by PREFERENCE."""
+    home = results / paper
+    names = _folders(home)
+    found = [name for name in names if next((home / name).rglob("*.csv"), None) is not None]
+    return by_preference(found)
+
+
+def by_preference(names: Iterable[str]) -> list[str]:
+    """Profiles as PREFERENCE has them, then folders of other names, by name."""
+    there = set(names)
+    return [name for name in PREFERENCE if name in there] + sorted(there.difference(PREFERENCE))
+
+
+def _folders(home: Path) -> list[str]:
+    return [p.name for p in home.iterdir() if p.is_dir()] if home.is_dir() else []
 
 
 # --- measured ------------------------------------------------------------------------------------

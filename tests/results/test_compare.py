@@ -192,18 +192,18 @@ def test_json_has_no_numbers_that_json_lacks(write: Write) -> None:
 # --- which profile -------------------------------------------------------------------------------
 
 
-def test_mini_is_compared_first_and_others_are_named(write: Write, tmp_path: Path) -> None:
-    for profile in ("smoke", "paper", "mini"):
+def test_real_images_are_compared_first_and_others_are_named(write: Write, tmp_path: Path) -> None:
+    for profile in ("smoke", "another", "mini", "cpu"):
         write("table1", {"original": [2.0]}, profile=profile)
     found = compare("he2016", None, tmp_path / "results")
-    assert found.profile == "mini"
-    assert found.others == ("paper", "smoke")
+    assert found.profile == "cpu"
+    assert found.others == ("mini", "smoke", "another")
 
 
-def test_without_mini_the_next_that_has_results(write: Write, tmp_path: Path) -> None:
+def test_without_them_the_next_that_has_results(write: Write, tmp_path: Path) -> None:
     write("table1", {"original": [2.0]}, profile="smoke")
-    write("table1", {"original": [2.0]}, profile="paper")
-    assert compare("he2016", None, tmp_path / "results").profile == "paper"
+    write("table1", {"original": [2.0]}, profile="mini")
+    assert compare("he2016", None, tmp_path / "results").profile == "mini"
 
 
 @pytest.mark.parametrize("paper", ["he2016", "veit2016"])
