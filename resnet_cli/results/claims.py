@@ -21,3 +21,13 @@ class Claim:
     measured`, the command that would measure it."""
     caveat: str = ""
     """What the profile cannot show, for example a short schedule or other data."""
+    headline: bool = False
+    """One of the few claims that the paper stands for; these have numbers."""
+    published: str = ""
+    """A headline's figures as the paper has them."""
+    ours: str = ""
+    """A headline's figures as measured, in the same form; empty when nothing was."""
+    dataset: str = ""
+    """What was measured on; empty when nothing was, or no data were needed."""
+    seeds: str = ""
+    """How many trainings decide: `1 seed`, `3 seeds each`; empty likewise."""

@@ -23,7 +23,7 @@ from resnet_cli.intervals import SHARES, shortest_interval
 from resnet_cli.models.resnet import make_places
 from resnet_cli.papers import published
 from resnet_cli.results.claims import Claim
-from resnet_cli.results.tables import read_provenance, read_table
+from resnet_cli.results.tables import provenance_path, read_provenance, read_table
 
 PAPER = "veit2016"
 
@@ -74,6 +74,10 @@ class _Finding:
     holds: bool
     evidence: str
     caveat: str = ""
+    published: str = ""
+    """A headline's figures as the paper has them."""
+    ours: str = ""
+    """The same as measured."""
 
 
 class _MissingError(Exception):
@@ -88,6 +92,7 @@ class _Judge:
     text: str
     judge: Callable[[Path], _Finding]
     """Takes the experiment's folder."""
+    headline: bool = False
 
 
 def claims(folder: Path, profile: str) -> list[Claim]:
@@ -115,10 +120,44 @@ def _judged(judge: _Judge, folder: Path, profile: str) -> Claim:
             "paper --data-dir FOLDER" if only_paper else larger
         )
         reason = f"{missing}; " if str(missing) else ""
-        return Claim(PAPER, judge.source, judge.text, "not measured", reason + command)
+        return Claim(
+            PAPER,
+            judge.source,
+            judge.text,
+            "not measured",
+            reason + command,
+            headline=judge.headline,
+        )
     caveat = "; ".join(part for part in (CAVEATS.get(profile, ""), found.caveat) if part)
-    verdict = "holds" if found.holds else "does not hold"
-    return Claim(PAPER, judge.source, judge.text, verdict, found.evidence, caveat)  # type: ignore[arg-type]
+    dataset, seeds = _setting(folder / judge.experiment)
+    return Claim(
+        PAPER,
+        judge.source,
+        judge.text,
+        "holds" if found.holds else "does not hold",
+        found.evidence,
+        caveat,
+        judge.headline,
+        found.published if judge.headline else "",
+        found.ours if judge.headline else "",
+        dataset,
+        seeds,
+    )
+
+
+def _setting(folder: Path) -> tuple[str, str]:
+    """On what an experiment measured and how many seeds, by the provenance of its tables."""
+    datasets, seeds = set(), set()
+    for path in folder.rglob("*.csv"):
+        if not provenance_path(path).exists():
+            continue
+        told = read_provenance(path)
+        if found := told.get("seeds"):  # a formula has none, and took no data
+            seeds |= {int(seed) for seed in found}
+            data = (told.get("config") or {}).get("data") or {}
+            datasets |= {str(data["dataset"])} if "dataset" in data else set()
+    count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}" if seeds else ""
+    return ", ".join(sorted(datasets)), count
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -231,6 +270,9 @@ def _vgg_falls(folder: Path) -> _Finding:
         f"{len(errors)} layers leave at least {NEAR_CHANCE * chance:.0f} % "
         f"({_trainings(len(tables))})",
         _one_seed(len(tables)),
+        f"to about {chance:g} %, whichever layer is deleted",
+        f"from {_baseline(tables):.2f} % to {errors.median():.2f} % in the median of "
+        f"{len(errors)} layers, {errors.min():.2f} to {errors.max():.2f} %",
     )
 
 
@@ -253,6 +295,10 @@ def _survives(tables: Sequence[_Measured]) -> _Finding:
         f"percentile, {damages.max():.2f} at worst (unit {worst}); {len(more)} units by more than "
         f"{BARELY:g} ({_trainings(len(tables))})",
         _one_seed(len(tables)),
+        f"from {_number('section4.3', 'error-full'):.2f} %, for most units by less than the width "
+        "of the plot's line",
+        f"from {_baseline(tables):.2f} %, by {damages.median():.2f} points in the median; by more "
+        f"than {BARELY:g} for {len(more)} of {len(damages)} units, {damages.max():.2f} at worst",
     )
 
 
@@ -459,6 +505,11 @@ def _few_paths(column: str) -> Callable[[Path], _Finding]:
             f"{max(lengths)} units and has {100 * share:.3g} % of all paths (published "
             f"{_number('fig6c', 'effective_paths_percent'):g} %)",
             "a single seed",
+            f"lengths {_number('fig6c', 'effective_from'):g} to "
+            f"{_number('fig6c', 'effective_to'):g} of {_number('text', 'units'):g}, "
+            f"{_number('fig6c', 'effective_paths_percent'):g} % of all paths",
+            f"lengths {first} to {last} of {max(lengths)}, {100 * share:.3g} % of all paths, with "
+            f"{100 * ALMOST_ALL:.0f} % of the gradient",
         )
 
     return judge
@@ -547,6 +598,9 @@ def _trains_as_well(folder: Path) -> _Finding:
         f"{_number('section4.3', 'error-active-23'):.2f} against "
         f"{_number('section4.3', 'error-full'):.2f} %)",
         note,
+        f"{_number('section4.3', 'error-active-23'):.2f} % against "
+        f"{_number('section4.3', 'error-full'):.2f} % with all",
+        f"{fmean(active):.2f} % against {fmean(full):.2f} % with all, {interval}",
     )
 
 
@@ -560,12 +614,19 @@ def _welch(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
 
 
 JUDGES: tuple[_Judge, ...] = (
-    _Judge("fig3", "fig3", "Deleting any one layer of a VGG lets it fall to chance.", _vgg_falls),
+    _Judge(
+        "fig3",
+        "fig3",
+        "Deleting any one layer of a VGG lets it fall to chance.",
+        _vgg_falls,
+        headline=True,
+    ),
     _Judge(
         "fig3",
         "fig3",
         "Deleting one unit of a residual network barely changes its error.",
         _resnet_survives,
+        headline=True,
     ),
     _Judge(
         "fig3",
@@ -620,12 +681,14 @@ JUDGES: tuple[_Judge, ...] = (
         "fig6",
         "The paths that deliver almost all gradient are short and few (exact spectrum).",
         _few_paths("exact_norm"),
+        headline=True,
     ),
     _Judge(
         "section4.3",
         "effective_paths",
         "Training with 23 of 54 units active in each batch does as well as training all.",
         _trains_as_well,
+        headline=True,
     ),
     _Judge("fig7", "fig7", "Deleting units removes mostly long paths.", _long_paths_go),
     _Judge(

@@ -304,3 +304,25 @@ def test_lead_every_depth_and_the_direction_of_each(judge: Judge) -> None:
         "From 164 to 1001 layers the original gets worse and full pre-activation better, CIFAR-10"
     )
     assert judged[worse].verdict == "does not hold"  # the original stays at 7 %
+
+
+# --- headlines -----------------------------------------------------------------------------------
+
+
+def test_headlines_have_numbers_published_and_ours(judge: Judge) -> None:
+    judged = judge(table1=TABLE1 | {"scaling-0-1": [None]})
+    headlines = [claim for claim in judged.values() if claim.headline]
+    assert [claim.source for claim in headlines] == ["table1", "table1", "table3"]
+    best, scaled, by_depth = headlines
+    assert best.published == "the identity: 6.61 %; the best of the others: 6.91 %"
+    assert best.ours == "the identity: 1.00 %; the best of the others: 1.50 %"
+    assert (best.dataset, best.seeds) == ("digits", "1 seed each")
+    assert scaled.published == (
+        "the identity: 6.61 %; shortcut 0: fails; shortcut 0.5: fails; shortcut and F 0.5: 12.35 %"
+    )
+    assert scaled.ours == (
+        "the identity: 1.00 %; shortcut 0: diverges; shortcut 0.5: fails (91.00 %); "
+        "shortcut and F 0.5: 3.00 %"
+    )
+    assert by_depth.published.endswith("164 layers: 5.46 %; pre-activation, 1001 layers: 4.92 %")
+    assert (by_depth.ours, by_depth.dataset, by_depth.seeds) == ("", "", "")

@@ -522,3 +522,23 @@ def test_the_interval_is_welchs(tmp_path: Path) -> None:
 def test_effective_paths_without_the_full_model(tmp_path: Path) -> None:
     write_table43(tmp_path, active_23=[1.0])
     assert judged(tmp_path, "23 of 54").verdict == "not measured"
+
+
+# --- headlines -----------------------------------------------------------------------------------
+
+
+def test_headlines_have_numbers_published_and_ours(tmp_path: Path) -> None:
+    write(tmp_path, "fig3/vgg15", "lesion_delete", singles([80.0] * 13 + [90.0]))
+    write(tmp_path, "fig3/preact110", "lesion_delete", singles(damages(0.1, u0=50.0)))
+    headlines = [claim for claim in claims(tmp_path, "mini") if claim.headline]
+    assert [claim.source for claim in headlines] == ["fig3", "fig3", "fig6c", "section4.3"]
+    vgg, resnet, paths, _ = headlines
+    assert vgg.published == "to about 90 %, whichever layer is deleted"
+    assert vgg.ours == "from 2.00 % to 82.00 % in the median of 14 layers, 82.00 to 92.00 %"
+    assert (vgg.dataset, vgg.seeds) == ("digits", "1 seed")
+    assert resnet.ours == (
+        "from 2.00 %, by 0.10 points in the median; by more than 1 for 1 of 54 units, 50.00 at "
+        "worst"
+    )
+    assert (paths.verdict, paths.published, paths.ours) == ("not measured", "", "")
+    assert all(not claim.ours for claim in claims(tmp_path, "mini") if not claim.headline)
