@@ -6,7 +6,7 @@ headers; nothing is typed here but the papers' names and one sentence on each.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,15 @@ from resnet_cli.config import PROFILES, experiment_names, experiments_folder
 from resnet_cli.errors import UserError
 from resnet_cli.papers import PAPERS, published
 from resnet_cli.results.claims import Claim
-from resnet_cli.results.compare import Comparison, Row, compare, measured_profiles
-from resnet_cli.results.tables import PROVENANCE_SUFFIX, read_provenance
+from resnet_cli.results.compare import (
+    Comparison,
+    Measured,
+    Row,
+    caveats_of,
+    compare,
+    measured_profiles,
+)
+from resnet_cli.results.tables import provenance_path, read_provenance
 
 BEYOND = "beyond"
 """The section of experiments that belong to no table and no figure."""
@@ -32,6 +39,8 @@ class Paper:
     authors: str
     title: str
     arxiv: str
+    data: str
+    """On what it measured its headline claims."""
     says: str
 
 
@@ -41,6 +50,7 @@ ABOUT = (
         "He, Zhang, Ren, Sun 2016",
         "Identity Mappings in Deep Residual Networks",
         "1603.05027",
+        "CIFAR-10",
         "A residual unit adds what it computed to what it was given. Leave the path of what it was "
         "given untouched, and put batch normalisation and ReLU before the convolutions: then a "
         "network of 1,001 layers trains, and a deeper one is a better one.",
@@ -50,6 +60,7 @@ ABOUT = (
         "Veit, Wilber, Belongie 2016",
         "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
         "1605.06431",
+        "CIFAR-10",
         "A residual network of n units is 2ⁿ paths of all lengths at once. Delete a unit, even "
         "several, and it goes on working, as an ensemble does that lost a few members; and short "
         "paths carry nearly all of the gradient that trains it.",
@@ -77,6 +88,31 @@ PICTURES = {
 """What a plot shows, by the stem of its file."""
 
 
+WORDS: Mapping[str, tuple[str, str]] = {
+    "paper": ("the published protocol", "on GPUs"),
+    "cpu": (
+        "real images with a short schedule",
+        "hours on two cores: errors stay above the published ones",
+    ),
+    "mini": (
+        "the paper's depths on 16x16 handwritten digits",
+        "minutes: whether an effect is there, not whether a number is",
+    ),
+    "smoke": ("tiny networks trained for seconds", "shows that the code runs and nothing else"),
+    "third-party": ("weights that others trained and published", "other networks than the paper's"),
+}
+"""A profile in plain words: what is measured there, and what that can show."""
+
+DATA = {
+    "digits": "digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+    "imagefolder": "class folders",
+}
+"""Data sets as the page names them."""
+
+
 @dataclass(frozen=True)
 class Plot:
     """A picture in the results."""
@@ -91,6 +127,8 @@ class Measurement:
 
     experiment: str
     profile: str
+    setting: str
+    """`mini, digits`."""
     title: str
     note: str
     command: str
@@ -98,7 +136,34 @@ class Measurement:
     measured: str
     """The date."""
     plots: Sequence[Plot]
-    tables: Sequence[Path]
+    folded: bool
+    """The plots are of single cases or of weights of others, and are shown on demand."""
+    tables: Sequence[tuple[Path, Path | None]]
+    """Each table, and its provenance."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Test errors that the paper gives for one data set."""
+
+    dataset: str
+    """The paper's, as the page names it."""
+    columns: Sequence[str]
+    """`mini, digits`: where some of these rows were measured."""
+    rows: Sequence[tuple[str, str, Sequence[str]]]
+    """(case, published error, measured error in each of `columns`); no case names its data."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A section's claims as one profile bears them out."""
+
+    profile: str
+    setting: str
+    """`mini, digits`; empty where nothing was measured at any profile."""
+    claims: Sequence[Claim]
+    shown: bool
+    """It measures what no profile before it does."""
 
 
 @dataclass
@@ -112,15 +177,24 @@ class Section:
     """The published picture in words, from the experiment's header."""
     numbers: list[tuple[str, str, str]] = field(default_factory=list)
     """(quantity, value, remark) where the paper has no table of errors."""
-    columns: list[str] = field(default_factory=list)
-    """Profiles with a column of measured errors."""
-    rows: list[tuple[str, str, list[str]]] = field(default_factory=list)
-    """(case, published error, measured error at each of `columns`)."""
-    claims: list[tuple[str, list[Claim]]] = field(default_factory=list)
-    """By profile; a caveat that all of a profile's share is left to `Part.caveats`."""
+    errors: list[Errors] = field(default_factory=list)
+    """By the paper's data set."""
+    judged: list[Judged] = field(default_factory=list)
+    """By profile, where it measured any; else the claims once."""
     measurements: list[Measurement] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     """What would measure it, where nothing was."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the claims that a paper stands for, at the best profile that measured it."""
+
+    claim: Claim
+    setting: str
+    """`mini, digits, 1 seed`; empty where it was not measured."""
+    disagreeing: Sequence[str]
+    """Where another profile came to the other verdict: `third-party, CIFAR-10`."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +202,16 @@ class Part:
     """A paper's part of the report."""
 
     paper: Paper
-    counts: Sequence[tuple[str, Mapping[str, int]]]
-    """By profile, how many claims have which verdict."""
-    shown_profile: str
-    """The profile of `headlines`: that with most claims measured."""
-    headlines: Sequence[Claim]
-    """The first measured claims of each table and figure: one each, or two where these are few."""
+    counts: Sequence[tuple[str, str, Mapping[str, int]]]
+    """By profile: its name, its setting (`mini, digits`), how many claims have which verdict."""
+    headlines: Sequence[Headline]
+    holding: int
+    """Claims that hold at the best profile that measured them."""
+    measured: int
+    """Claims that any profile measured."""
+    claims: int
+    means: Sequence[tuple[str, str, int]]
+    """(setting with seeds, in plain words, claims measured there) of what `holding` counts."""
     caveats: Mapping[str, str]
     """What a profile cannot show, whatever the claim."""
     sections: Sequence[Section]
@@ -163,33 +241,129 @@ def _comparisons(paper: str, results: Path) -> list[Comparison]:
 
 
 def _part(paper: Paper, comparisons: Sequence[Comparison]) -> Part:
-    counts = [(c.profile, Counter(str(claim.verdict) for claim in c.claims)) for c in comparisons]
-    most = max(comparisons, key=lambda c: sum(_is_measured(claim) for claim in c.claims))
-    measured = [claim for claim in most.claims if _is_measured(claim)]
-    sources = Counter(claim.source for claim in measured)
-    each = 2 if len(sources) < 5 else 1
-    headlines = [
-        claim for source in sources for claim in [c for c in measured if c.source == source][:each]
+    settings = {c.profile: _setting(c.profile, _datasets(c)) for c in comparisons}
+    counts = [
+        (c.profile, settings[c.profile], Counter(str(claim.verdict) for claim in c.claims))
+        for c in comparisons
     ]
-    caveats: dict[str, str] = {}
+    best = _best(comparisons)
+    measured = [(profile, claim) for profile, claim in best.values() if _is_measured(claim)]
+    means = []
     for comparison in comparisons:
-        told = Counter(claim.caveat for claim in comparison.claims if claim.caveat)
-        for caveat, shared_by in told.most_common(1):
-            if shared_by > 1:
-                caveats[comparison.profile] = caveat
+        of_profile = [claim for profile, claim in measured if profile == comparison.profile]
+        if of_profile:
+            seeds = " or ".join(sorted({claim.seeds for claim in of_profile if claim.seeds}))
+            words = WORDS.get(comparison.profile, ("", ""))[0]
+            setting = settings[comparison.profile]
+            means.append((f"{setting}, {seeds}" if seeds else setting, words, len(of_profile)))
+    caveats = _caveats(paper.key, comparisons)
     sections = _sections(paper.key)
     for section in sections.values():
         _fill(section, paper.key, comparisons)
-    for comparison in comparisons:
-        for claim in comparison.claims:
-            if claim.caveat == caveats.get(comparison.profile):
-                claim = replace(claim, caveat="")
-            _add_claim(sections, comparison.profile, claim)
-    return Part(paper, counts, most.profile, headlines, caveats, list(sections.values()))
+        _judge(section, comparisons, caveats)
+    return Part(
+        paper,
+        counts,
+        _headlines(comparisons, best),
+        sum(claim.verdict == "holds" for _, claim in measured),
+        len(measured),
+        len(best),
+        means,
+        caveats,
+        list(sections.values()),
+    )
 
 
 def _is_measured(claim: Claim) -> bool:
     return claim.verdict != "not measured"
+
+
+def _best(comparisons: Sequence[Comparison]) -> dict[str, tuple[str, Claim]]:
+    """Claim -> the first profile that measured it, and the verdict there."""
+    best: dict[str, tuple[str, Claim]] = {}
+    for comparison in comparisons:
+        for claim in comparison.claims:
+            if claim.text not in best or (
+                _is_measured(claim) and not _is_measured(best[claim.text][1])
+            ):
+                best[claim.text] = (comparison.profile, claim)
+    return best
+
+
+def _headlines(
+    comparisons: Sequence[Comparison], best: Mapping[str, tuple[str, Claim]]
+) -> list[Headline]:
+    found = []
+    for profile, claim in best.values():
+        if claim.headline:
+            others = [
+                _setting(comparison.profile, [other.dataset])
+                for comparison in comparisons
+                for other in comparison.claims
+                if other.text == claim.text
+                and _is_measured(other)
+                and other.verdict != claim.verdict
+            ]
+            setting = ""
+            if _is_measured(claim):
+                setting = _setting(profile, [claim.dataset])
+                setting += f", {claim.seeds}" if claim.seeds else ""
+            found.append(Headline(_on_our_data(claim), setting, others))
+    return found
+
+
+def _caveats(paper: str, comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """By profile: its caveat, and what else all its measured claims share."""
+    found = {}
+    for comparison in comparisons:
+        general = caveats_of(paper).get(comparison.profile, "")
+        rests = [_rest(c.caveat, general) for c in comparison.claims if _is_measured(c)]
+        shared = set(rests).pop() if len(rests) > 1 and len(set(rests)) == 1 else ""
+        if told := "; ".join(part for part in (general, shared) if part):
+            found[comparison.profile] = told
+    return found
+
+
+def _rest(caveat: str, general: str) -> str:
+    """What a claim's caveat has beside the general one."""
+    return caveat.removeprefix(general).removeprefix("; ") if general else caveat
+
+
+# --- data sets -----------------------------------------------------------------------------------
+
+
+def _setting(profile: str, datasets: Iterable[str]) -> str:
+    """`mini, digits`: a profile with what was measured on."""
+    names = dict.fromkeys(name for told in datasets for name in told.split(", ") if name)
+    return ", ".join([profile, *(DATA.get(name, name) for name in names)])
+
+
+def _datasets(comparison: Comparison) -> list[str]:
+    return sorted({claim.dataset for claim in comparison.claims if claim.dataset})
+
+
+def _on_our_data(claim: Claim) -> Claim:
+    """A measured claim without the paper's data in its names, where ours are others."""
+    if not claim.dataset:
+        return claim
+    return replace(
+        claim,
+        text=_renamed(claim.text, claim.dataset, " (in the paper on {})"),
+        evidence=_renamed(claim.evidence, claim.dataset),
+        published=_renamed(claim.published, claim.dataset),
+        ours=_renamed(claim.ours, claim.dataset),
+    )
+
+
+def _renamed(text: str, dataset: str, instead: str = "") -> str:
+    """Without `-cifar10` in the names of cases (not of experiments, `he2016/table3-cifar10`) and
+    without `, CIFAR-10` at the end (or `instead` of it), where another data set was measured."""
+    for name in ("cifar100", "cifar10"):
+        if name not in dataset.split(", "):
+            text = re.sub(rf"(?<![\w/.-])([\w.-]+?)-{name}\b", r"\1", text)
+            if text.endswith(f", {DATA[name]}"):
+                text = text.removesuffix(f", {DATA[name]}") + instead.format(DATA[name])
+    return text
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -205,11 +379,11 @@ def _sections(paper: str) -> dict[str, Section]:
         head = header(name)
         section = sections.get(key)
         if section is None:
-            title = "Beyond the paper" if key == BEYOND else f"{_spoken(key)}: {head['title']}"
+            title = "Beyond the paper" if key == BEYOND else f"{_spoken(key)}: {_title(name)}"
             section = sections[key] = Section(key, title)
         if not section.question and key != BEYOND:
             section.question, section.published = head["question"], head["published"]
-        section.commands.append(f"resnet-cli run {name}")
+        section.commands.append(head["command"] or f"resnet-cli run {name}")
     order = sorted(sections, key=_place)
     return {key: sections[key] for key in order}
 
@@ -244,26 +418,40 @@ def _yaml(experiment: str) -> dict[str, Any]:
 
 
 def header(experiment: str) -> dict[str, str]:
-    """The title of an experiment, and of the comment at its head `question` and `published`."""
+    """The title of an experiment, and of the comment at its head `question`, `published` and
+    `command`, the first command with its options."""
     text = (experiments_folder() / f"{experiment}.yaml").read_text(encoding="utf-8")
-    comment = []
+    told: dict[str, str] = {}
+    key = ""
     for line in text.splitlines():
         if not line.startswith("#"):
             break
-        comment.append(line.removeprefix("#").strip())
-    found = {"title": str(_yaml(experiment)["title"]), "question": "", "published": ""}
-    told = " ".join(comment)
-    keys = "Question|Paper|Command|Time|Published"
-    for key, value in re.findall(rf"({keys}): (.*?)(?= (?:{keys}): |$)", told):
-        if key.lower() in found:
-            found[key.lower()] = re.split(r" Expect | expect ", value)[0].rstrip(" ;,") or value
-    found["question"] = found["question"][:1].upper() + found["question"][1:]
-    return found
+        words = line.removeprefix("#").strip()
+        if found := re.match(r"# ([A-Z][a-z]+)(?:, ([^:]+))?: (.*)", line):  # `Published, top-1: `
+            key, words = found[1].lower(), f"{found[2]}: {found[3]}" if found[2] else found[3]
+        told[key] = f"{told.get(key, '')} {words}".strip()
+    kept = {
+        name: re.split(r" Expect | expect ", told.get(name, ""))[0].rstrip(" ;,")
+        for name in ("question", "published")
+    }
+    command = re.match(r"resnet-cli run \S+(?: --\S+ \S+)*", told.get("command", ""))
+    return {
+        "title": str(_yaml(experiment)["title"]),
+        "question": kept["question"][:1].upper() + kept["question"][1:],
+        "published": kept["published"],
+        "command": command[0] if command else "",
+    }
+
+
+def _title(experiment: str, dataset: str = "") -> str:
+    """An experiment's title, with the data that it was measured on instead of the paper's."""
+    title = _renamed(header(experiment)["title"], dataset)
+    return f"{title}, {DATA.get(dataset, dataset)}" if dataset else title
 
 
 def _fill(section: Section, paper: str, comparisons: Sequence[Comparison]) -> None:
     """Put in the published numbers, and what was measured at each profile."""
-    _put_rows(section, comparisons)
+    _put_errors(section, paper, comparisons)
     if paper == "veit2016":
         table = published(paper)
         of_section = table["figure"].map(lambda figure: _belongs(figure, section.key))
@@ -281,27 +469,49 @@ def _fill(section: Section, paper: str, comparisons: Sequence[Comparison]) -> No
                     section.measurements.append(found)
 
 
-def _put_rows(section: Section, comparisons: Sequence[Comparison]) -> None:
-    """The table of errors: each case published, and at each profile that measured some of it."""
-    by_profile: dict[str, dict[str, Row]] = {}
-    cases: dict[str, Row] = {}
+def _put_errors(section: Section, paper: str, comparisons: Sequence[Comparison]) -> None:
+    """The tables of errors: each case published, and at each profile that measured some of it."""
+    cases: dict[str, dict[str, Row]] = {}
+    measured: dict[tuple[str, str], Measured] = {}
     for comparison in comparisons:
-        of_section = {row.case: row for row in comparison.rows if row.source == section.key}
-        cases |= {case: row for case, row in of_section.items() if case not in cases}
-        if any(row.measured is not None for row in of_section.values()):
-            by_profile[comparison.profile] = of_section
-    section.columns = list(by_profile)
-    for case, row in cases.items():
-        measured = []
-        for rows in by_profile.values():
-            found = rows[case].measured if case in rows else None
-            text = ""
-            if found is not None:
-                text = str(found).removeprefix(f"{case} ")
-                if found.num_seeds > 1:
-                    text += f", {found.num_seeds} seeds"
-            measured.append(text)
-        section.rows.append((case, _published(row), measured))
+        for row in comparison.rows:
+            if row.source == section.key:
+                cases.setdefault(_paper_data(paper, row), {}).setdefault(row.case, row)
+                if row.measured is not None:
+                    measured[comparison.profile, row.case] = row.measured
+    for dataset, rows in cases.items():
+        there = {key: found for key, found in measured.items() if key[1] in rows}
+        profiles = list(dict.fromkeys(profile for profile, _ in there))
+        columns = [
+            _setting(name, [found.dataset for (at, _), found in there.items() if at == name])
+            for name in profiles
+        ]
+        table = [
+            (
+                case.removesuffix(f"-{dataset}"),
+                _published(row),
+                [_measured(there.get((profile, case))) for profile in profiles],
+            )
+            for case, row in rows.items()
+        ]
+        section.errors.append(Errors(DATA.get(dataset, dataset), columns, table))
+
+
+def _paper_data(paper: str, row: Row) -> str:
+    """The data set that the paper's row is of."""
+    if paper == "he2016":
+        table = published(paper)
+        found = table[(table["source"] == row.source) & (table["case"] == row.case)]
+        if not found.empty:
+            return str(found["dataset"].iloc[0])
+    return "cifar100" if row.case.endswith("-cifar100") else "cifar10"
+
+
+def _measured(found: Measured | None) -> str:
+    if found is None:
+        return ""
+    text = str(found).removeprefix(f"{found.case} ")
+    return f"{text}, {found.num_seeds} seeds" if found.num_seeds > 1 else text
 
 
 def _published(row: Row) -> str:
@@ -312,18 +522,36 @@ def _published(row: Row) -> str:
     return f"{'about ' if row.approximate else ''}{row.published:.2f} %"
 
 
+def _judge(section: Section, comparisons: Sequence[Comparison], caveats: Mapping[str, str]) -> None:
+    """Put in the claims of each profile that measured one of them, the caveats of its own told
+    elsewhere; where none did, the claims once."""
+    known: set[str] = set()
+    unmeasured: Sequence[Claim] = ()
+    for comparison in comparisons:
+        claims = [claim for claim in comparison.claims if _belongs(claim.source, section.key)]
+        measured = {claim.text for claim in claims if _is_measured(claim)}
+        if not measured:
+            unmeasured = unmeasured or claims
+            continue
+        setting = _setting(comparison.profile, [claim.dataset for claim in claims])
+        general = caveats.get(comparison.profile, "")
+        profiles_own = caveats_of(comparison.paper).get(comparison.profile, "")
+        shown = [
+            replace(
+                _on_our_data(claim),
+                caveat="" if claim.caveat == general else _rest(claim.caveat, profiles_own),
+            )
+            for claim in claims
+        ]
+        section.judged.append(Judged(comparison.profile, setting, shown, bool(measured - known)))
+        known |= measured
+    if unmeasured and not section.judged:
+        section.judged.append(Judged("", "", unmeasured, True))
+
+
 def _belongs(source: str, key: str) -> bool:
     """`fig6b` belongs to `fig6`; `fig5a` only to itself."""
     return source == key or (source[:-1] == key and source[-1:].isalpha())
-
-
-def _add_claim(sections: Mapping[str, Section], profile: str, claim: Claim) -> None:
-    section = next((s for key, s in sections.items() if _belongs(claim.source, key)), None)
-    if section is None:
-        return
-    if not section.claims or section.claims[-1][0] != profile:
-        section.claims.append((profile, []))
-    section.claims[-1][1].append(claim)
 
 
 # --- what lies in results/ -----------------------------------------------------------------------
@@ -332,32 +560,45 @@ def _add_claim(sections: Mapping[str, Section], profile: str, claim: Claim) -> N
 def _measurement(experiment: str, profile: str, folder: Path) -> Measurement | None:
     """An experiment's folder; None when it has no table with a provenance."""
     tables = sorted(folder.rglob("*.csv"))
-    described = [t for t in tables if t.with_suffix(PROVENANCE_SUFFIX).exists()]
+    described = [t for t in tables if provenance_path(t).exists()]
     if not described:
         return None
     told = read_provenance(described[0])
     config = told.get("config") or {}
-    command = f"resnet-cli run {experiment} --profile {profile}"
-    if profile not in PROFILES:
-        command = str(told.get("command"))
+    seeds = [read_provenance(table).get("seeds") for table in described]
+    dataset = str((config.get("data") or {}).get("dataset") or "") if any(seeds) else ""
+    command = str(told.get("command"))
+    if profile in PROFILES and not re.match(r"resnet-cli (run|reproduce) ", command):
+        command = f"resnet-cli run {experiment} --profile {profile}"
+    title = _title(experiment, dataset)
+    own = sorted(folder.glob("*.png"))
     plots = [
-        Plot(path, f"{header(experiment)['title']}, profile {profile}: {_picture(path)}")
-        for path in sorted(folder.glob("*.png")) or sorted(folder.glob("*/*.png"))
+        Plot(path, f"{title}, profile {profile}: {_picture(path, folder)}")
+        for path in own or sorted(folder.glob("*/*.png"))
     ]
+    note = " ".join(str(config.get("note") or "").split())
+    names = [str(case.get("name")) for case in config.get("cases") or ()]
+    if any(_renamed(name, dataset) != name for name in names):
+        note += (
+            f" The plots name cases by the paper's data; these are {DATA.get(dataset, dataset)}."
+        )
     commit = str(told.get("commit") or "unknown")[:10]
     return Measurement(
         experiment,
         profile,
-        header(experiment)["title"],
-        " ".join(str(config.get("note") or "").split()),
+        _setting(profile, [dataset]),
+        title,
+        note.strip(),
         command,
         commit + (" and changes" if told.get("dirty") else ""),
         str(told.get("started"))[:10],
         plots,
-        tables,
+        not own or profile not in PROFILES,
+        [(t, provenance_path(t) if provenance_path(t).exists() else None) for t in tables],
     )
 
 
-def _picture(path: Path) -> str:
-    case = f" of {path.parent.name}" if path.parent.parent.name in PROFILES else ""
-    return PICTURES.get(path.stem, path.stem.replace("_", " ")) + case
+def _picture(path: Path, folder: Path) -> str:
+    """What a plot of an experiment's folder shows; one of a single case lies deeper."""
+    shown = PICTURES.get(path.stem, path.stem.replace("_", " "))
+    return shown if path.parent == folder else f"{shown}, of {path.parent.name}"

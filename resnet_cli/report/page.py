@@ -12,14 +12,14 @@ from PIL import Image
 
 from resnet_cli import __version__
 from resnet_cli.errors import UserError
-from resnet_cli.report.content import content
+from resnet_cli.report.content import WORDS, content
 from resnet_cli.report.unravelled import networks
 from resnet_cli.results.tables import atomic_write
 
 COLOURS = 64
 """Of an embedded plot; a palette makes it a quarter as large and looks the same."""
-WIDEST = 1400
-"""Pixels of an embedded plot."""
+WIDEST = 1440
+"""Pixels of an embedded plot; our widest plots have as many and are not resampled."""
 
 
 def write_report(results: Path, out: Path) -> Path:
@@ -37,15 +37,22 @@ def write_report(results: Path, out: Path) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["embedded"] = embedded
+    environment.filters["without"] = _without
     environment.filters["link"] = lambda path: _link(path, out)
     page = environment.get_template("page.html").render(
         parts=parts,
+        words=WORDS,
         networks=json.dumps(networks(results), separators=(",", ":")).replace("<", "\\u003c"),
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
     atomic_write(out, page)
     return out
+
+
+def _without(caveat: str, profile: str) -> str:
+    """A caveat without the profile's name at its start."""
+    return caveat.removeprefix("profile ").removeprefix(f"{profile}: ")
 
 
 def _link(path: Path, page: Path) -> str:

@@ -180,7 +180,7 @@ def _depths(judge: "_Judge") -> Iterator[Claim]:
         if suffix == "cifar10":
             kinds = (("original", "original"), ("pre-activation", "preact"))
             cases = [
-                (f"{name}, {depth} layers", f"{kind}-{depth}-{suffix}")
+                (f"{name} {depth}", f"{kind}-{depth}-{suffix}")
                 for name, kind in kinds
                 for depth in (164, 1001)
             ]
@@ -387,7 +387,9 @@ class _Judge:
             for profile in order:
                 if (source, case) in _offered(profile):
                     name = _offered(profile)[source, case]
-                    commands.setdefault(f"resnet-cli run {name} --profile {profile}")
+                    data = load_experiment(name, profile).data.dataset
+                    folder = " --data-dir FOLDER" if data == "imagefolder" else ""
+                    commands.setdefault(f"resnet-cli run {name} --profile {profile}{folder}")
                     break
         return ", ".join(commands)
 

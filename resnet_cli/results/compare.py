@@ -313,6 +313,13 @@ def claims_of(paper: str, folder: Path, profile: str) -> list[Claim]:
     return judged
 
 
+def caveats_of(paper: str) -> Mapping[str, str]:
+    """What each profile cannot show, with which the caveats of its claims begin."""
+    module = importlib.import_module(f"{__package__}.claims_{paper}")
+    caveats: Mapping[str, str] = module.CAVEATS
+    return caveats
+
+
 # --- showing -------------------------------------------------------------------------------------
 
 

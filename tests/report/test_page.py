@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from resnet_cli.cli import run_command
+from resnet_cli.config import experiment_names
 from resnet_cli.errors import UserError
 from resnet_cli.papers import published
-from resnet_cli.report.content import content, figure_of, header
+from resnet_cli.report.content import DATA, content, figure_of, header
 from resnet_cli.report.page import embedded, write_report
 from resnet_cli.report.unravelled import networks
 from resnet_cli.results.compare import compare
-from resnet_cli.results.tables import read_table
+from resnet_cli.results.tables import read_provenance, read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
 Captured = pytest.CaptureFixture[str]
@@ -32,28 +33,150 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_claim_of_each_profile_is_there_with_its_verdict() -> None:
     for part in content(RESULTS):
-        for profile, counts in part.counts:
+        for profile, _, counts in part.counts:
             claims = compare(part.paper.key, profile, RESULTS).claims
             shown = [
                 claim
                 for section in part.sections
-                for name, of_profile in section.claims
-                if name == profile
-                for claim in of_profile
+                for judged in section.judged
+                if judged.profile == profile
+                for claim in judged.claims
             ]
-            assert sorted((c.text, c.verdict, c.evidence) for c in shown) == sorted(
-                (c.text, c.verdict, c.evidence) for c in claims
-            )
+            for claim in claims:
+                if claim.verdict != "not measured":
+                    (found,) = [c for c in shown if c.evidence == _unnamed(claim.evidence)]
+                    assert (found.verdict, found.source) == (claim.verdict, claim.source)
+                    assert found.text.startswith(claim.text.removesuffix(", CIFAR-10"))
             assert sum(counts.values()) == len(claims)
+        once = {c.text for section in part.sections for j in section.judged for c in j.claims}
+        assert len(once) == part.claims
+
+
+def _unnamed(evidence: str) -> str:
+    """As shown where digits were measured; the tables' own names have the paper's data."""
+    return re.sub(r"(one_layer|110|164|1001)-cifar10\b", r"\1", evidence)
+
+
+def test_a_list_of_claims_measures_one_of_them_or_stands_alone() -> None:
+    for part in content(RESULTS):
+        for section in part.sections:
+            for judged in section.judged:
+                measured = [c for c in judged.claims if c.verdict != "not measured"]
+                assert bool(measured) == bool(judged.profile)
+                assert measured or len(section.judged) == 1
+
+
+def test_what_digits_measured_is_not_said_of_cifar() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
+    section = next(section for section in part.sections if section.key == "table3")
+    assert "CIFAR" not in section.title
+    errors = section.errors[0]
+    assert (errors.dataset, errors.columns) == ("CIFAR-10", ["mini, digits"])
+    assert not any("cifar" in case for case, _, _ in errors.rows)
+    for claim in section.judged[0].claims:
+        if claim.dataset == "digits":
+            told = f"{claim.evidence} {claim.ours}"
+            assert "cifar" not in told
+            assert "CIFAR" not in claim.text.removesuffix("(in the paper on CIFAR-10)")
+    (measurement,) = section.measurements
+    assert measurement.setting == "mini, digits"
+    assert "CIFAR" not in measurement.title + "".join(plot.alt for plot in measurement.plots)
+    assert "these are digits" in measurement.note
+
+
+def test_the_first_screen_has_headlines_with_figures(page: Path) -> None:
+    cards = page.read_text(encoding="utf-8").partition('id="unravelled"')[0]
+    for part in content(RESULTS):
+        assert 3 <= len(part.headlines) <= 4
+        for headline in part.headlines:
+            claim = headline.claim
+            assert headline.setting.startswith("mini, digits, ")
+            assert "seed" in headline.setting
+            assert claim.published
+            for text in (claim.ours, headline.setting):
+                assert text in cards
+        best = {}
+        for name in ("third-party", "mini"):
+            if (RESULTS / part.paper.key / name).is_dir():
+                for claim in compare(part.paper.key, name, RESULTS).claims:
+                    if claim.verdict != "not measured" or claim.text not in best:
+                        best[claim.text] = claim.verdict
+        verdicts = list(best.values())
+        assert part.holding == verdicts.count("holds")
+        assert part.measured == len(verdicts) - verdicts.count("not measured")
+        assert f"<strong>{part.holding} of {part.measured}</strong> measured claims hold" in cards
+
+
+@pytest.fixture
+def partly_real(tmp_path: Path) -> Path:
+    """Results of paper 2 at mini, and two experiments as if at cpu on CIFAR-10."""
+    home = tmp_path / "results" / "veit2016"
+    shutil.copytree(RESULTS / "veit2016/mini", home / "mini")
+    for name in ("fig6", "effective_paths"):
+        shutil.copytree(RESULTS / "veit2016/mini" / name, home / "cpu" / name)
+    for path in (home / "cpu").rglob("*.provenance.json"):
+        told = json.loads(path.read_text())
+        told["config"]["data"]["dataset"] = "cifar10"
+        path.write_text(json.dumps(told))
+    table = home / "cpu/effective_paths/table.csv"
+    table.write_text(table.read_text().replace(",digits,", ",cifar10,"))
+    return home.parent
+
+
+def test_the_best_profile_speaks_for_each_claim(partly_real: Path) -> None:
+    (part,) = content(partly_real)
+    assert [h.setting for h in part.headlines] == [
+        "mini, digits, 1 seed",
+        "mini, digits, 1 seed",
+        "cpu, CIFAR-10, 1 seed",
+        "cpu, CIFAR-10, 3 seeds",
+    ]
+    assert [(setting, count) for setting, _, count in part.means] == [
+        ("cpu, CIFAR-10, 1 seed or 3 seeds", 6),
+        ("mini, digits, 1 seed or 3 seeds", 9),
+    ]
+    assert part.measured == 15  # no claim twice
+    section = next(section for section in part.sections if section.key == "section4.3")
+    assert section.errors[0].columns == ["cpu, CIFAR-10", "mini, digits"]
+    assert [(j.setting, j.shown) for j in section.judged] == [
+        ("cpu, CIFAR-10", True),
+        ("mini, digits", False),
+    ]
+
+
+def test_verdicts_that_differ_are_told(partly_real: Path) -> None:
+    table = partly_real / "veit2016/cpu/effective_paths/table.csv"
+    lines = table.read_text().splitlines()
+    errors = {"full": 6.5, "active-23": 6.0}
+    for number, line in enumerate(lines[1:], 1):
+        cells = line.split(",")
+        cells[6] = cells[7] = str(errors.get(cells[1], 7.0))
+        lines[number] = ",".join(cells)
+    table.write_text("\n".join(lines) + "\n")
+    (part,) = content(partly_real)
+    headline = part.headlines[3]
+    assert (headline.claim.verdict, headline.disagreeing) == ("holds", ["mini, digits"])
+
+
+def test_a_caveat_stands_once_in_a_paper(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for words in ("but 16x16 digits and 15 epochs (Table 1: 30)", "16x16 digits and 15 epochs (hi"):
+        assert text.count(words) == 1
 
 
 def test_each_published_error_is_there() -> None:
     part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
-    shown = {(s.key, case): error for s in part.sections for case, error, _ in s.rows}
+    shown = {
+        (section.key, errors.dataset, case): error
+        for section in part.sections
+        for errors in section.errors
+        for case, error, _ in errors.rows
+    }
     for row in published("he2016").to_dict("records"):
         if row["metric"] == "top5_error":
             continue
-        error = shown[row["source"], row["case"]]
+        case = str(row["case"]).removesuffix(f"-{row['dataset']}")
+        error = shown[row["source"], DATA[row["dataset"]], case]
         if row["status"] == "fail":
             assert error == "fail"
         else:
@@ -65,8 +188,9 @@ def test_what_was_measured_stands_beside_it() -> None:
     part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
     section = next(section for section in part.sections if section.key == "table1")
     measured = read_table(RESULTS / "he2016/mini/table1/table.csv").set_index("case")
-    column = section.columns.index("mini")
-    for case, _, errors in section.rows:
+    (table,) = section.errors
+    column = table.columns.index("mini, digits")
+    for case, _, errors in table.rows:
         assert f"{measured.loc[case, 'test_error']:.2f} %" in errors[column]
 
 
@@ -77,7 +201,43 @@ def test_every_experiment_measured_is_there_with_its_command() -> None:
             measurement = found[folder.parent.name, f"{part.paper.key}/{folder.name}"]
             assert len(measurement.tables) == len(list(folder.rglob("*.csv")))
             assert measurement.plots
-            assert measurement.command.startswith("resnet-cli ")
+            assert all(provenance is not None for _, provenance in measurement.tables)
+            told = read_provenance(measurement.tables[0][0])["command"]
+            assert measurement.command == told  # the one that was typed
+
+
+def test_a_command_that_cannot_be_given_again_is_the_experiments(tmp_path: Path) -> None:
+    shutil.copytree(RESULTS / "veit2016/mini/fig7", tmp_path / "veit2016/mini/fig7")
+    provenance = tmp_path / "veit2016/mini/fig7/path_survival.provenance.json"
+    told = json.loads(provenance.read_text())
+    told["command"] = "python script.py"
+    provenance.write_text(json.dumps(told))
+    (part,) = content(tmp_path)
+    (measurement,) = [m for section in part.sections for m in section.measurements]
+    assert measurement.command == "resnet-cli run veit2016/fig7 --profile mini"
+    assert measurement.setting == "mini"  # a formula takes no data
+
+
+def test_what_is_not_measured_has_its_command() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "veit2016")
+    section = next(section for section in part.sections if section.key == "fig4")
+    assert section.commands == ["resnet-cli run veit2016/fig4 --profile paper --data-dir FOLDER"]
+
+
+def test_plots_are_told_apart(page: Path) -> None:
+    measurements = [m for p in content(RESULTS) for s in p.sections for m in s.measurements]
+    assert len({plot.alt for m in measurements for plot in m.plots}) == sum(
+        len(m.plots) for m in measurements
+    )
+    for measurement in measurements:
+        home = RESULTS / measurement.experiment.split("/")[0] / measurement.profile
+        for plot in measurement.plots:
+            *_, case = ["", *plot.path.relative_to(home).parts[1:-1]]
+            assert plot.alt.endswith(f", of {case}") == bool(case)
+            assert case or ", of " not in plot.alt.rpartition(": ")[2]
+        assert measurement.folded or measurement.profile != "third-party"
+    alts = re.findall(r'<img [^>]*alt="([^"]*)"', page.read_text(encoding="utf-8"))
+    assert len(set(alts)) == len(alts)
 
 
 def test_the_header_of_an_experiment() -> None:
@@ -85,6 +245,16 @@ def test_the_header_of_an_experiment() -> None:
     assert found["question"] == "Which path lengths deliver the gradient?"
     assert found["published"].startswith("the norm falls exponentially with length")
     assert figure_of("veit2016/greedy") == "beyond"
+    assert header("he2016/table3-cifar10")["published"].endswith(
+        "4.92 (original / pre-activation)."
+    )
+    assert header("veit2016/fig6")["command"] == "resnet-cli run veit2016/fig6 --profile mini"
+
+
+def test_no_header_lacks_what_the_page_needs() -> None:
+    for name in experiment_names():
+        if "/" in name:
+            assert all(header(name).values()), name
 
 
 def test_the_unravelled_view_has_the_tables_numbers() -> None:

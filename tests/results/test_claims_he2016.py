@@ -324,5 +324,5 @@ def test_headlines_have_numbers_published_and_ours(judge: Judge) -> None:
         "the identity: 1.00 %; shortcut 0: diverges; shortcut 0.5: fails (91.00 %); "
         "shortcut and F 0.5: 3.00 %"
     )
-    assert by_depth.published.endswith("164 layers: 5.46 %; pre-activation, 1001 layers: 4.92 %")
+    assert by_depth.published.endswith("; pre-activation 164: 5.46 %; pre-activation 1001: 4.92 %")
     assert (by_depth.ours, by_depth.dataset, by_depth.seeds) == ("", "", "")
