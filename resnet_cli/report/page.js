@@ -36,13 +36,8 @@
   const networks = JSON.parse(document.getElementById("networks-data").textContent);
   const view = document.getElementById("unravelled");
   if (!networks.length) { view.hidden = true; return; }
-  const choice = document.getElementById("network");
-  const slider = document.getElementById("length");
-  const units = document.getElementById("units");
-  const lengths = document.getElementById("lengths");
-  const unitText = document.getElementById("unit-text");
-  const lengthText = document.getElementById("length-text");
-  const WIDTH = 900;
+  const [choice, slider, units, lengths, unitText, lengthText, caption] =
+    ["network", "length", "units", "lengths", "unit-text", "length-text", "units-caption"].map((id) => document.getElementById(id));
   const draw = (parent, name, attributes, text) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, content] of Object.entries(attributes)) node.setAttribute(key, content);
@@ -50,62 +45,93 @@
     parent.append(node);
     return node;
   };
+  const raised = (power) => [...String(power)].map((digit) => digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
   const percent = (share) => {
     if (share === null) return "not sampled";
     const p = 100 * share;
-    return p === 0 ? "0 %" : p < 0.01 ? `${p.toExponential(1)} %` : `${p.toPrecision(3)} %`;
+    if (p === 0 || p >= 0.01) return p === 0 ? "0 %" : `${p.toPrecision(3)} %`;
+    const [digits, power] = p.toExponential(1).split("e");
+    return `${digits}×10${raised(Number(power))} %`;
   };
   networks.forEach((network, index) => choice.append(new Option(network.name, index)));
 
   const LEFT = 40, TOP = 8, HIGH = 130, TRUNK = 186, BOX = 164;
-  let network, marker, step;
+  let network, marker, step, width, bars;
+  let at = null; // the unit that is read, if any
+
+  const told = (index) => {
+    const down = network.downsampling.includes(index);
+    return `Unit ${index} (stage ${network.stages[index]}${down ? ", downsampling" : ""}): without it `
+      + `the test error is ${network.errors[index].toFixed(2)} %; intact it is ${network.baseline.toFixed(2)} %, on ${network.images} images.`;
+  };
+  const read = (index) => {
+    at = index;
+    bars.forEach((unit, other) => {
+      unit.classList.toggle("at", other === at);
+      unit.setAttribute("tabindex", other === (at ?? 0) ? 0 : -1); // one stop for the tab key
+    });
+    unitText.textContent = at === null
+      ? `Intact, the network's test error is ${network.baseline.toFixed(2)} %. Hover over a bar or tap it.` : told(at);
+  };
+  const nearest = (event) => {
+    const x = event.clientX - units.getBoundingClientRect().left;
+    read(Math.min(bars.length - 1, Math.max(0, Math.floor((x - LEFT) / step))));
+  };
+  units.addEventListener("pointermove", nearest);
+  units.addEventListener("pointerdown", nearest);
+  units.addEventListener("keydown", (event) => {
+    const last = bars.length - 1, now = at ?? 0;
+    const to = { ArrowLeft: Math.max(0, now - 1), ArrowRight: Math.min(last, now + 1), Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    bars[to].focus();
+  });
 
   const drawUnits = () => {
     units.replaceChildren();
-    units.setAttribute("viewBox", `0 0 ${WIDTH} 212`);
-    const count = network.errors.length;
-    step = (WIDTH - LEFT - 6) / count;
+    units.setAttribute("viewBox", `0 0 ${width} 196`);
+    step = (width - LEFT - 2) / network.errors.length;
     for (const error of [0, 50, 100]) {
       const y = TOP + HIGH * (1 - error / 100);
-      draw(units, "line", { x1: LEFT, x2: WIDTH, y1: y, y2: y, class: "axis" });
+      draw(units, "line", { x1: LEFT, x2: width, y1: y, y2: y, class: "axis" });
       draw(units, "text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, `${error}%`);
     }
-    network.errors.forEach((error, index) => {
+    bars = network.errors.map((error, index) => {
       const x = LEFT + index * step;
       const down = network.downsampling.includes(index);
-      const told = `Unit ${index} (stage ${network.stages[index]}${down ? ", downsampling" : ""}): without it `
-        + `the test error is ${error.toFixed(2)} %; intact it is ${network.baseline.toFixed(2)} %, on ${network.images} images.`;
-      const unit = draw(units, "g", { class: "unit", tabindex: 0, role: "img", "aria-label": told });
+      const unit = draw(units, "g", { class: "unit", role: "img", "aria-label": told(index) });
       draw(unit, "rect", { class: "hit", x, y: TOP, width: step, height: HIGH });
       const high = Math.max(1, HIGH * error / 100);
       draw(unit, "rect", { class: down ? "bar down" : "bar", x: x + step * 0.15, y: TOP + HIGH - high, width: step * 0.7, height: high });
-      const read = () => { unitText.textContent = told; };
-      unit.addEventListener("pointerenter", read);
-      unit.addEventListener("focus", read);
+      unit.addEventListener("focus", () => read(index));
       draw(units, "rect", { class: "box", "data-unit": index, x: x + step * 0.2, y: BOX - 6, width: step * 0.6, height: 12 });
+      return unit;
     });
     draw(units, "path", { class: "path", id: "one-path" });
-    draw(units, "text", { x: LEFT, y: 206 }, "a path: through a unit's box its residual branch, below it its shortcut; red bars downsample");
+    const others = network.errors.filter((_, index) => index > 0 && !network.downsampling.includes(index));
+    const alone = !network.downsampling.includes(0) && network.errors[0] > Math.max(...others, network.baseline + 5);
+    caption.textContent = "Red bars downsample. "
+      + (alone ? "Unit 0 stands out although it does not: its input comes straight from the stem. " : "")
+      + "Below the bars one path: up through a unit's box is its residual branch, straight on its shortcut.";
   };
 
   const drawLengths = () => {
     lengths.replaceChildren();
-    lengths.setAttribute("viewBox", `0 0 ${WIDTH} 208`);
-    const last = network.paths.length - 1;
-    const curves = [["paths", "paths", network.share_paths], ["sampled", "gradient, sampled as published", network.share_sampled], ["exact", "gradient, exact", network.share_exact]];
-    const most = Math.max(...curves.flatMap(([, , shares]) => shares.filter((s) => s !== null)));
-    const x = (k) => LEFT + (WIDTH - LEFT - 10) * k / last;
-    const y = (share) => 170 - 150 * share / most;
-    draw(lengths, "line", { x1: LEFT, x2: WIDTH, y1: 170, y2: 170, class: "axis" });
-    for (let k = 0; k <= last; k += last > 20 ? 6 : 1) draw(lengths, "text", { x: x(k), y: 184, "text-anchor": "middle" }, k);
-    draw(lengths, "text", { x: LEFT, y: 202 }, "path length k");
+    lengths.setAttribute("viewBox", `0 0 ${width} 196`);
+    const count = network.errors.length;
+    const curves = [["paths", network.share_paths], ["sampled", network.share_sampled], ["exact", network.share_exact]];
+    const most = Math.max(...curves.flatMap(([, shares]) => shares.map((share) => share ?? 0)));
+    const x = (k) => LEFT + k * (width - LEFT - 12) / count;
+    const y = (share) => 10 + 150 * (1 - share / most);
+    draw(lengths, "line", { x1: LEFT, x2: width, y1: y(0), y2: y(0), class: "axis" });
+    for (let k = 0; k <= count; k += count > 20 ? 10 : 1) draw(lengths, "text", { x: x(k), y: 176, "text-anchor": "middle" }, k);
+    draw(lengths, "text", { x: (LEFT + width) / 2, y: 191, "text-anchor": "middle" }, "path length k");
     draw(lengths, "text", { x: LEFT - 5, y: y(most) + 4, "text-anchor": "end" }, `${Math.round(100 * most)}%`);
-    curves.forEach(([key, name, shares], index) => {
+    for (const [key, shares] of curves) {
       const points = shares.map((share, k) => share === null ? "" : `${x(k).toFixed(1)},${y(share).toFixed(1)}`);
       draw(lengths, "polyline", { class: `curve c-${key}`, points: points.join(" ") });
-      draw(lengths, "text", { class: `t-${key}`, x: WIDTH - 10, y: 22 + 16 * index, "text-anchor": "end" }, name);
-    });
-    marker = draw(lengths, "line", { class: "here", y1: 8, y2: 170 });
+    }
+    marker = draw(lengths, "line", { class: "here", y1: 8, y2: 160 });
     marker.place = (k) => { marker.setAttribute("x1", x(k)); marker.setAttribute("x2", x(k)); };
   };
 
@@ -128,17 +154,24 @@
       + `All paths up to this length: ${percent(upTo(network.share_paths, k))} of the paths, `
       + `${percent(upTo(network.share_exact, k))} of the gradient exactly, ${percent(upTo(network.share_sampled, k))} sampled.`;
   };
+  const redraw = () => {
+    const focused = bars?.indexOf(document.activeElement) ?? -1;
+    width = Math.max(240, units.parentElement.clientWidth);
+    drawUnits();
+    drawLengths();
+    read(at);
+    show();
+    if (focused >= 0) bars[focused].focus();
+  };
   const choose = () => {
     network = networks[Number(choice.value)];
     slider.max = network.errors.length;
-    const peak = network.share_exact.indexOf(Math.max(...network.share_exact));
-    slider.value = peak;
-    unitText.textContent = `Intact, the network's test error is ${network.baseline.toFixed(2)} %. Hover over a bar or focus it.`;
-    drawUnits();
-    drawLengths();
-    show();
+    slider.value = network.share_exact.indexOf(Math.max(...network.share_exact));
+    at = null;
+    redraw();
   };
   choice.addEventListener("change", choose);
   slider.addEventListener("input", show);
+  new ResizeObserver(() => { if (Math.max(240, units.parentElement.clientWidth) !== width) redraw(); }).observe(units.parentElement);
   choose();
 })();

@@ -9,11 +9,15 @@ from pandas import DataFrame
 
 from resnet_cli.config import ModelConfig
 from resnet_cli.models.resnet import make_places
+from resnet_cli.report.content import DATA
 from resnet_cli.results.compare import by_preference
 from resnet_cli.results.tables import read_provenance, read_table
 
 LESIONS = ("fig3/preact110", "fig3", "fig5a")
 """Where single deletions lie, the first that is there."""
+
+
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def networks(results: Path) -> list[dict[str, Any]]:
@@ -44,19 +48,28 @@ def _network(folder: Path) -> dict[str, Any] | None:
     told = read_provenance(spectrum_path)
     model = ModelConfig.model_validate(told["config"]["model"])
     places = make_places(model)
+    dataset = str(told["config"]["data"]["dataset"])
     paths = [int(n) for n in spectrum["paths"]]
     return {
-        "name": f"{model.label} on {told['config']['data']['dataset']} ({folder.name})",
+        "name": f"{model.label} on {DATA.get(dataset, dataset)} ({folder.name})",
         "baseline": float(lesions["baseline_error"].iloc[0]),
         "images": int(lesions["images"].iloc[0]),
         "errors": errors,
         "stages": [place.stage for place in places],
         "downsampling": [place.index for place in places if place.stride != 1],
-        "paths": [f"{n:.3g}" if n >= 1e6 else f"{n:,}" for n in paths],
+        "paths": [_count(n) for n in paths],
         "share_paths": [n / sum(paths) for n in paths],
         "share_sampled": _shares(spectrum, "share_total"),
         "share_exact": _shares(spectrum, "share_exact"),
     }
+
+
+def _count(paths: int) -> str:
+    """`26,235`, `1.04×10⁹`."""
+    if paths < 1e6:
+        return f"{paths:,}"
+    digits, power = f"{paths:.2e}".split("e")
+    return f"{digits}×10{str(int(power)).translate(SUPERSCRIPT)}"
 
 
 def _number(blocks: Any) -> Any:

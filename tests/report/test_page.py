@@ -263,6 +263,8 @@ def test_the_unravelled_view_has_the_tables_numbers() -> None:
     lesions = read_table(RESULTS / "veit2016/mini/fig3/preact110/lesion_delete.csv")
     assert mini["errors"] == lesions["test_error"].tolist()
     assert mini["downsampling"] == [18, 36]
+    assert mini["paths"][2] == "1,431"  # 54 * 53 / 2
+    assert mini["paths"][10] == "2.39×10¹⁰"  # 54! / (10! 44!) = 23,930,713,170
     assert len(mini["share_exact"]) == 55
     assert sum(mini["share_exact"]) == pytest.approx(1)
     assert sum(mini["share_paths"]) == pytest.approx(1)
@@ -387,13 +389,76 @@ def test_the_slider(browser: Any, page: Path) -> None:
 @in_a_browser
 def test_a_unit_in_focus(browser: Any, page: Path) -> None:
     opened(browser, page)
-    told = browser.execute_script(
-        "document.querySelectorAll('.unit')[18].focus();"
-        "return document.getElementById('unit-text').textContent"
-    )
     first = networks(RESULTS)[0]
-    assert told.startswith("Unit 18 (stage 2, downsampling): without it the test error is ")
-    assert f"{first['errors'][18]:.2f} %" in told
+    stops = "return document.querySelectorAll('.unit[tabindex=\"0\"]').length"
+    assert browser.execute_script(stops) == 1
+    browser.execute_script("document.querySelector('.unit[tabindex=\"0\"]').focus()")
+    for keys, unit in (([RIGHT] * 18, 18), ([LEFT], 17), ([END, RIGHT], 53), ([HOME, LEFT], 0)):
+        for key in keys:
+            browser.switch_to.active_element.send_keys(key)
+        told = reading(browser)
+        assert told.startswith(f"Unit {unit} (stage ")
+        assert ("downsampling" in told) == (unit in first["downsampling"])
+        assert f"{first['errors'][unit]:.2f} %" in told
+        assert browser.execute_script(stops) == 1
+
+
+RIGHT, LEFT, HOME, END = "\ue014", "\ue012", "\ue011", "\ue010"
+
+
+def reading(browser: Any) -> str:
+    return str(browser.execute_script("return document.getElementById('unit-text').textContent"))
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("kind", ["hover", "tap"])
+def test_the_unit_below_a_pointer_or_a_finger(
+    browser: Any, page: Path, width: int, kind: str
+) -> None:
+    opened(browser, page, width)
+    box = browser.execute_script(
+        "const u = document.getElementById('units');"
+        "u.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "const b = u.querySelectorAll('.unit')[36].querySelector('.hit').getBoundingClientRect();"
+        "return [b.left, b.right, b.top, b.bottom]"
+    )
+    x, y = (box[0] + box[1]) / 2, box[2] + 5  # above a low bar
+    if kind == "hover":
+        event: dict[str, Any] = {"type": "mouseMoved", "x": x, "y": y}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    else:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        for name, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            event = {"type": name, "touchPoints": points}
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", event)
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert reading(browser).startswith("Unit 36 (")
+    assert browser.execute_script("return document.querySelectorAll('.unit.at').length") == 1
+
+
+@in_a_browser
+def test_the_view_follows_the_windows_width(browser: Any, page: Path) -> None:
+    opened(browser, page, 1200)
+    browser.execute_script("document.querySelectorAll('.unit')[20].focus()")
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
+    drawn, shown = browser.execute_script(
+        "const u = document.getElementById('units');"
+        "return [u.viewBox.baseVal.width, u.getBoundingClientRect().width]"
+    )
+    assert drawn == pytest.approx(shown, abs=1)
+    assert shown < 400
+    assert reading(browser).startswith("Unit 20 (")
+
+
+@in_a_browser
+def test_a_unit_that_stands_out_is_named(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    found = "return document.getElementById('units-caption').textContent"
+    assert networks(RESULTS)[0]["errors"][0] > 80
+    assert "Unit 0 stands out although it does not" in browser.execute_script(found)
 
 
 @in_a_browser
