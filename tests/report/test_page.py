@@ -1,5 +1,7 @@
 """The report: complete, self-contained, and working in a browser."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from resnet_cli.cli import run_command
 from resnet_cli.config import experiment_names
@@ -318,6 +321,26 @@ def test_without_results(tmp_path: Path, capsys: Captured) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_our_widest_plots_are_not_resampled() -> None:
+    path = RESULTS / "he2016/mini/table1/training.png"
+    content = base64.b64decode(embedded(path).partition(",")[2])
+    with Image.open(path) as original, Image.open(io.BytesIO(content)) as shown:
+        assert original.width == 1440
+        assert shown.size == original.size
+
+
+def test_each_table_has_its_provenance_beside_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    tables = set(re.findall(r'href="([^"]+)\.csv"', text))
+    assert tables
+    assert tables == set(re.findall(r'href="([^"]+)\.provenance\.json"', text))
+
+
+def test_without_javascript_a_line_says_so(page: Path) -> None:
+    (told,) = re.findall(r"<noscript>(.*?)</noscript>", page.read_text(encoding="utf-8"))
+    assert "needs JavaScript" in told
+
+
 def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="is no picture"):
@@ -491,5 +514,7 @@ def test_dark(browser: Any, page: Path) -> None:
         grounds.append(
             browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         )
+    filters = browser.execute_script("return getComputedStyle(document.images[0]).filter")
+    assert filters == "brightness(0.86)"
     light, dark = (sum(map(int, re.findall(r"\d+", ground)[:3])) for ground in grounds)
     assert light > 600 > 150 > dark
