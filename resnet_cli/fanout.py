@@ -431,10 +431,12 @@ def _stop(pending: Mapping[Any, int], flag: Any, num_tasks: int) -> NoReturn:
         if begun is None and ray.wait([asked], timeout=WAIT_SECONDS)[0]:
             begun = ray.get(asked)
             for reference in waiting:
-                if pending[reference] not in begun:
-                    ray.cancel(reference)
-        ended, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=WAIT_SECONDS)
-        done += sum(_is_done(reference) for reference in ended)
+                if pending[reference] not in begun:  # nor has it anything to save
+                    ray.cancel(reference, force=True)
+            waiting = [reference for reference in waiting if pending[reference] in begun]
+        if waiting:
+            ended, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=WAIT_SECONDS)
+            done += sum(_is_done(reference) for reference in ended)
     for reference in waiting:
         ray.cancel(reference, force=True)
     unsaved = f", {len(waiting)} of them not saved within {SAVE_SECONDS:.0f} s" if waiting else ""
