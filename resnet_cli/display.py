@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,22 @@ class Display:
         """A line for people, if the verbosity is at least `level`."""
         if self.verbosity >= level:
             self.console.print(text, markup=False)
+
+    def paragraph(self, text: str, *, indent: int = 0, hang: int = 4, level: int = 0) -> None:
+        """A line for people that may be long: on a terminal it is broken between words, its first
+        line set in by `indent`, the others by `hang`. In a log it stays one line."""
+        if self.console.is_terminal:
+            text = textwrap.fill(
+                text,
+                max(40, self.console.width),
+                initial_indent=" " * indent,
+                subsequent_indent=" " * hang,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        else:
+            text = " " * indent + text
+        self.line(text, level=level)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table with right-aligned numbers, no wider than the terminal. Floats are shown to two

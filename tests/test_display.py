@@ -37,6 +37,22 @@ def test_a_line_is_printed_as_it_is(text: str, capsys: Captured) -> None:
     assert capsys.readouterr().out == f"{text}\n"
 
 
+def test_a_paragraph_is_broken_on_a_terminal_only(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(f"word{number}" for number in range(40)) + " results/[bold]/x.csv"
+    Display().paragraph(words, indent=2)
+    assert capsys.readouterr().out == f"  {words}\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    Display().paragraph(words, indent=2, hang=6)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("  word0 ")
+    assert all(line.startswith("      word") for line in rest[:-1])
+    assert max(map(len, [first, *rest])) <= 80
+    assert " ".join(line.strip() for line in [first, *rest]) == words
+
+
 def test_verbosity(capsys: Captured) -> None:
     for verbosity in (-1, 0, 1):
         display = Display(verbosity=verbosity)

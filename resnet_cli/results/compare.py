@@ -342,22 +342,24 @@ def show(comparison: Comparison, display: Display) -> None:
         note = "ours: median over seeds; 95 % interval: Student's t, of the mean"
         display.line(note, level=-1)
     if missing:
-        display.line(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
+        display.paragraph(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
     display.line("", level=-1)
     caveats = Counter(claim.caveat for claim in comparison.claims if claim.caveat)
     general = next((caveat for caveat, count in caveats.most_common(1) if count > 1), "")
     if general:
-        display.line(f"of the claims below, unless they say otherwise: {general}", level=-1)
+        display.paragraph(
+            f"of the claims below, unless they say otherwise: {general}", hang=0, level=-1
+        )
     for claim in comparison.claims:
-        display.line(f"{claim.verdict.upper()}  {claim.source}: {claim.text}", level=-1)
-        display.line(f"    {claim.evidence}", level=-1)
+        display.paragraph(f"{claim.verdict.upper()}  {claim.source}: {claim.text}", level=-1)
+        display.paragraph(claim.evidence, indent=4, level=-1)
         if claim.caveat and claim.caveat != general:
-            display.line(f"    ({claim.caveat})", level=-1)
+            display.paragraph(f"({claim.caveat})", indent=4, level=-1)
     counts = Counter(claim.verdict for claim in comparison.claims)
     if counts:
-        display.line(
+        display.paragraph(
             f"{paper}, profile {profile}: {counts['holds']} of {len(comparison.claims)} claims "
-            f"hold, {counts['does not hold']} do not, {counts['not measured']} are not measured",
+            f"hold, {counts['does not hold']} do not, {counts['not measured']} not measured",
             level=-1,
         )
     if comparison.others:
