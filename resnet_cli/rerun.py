@@ -12,6 +12,7 @@ from resnet_cli.bundles import bundled_training
 from resnet_cli.config import (
     DataConfig,
     Experiment,
+    LesionStudy,
     Profile,
     RunConfig,
     Strict,
@@ -239,11 +240,12 @@ def _fingerprints(told: Told, context: Context) -> dict[str, dict[str, str]]:
     when it is not the one wanted."""
     found: dict[str, dict[str, str]] = {}
     if isinstance(told.work, TypedStudy) or told.work.study is not None:
-        data = told.work.data
-        for split in SPLITS:
-            name = f"{data.dataset}/{split}"
-            if name in told.data:
-                found[name] = {context.split(data, split).fingerprint: _mend(data)}
+        for data in _studied_data(told.work):
+            for split in SPLITS:
+                name = f"{data.dataset}/{split}"
+                if name in told.data:
+                    fingerprint = context.split(data, split).fingerprint
+                    found.setdefault(name, {})[fingerprint] = _mend(data)
         return found
     for _, run in told.work.runs():
         bundled = pretrained_name(run, context)
@@ -262,6 +264,16 @@ def _fingerprints(told: Told, context: Context) -> dict[str, dict[str, str]]:
         for name, fingerprint in prints.items():
             found.setdefault(name, {})[fingerprint] = mend
     return found
+
+
+def _studied_data(work: Experiment | TypedStudy) -> list[DataConfig]:
+    """What a study asks its networks about: those of an experiment see the data of their
+    trainings, of which it may take a part."""
+    if isinstance(work, TypedStudy):
+        return [work.data]
+    images = work.study.images if isinstance(work.study, LesionStudy) else None
+    changes = {} if images is None else {"test_images": images}
+    return [run.data.model_copy(update=changes) for _, run in work.runs()]
 
 
 def _mend(data: DataConfig) -> str:

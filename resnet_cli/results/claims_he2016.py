@@ -386,8 +386,7 @@ class _Judge:
         for source, case in missing:
             for profile in order:
                 if (source, case) in _offered(profile):
-                    name = _offered(profile)[source, case]
-                    data = load_experiment(name, profile).data.dataset
+                    name, data = _offered(profile)[source, case]
                     folder = " --data-dir FOLDER" if data == "imagefolder" else ""
                     commands.setdefault(f"resnet-cli run {name} --profile {profile}{folder}")
                     break
@@ -395,14 +394,15 @@ class _Judge:
 
 
 @cache
-def _offered(profile: str) -> dict[tuple[str, str], str]:
-    """(source, case) -> the experiment that measures this row at a profile."""
-    offered: dict[tuple[str, str], str] = {}
+def _offered(profile: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """(source, case) -> the experiment that measures this row at a profile, and its data set."""
+    offered: dict[tuple[str, str], tuple[str, str]] = {}
     for name in experiment_names():
         if name.startswith(f"{PAPER}/") and profile in experiment_profiles(name):
             experiment = load_experiment(name, profile)
             for case in experiment.cases:
-                offered.setdefault((str(experiment.figure), case.name), name)
+                measures = name, experiment.data.dataset
+                offered.setdefault((str(experiment.figure), case.name), measures)
     return offered
 
 
