@@ -1,6 +1,7 @@
 """Benchmarks: baselines compute what ours do, the harness measures by turns, tables are whole."""
 
 import json
+import math
 import os
 import platform
 import resource
@@ -228,7 +229,10 @@ def test_the_readme_shows_what_was_measured() -> None:
         sign = "at least" if item.better == "higher" else "at most"
         reached = "yes" if item.is_reached(row["value"]) else "**no**"
         asked, measured = f"{sign} {item.target:g}", f"{row['value']:.3g} {item.measured_in}"
-        assert f"| {item.title} | {asked} | {measured} | {reached} |" in readme
+        speed = "-"
+        if not math.isnan(row["gflops"]):
+            speed = f"{row['gflops']:.0f} ({100 * row['share_of_peak']:.0f} %)"
+        assert f"| {item.title} | {asked} | {measured} | {reached} | {speed} |" in readme
 
 
 def test_an_unknown_benchmark_is_refused(capsys: Captured) -> None:
