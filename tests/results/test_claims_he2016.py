@@ -103,7 +103,8 @@ def test_table1_holds(judge: Judge) -> None:
     )
     assert find(judged, "fail (error above 20 %)").evidence == (
         "scaling-0-1 fail (90.00 %); scaling-0.5-1 fail (91.00 %); "
-        "exclusive-gating-bias0to-5 fail (80.00 %); dropout fail (88.00 %); 1 seed each"
+        "exclusive-gating-bias0to-5 fail (80.00 %); dropout fail (88.00 %); original 1.00 %; "
+        "1 seed each"
     )
 
 
@@ -161,6 +162,16 @@ def test_what_should_fail_but_trains_is_told(judge: Judge) -> None:
     assert find(judged, "Dropout on the shortcut").verdict == "holds"  # worse, if not failed
 
 
+def test_where_all_fail_nothing_is_shown(judge: Judge) -> None:
+    failing = find(judge(table1=TABLE1 | {"original": [25.0]}), "fail (error above 20 %)")
+    assert failing.verdict == "does not hold"
+    assert "original fail (25.00 %)" in failing.evidence
+
+
+def test_a_failure_is_what_the_profile_says(judge: Judge) -> None:
+    assert find(judge("cpu", table1=TABLE1), "fail (error above 60 %)").verdict == "holds"
+
+
 def test_a_divergence_is_a_failure(judge: Judge) -> None:
     judged = judge(table1=TABLE1 | {"dropout": [None], "scaling-0-1": [None, 5.0]})
     failing = find(judged, "fail (error above 20 %)")
@@ -209,7 +220,7 @@ def test_one_seed_and_a_short_profile_are_caveats(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "word"), [("smoke", "that the code runs"), ("cpu", "half the paper's units")]
+    ("profile", "word"), [("smoke", "that the code runs"), ("cpu", "a third of the paper's units")]
 )
 def test_caveats_of_short_profiles(judge: Judge, profile: str, word: str) -> None:
     assert word in find(judge(profile, table1=TABLE1), "1x1 convolution").caveat
