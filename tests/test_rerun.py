@@ -64,6 +64,20 @@ def test_an_experiment_again_in_an_empty_folder(
     assert table.read_bytes() == expected
 
 
+def test_a_share_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine trains its share of the provenance's trainings, and no table."""
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["run", "two.yaml"]) == 0
+    table = Path("results/local/two/mini/table.csv")
+    shutil.copy(table.with_suffix(".provenance.json"), "table.provenance.json")
+    shutil.rmtree("runs")
+    shutil.rmtree("results")
+    assert run_command(["run", "table.provenance.json", "--shard", "2/2"]) == 0
+    assert len(list(Path("runs").iterdir())) == 1
+    assert not table.exists()
+
+
 def test_a_study_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1}\n")
@@ -201,7 +215,7 @@ def test_a_damaged_card_is_named(bundled: Path, capsys: Captured) -> None:
     ids=lambda command: " ".join(command[:2]),
 )
 def test_a_typed_study_again(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command([*command, "--checkpoint", "preact56-digits", "--out", "first"]) == 0
@@ -211,6 +225,8 @@ def test_a_typed_study_again(
     again = Path("second") / table.name
     assert again.read_bytes() == table.read_bytes()
     assert read_provenance(again)["config"] == read_provenance(table)["config"]
+    assert run_command(["run", str(provenance), "--shard", "1/2"]) == 2
+    assert "trains nothing; leave out --shard and --executor" in capsys.readouterr().err
 
 
 def test_other_weights_are_not_taken(

@@ -130,6 +130,8 @@ def run(
     from resnet_cli.rerun import is_provenance, read
 
     display = make_display(as_json, quiet, verbose)
+    own = _own_device(device, executor)
+    ahead = _ahead(executor, ray_address, ray_cpus, shard, device)
     if any(is_provenance(name) for name in experiments):
         if len(experiments) > 1 or profile or settings or seed is not None:
             raise UserError(
@@ -140,12 +142,11 @@ def run(
         deterministic |= told.deterministic
         engine = engine if told.engine == "fast" else told.engine
         context = make_context(
-            device, data_dir, download, engine, deterministic=deterministic, log=log
+            own, data_dir, download, engine, deterministic=deterministic, log=log
         )
         context.pretrained = pretrained or told.of_bundled_weights
-        _run_again(told, display, context, out, budget)
+        _run_again(told, display, context, out, budget, ahead)
         return
-    own = _own_device(device, executor)
     context = make_context(own, data_dir, download, engine, deterministic=deterministic, log=log)
     context.pretrained = pretrained
     names = expand_names(experiments)
@@ -154,12 +155,16 @@ def run(
     loaded = [load_experiment(name, profile, settings or (), seed) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
-    ahead = _ahead(executor, ray_address, ray_cpus, shard, device)
     _run(loaded, display, context, out, budget, "run", ahead)
 
 
 def _run_again(
-    told: "Told", display: "Display", context: "Context", out: Path | None, budget: str | None
+    told: "Told",
+    display: "Display",
+    context: "Context",
+    out: Path | None,
+    budget: str | None,
+    ahead: "Ahead | None",
 ) -> None:
     """What a provenance file tells: an experiment, or a study that was typed by hand."""
     from resnet_cli.config import Experiment
@@ -167,8 +172,13 @@ def _run_again(
 
     check_data(told, context)
     if isinstance(told.work, Experiment):
-        _run([told.work], display, context, out, budget, "run")
+        _run([told.work], display, context, out, budget, "run", ahead)
         return
+    if ahead is not None:
+        raise UserError(
+            f"{told.path}: a study that was typed by hand trains nothing; leave out --shard and "
+            "--executor"
+        )
     folder = out or Path("results/local") / f"again-{told.path.parent.name}"
     stopper = make_stopper(budget)
     with stopper.listening():
