@@ -1,7 +1,7 @@
 """Where a command works: its device, where data lie, and the folder of runs."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,10 @@ class Context:
     pretrained: bool = False
     """The bundled weights of a training stand for it, where there are any."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
+
+    def elsewhere(self) -> "Context":
+        """The same for another machine: no split is loaded, and the device is yet to be found."""
+        return replace(self, device=torch.device("cpu"), _splits={})
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
         """One split of a data set.

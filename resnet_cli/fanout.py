@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,11 +27,9 @@ from resnet_cli.config import Case, Experiment, RunConfig
 from resnet_cli.context import Context
 from resnet_cli.device import pick_device
 from resnet_cli.display import Display
-from resnet_cli.engine import Engine
 from resnet_cli.errors import RunError, UserError, one_line
 from resnet_cli.runner import pretrained_name, run_experiment, train_case
 from resnet_cli.stop_flag import FlagStopper, StopFlag
-from resnet_cli.training.epoch_log import LogName
 from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.runs import find_finished, train_run
 
@@ -221,13 +219,8 @@ def run_on_ray(
         folder=os.getcwd(),
         command=tuple(sys.argv),
         device=cluster.device,
-        data_dir=context.data_dir,
-        download=context.download,
         threads=cluster.cpus,
-        engine=context.engine,
-        deterministic=context.deterministic,
-        log=context.log,
-        pretrained=context.pretrained,
+        context=context.elsewhere(),
     )
     _connect(cluster)
     failures = Failures(experiments, display)
@@ -314,28 +307,16 @@ class _Surroundings:
     folder: str
     command: tuple[str, ...]
     device: str
-    data_dir: Path | None
-    download: bool
+    """As asked for; what it is on the worker is found there."""
     threads: int
-    engine: Engine
-    deterministic: bool
-    log: LogName | None
-    pretrained: bool
+    context: Context
 
     def enter(self) -> Context:
         os.chdir(self.folder)
         sys.argv = list(self.command)  # provenance tells the command that was typed
         torch.set_num_threads(self.threads)
-        device = pick_device(self.device, deterministic=self.deterministic)
-        return Context(
-            device,
-            self.data_dir,
-            self.download,
-            engine=self.engine,
-            deterministic=self.deterministic,
-            log=self.log,
-            pretrained=self.pretrained,
-        )
+        device = pick_device(self.device, deterministic=self.context.deterministic)
+        return replace(self.context, device=device)
 
 
 def _train(stopper: Stopper, surroundings: _Surroundings, training: Training) -> None:
