@@ -26,6 +26,8 @@ from resnet_cli.models.weights import (
 from resnet_cli.training.epoch_log import LogName
 
 RUNS = Path("runs")
+INITIALISATION = "initialisation"
+"""What stands for the file of weights that no training has changed."""
 SplitName = Literal["train", "test"]
 
 
@@ -169,7 +171,7 @@ def untrained_subject(context: Context, run: RunConfig) -> Subject:
         network,
         run.model,
         num_classes,
-        source=f"initialisation, seed {run.seed}",
+        source=f"{INITIALISATION}, seed {run.seed}",
         sha256=run.hash,
         run=run,
         is_trained=False,

@@ -19,7 +19,7 @@ from resnet_cli.config import (
     config_hash,
     validated,
 )
-from resnet_cli.context import Context, SplitName, find_subject
+from resnet_cli.context import INITIALISATION, Context, SplitName, find_subject
 from resnet_cli.display import Display
 from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError, one_line, shortened
@@ -104,6 +104,8 @@ class Told:
     """Of the device's kernels (`pick_device`)."""
     of_bundled_weights: bool
     """The result was measured on weights that travel with the program."""
+    untrained: bool
+    """The result was measured on an initialisation, so nothing is to be trained for it."""
     data: Mapping[str, str]
     """`data set/split` -> the fingerprint of what was measured on; empty where nothing was."""
 
@@ -156,13 +158,14 @@ def _told(path: Path, content: Any) -> Told:
         raise UserError(
             f"{path}: no experiment and no study; repeat its command: {_command(beside)}"
         )
-    weights = beside.checkpoint.source.split(", ") if beside.checkpoint is not None else ()
+    weights = "" if beside.checkpoint is None else beside.checkpoint.source
     return Told(
         path,
         work,
         engine=engine,
         deterministic=beside.platform.deterministic,
-        of_bundled_weights=not set(weights).isdisjoint(bundled_names()),
+        of_bundled_weights=not set(weights.split(", ")).isdisjoint(bundled_names()),
+        untrained=weights.startswith(INITIALISATION),
         data=beside.data,
     )
 

@@ -64,6 +64,21 @@ def test_an_experiment_again_in_an_empty_folder(
     assert table.read_bytes() == expected
 
 
+def test_signals_of_an_initialisation_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured untrained is not trained to be measured again."""
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(YAML)
+    assert run_command(["signal", "two.yaml", "--out", "first"]) == 0
+    provenance = "first/two/signal.provenance.json"
+    assert run_command(["run", provenance, "--out", "second"]) == 0
+    for case in ("one", "two"):
+        again = Path(f"second/{case}/signal.csv").read_bytes()
+        assert again == Path(f"first/{case}/signal.csv").read_bytes()
+    assert not Path("runs").exists()
+
+
 def test_a_share_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine trains its share of the provenance's trainings, and no table."""
     monkeypatch.chdir(tmp_path)
@@ -226,7 +241,7 @@ def test_a_typed_study_again(
     assert again.read_bytes() == table.read_bytes()
     assert read_provenance(again)["config"] == read_provenance(table)["config"]
     assert run_command(["run", str(provenance), "--shard", "1/2"]) == 2
-    assert "trains nothing; leave out --shard and --executor" in capsys.readouterr().err
+    assert "nothing is to be trained; leave out --shard and --executor" in capsys.readouterr().err
 
 
 def test_other_weights_are_not_taken(

@@ -166,23 +166,24 @@ def _run_again(
     budget: str | None,
     ahead: "Ahead | None",
 ) -> None:
-    """What a provenance file tells: an experiment, or a study that was typed by hand."""
+    """What a provenance file tells: an experiment, or a study that trains nothing."""
     from resnet_cli.config import Experiment
     from resnet_cli.rerun import check_data, run_typed
+    from resnet_cli.runner import measure_signals
 
     check_data(told, context)
-    if isinstance(told.work, Experiment):
+    if isinstance(told.work, Experiment) and not told.untrained:
         _run([told.work], display, context, out, budget, "run", ahead)
         return
     if ahead is not None:
-        raise UserError(
-            f"{told.path}: a study that was typed by hand trains nothing; leave out --shard and "
-            "--executor"
-        )
-    folder = out or Path("results/local") / f"again-{told.path.parent.name}"
+        raise UserError(f"{told.path}: nothing is to be trained; leave out --shard and --executor")
+    folder = writable(out or Path("results/local") / f"again-{told.path.parent.name}")
     stopper = make_stopper(budget)
     with stopper.listening():
-        written = run_typed(told.work, context, display, folder, stopper)
+        if isinstance(told.work, Experiment):
+            written = measure_signals(told.work, context, display, stopper, folder)
+        else:
+            written = run_typed(told.work, context, display, folder, stopper)
     show_files(display, written.files)
     display.summary(
         {"command": "run", "files": [str(file) for file in written.files]} | written.facts
