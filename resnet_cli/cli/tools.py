@@ -258,7 +258,7 @@ def weights(
         "Bundled weights",
         ["name", "network", "data", "error %", "epochs", "sha256"],
         [
-            [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:12]]
+            [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:8]]
             for c in found
         ],
     )
