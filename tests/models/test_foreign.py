@@ -4,7 +4,7 @@ import io
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,6 @@ from resnet_cli.models.foreign import infer_config, load_foreign, load_state_dic
 AKAMASTER = Path(__file__).parents[3] / "shared" / "checkpoints" / "akamaster-resnet20-12fca82f.th"
 
 State = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fill(module: nn.Module, seed: int = 0) -> None:

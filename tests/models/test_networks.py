@@ -1,7 +1,6 @@
 """Whole networks: sizes, places, initialisation, shapes, and the plain forward loop."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,15 +11,6 @@ from resnet_cli.config import ModelConfig
 from resnet_cli.models import Network, build
 from resnet_cli.models.network import measure, same_shape_groups
 from resnet_cli.models.units import PlainUnit, ZeroPadding
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shapes_only(classes: int = 10, **fields: Any) -> Network:

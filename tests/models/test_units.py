@@ -4,7 +4,6 @@ The references below use convolutions and arithmetic only, batch norm written ou
 weights are taken from a unit in the order in which they stand in it, with their number checked.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -44,15 +43,6 @@ PLACES = {
     "first": Place(0, 1, 1, 8, 8, 1),
     "change": Place(2, 2, 1, 8, 16, 2),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small, most of all on busy cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_unit(place: str, **fields: Any) -> ResidualUnit:
