@@ -38,8 +38,6 @@ PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_YAML_BYTES = 1_000_000
 MAX_RANGE = 1_000_000
 MAX_NESTING = 50
-FAIL_ABOVE = 20.0
-"""Percent of test error: paper 1's mark of a training that failed (Table 1)."""
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -12,7 +12,6 @@ from pandas import DataFrame, concat
 from resnet_cli import processes
 from resnet_cli.bundles import bundled_checkpoint, bundled_training
 from resnet_cli.config import (
-    FAIL_ABOVE,
     Case,
     DeleteStudy,
     Experiment,
@@ -385,7 +384,7 @@ def status(experiment: Experiment, finished: FinishedRun) -> str:
         return "diverged"
     limit = experiment.fail_above
     if limit == "auto":
-        limit = FAIL_ABOVE if finished.num_classes <= 10 else None
+        limit = 20.0 if finished.num_classes <= 10 else None
     return "fail" if limit is not None and finished.test_error > limit else "ok"
 
 
