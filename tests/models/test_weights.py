@@ -19,6 +19,7 @@ from resnet_cli.models.weights import (
     bundled_folder,
     bundled_names,
     load_network,
+    read_card,
     read_safetensors,
     safetensors_bytes,
     weights_bytes,
@@ -182,6 +183,14 @@ def test_every_bundled_file_loads_and_is_no_larger_than_need_be() -> None:
         assert loaded.run is not None
         assert loaded.normalization is not None
         assert "test_error" in loaded.outcome
+
+
+def test_the_readme_names_every_bundled_file_and_its_error() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = " ".join(readme[readme.index("Bundled, as float16") :].split("\n\n")[0].split())
+    for name in bundled_names():
+        after = text[text.index(f"`{name}`") :]
+        assert f"({read_card(name)['test_error']:.2f} %)" in after.split(")")[0] + ")", name
 
 
 def test_bundled_weights_by_name(
