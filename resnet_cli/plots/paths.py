@@ -79,7 +79,8 @@ def paths_figure(
             k, quantiles[0.5], color=PALETTE[0], marker=marker, markersize=3, label="median"
         )
         log_axis(second, quantiles.to_numpy(), decades=2 * DECADES)
-        second.legend(loc="upper right")
+        medians = quantiles[0.5].to_numpy()
+        second.legend(loc="upper left" if medians[-1] > medians[0] else "upper right")
     second.set_ylabel("gradient norm at the input")
     second.set_title("(b) gradient of one path")
 

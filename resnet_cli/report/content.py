@@ -99,6 +99,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "minutes: whether an effect is there, not whether a number is",
     ),
     "smoke": ("tiny networks trained for seconds", "shows that the code runs and nothing else"),
+    "resnet20": ("the bundled ResNet-20 of 50 epochs", "another network than the paper's"),
     "third-party": ("weights that others trained and published", "other networks than the paper's"),
 }
 """A profile in plain words: what is measured there, and what that can show."""

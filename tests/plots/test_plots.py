@@ -391,6 +391,21 @@ def test_paths_are_three_axes_in_a_row() -> None:
     assert "published: 5 to 17, cifar10" in texts(figure)
 
 
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_legend_of_gradients_is_where_the_curve_is_low(rising: bool) -> None:
+    frame = gradients(9)
+    if rising:
+        frame = frame.assign(k=9 - frame["k"])
+    figure = paths_figure(lengths(9), frame, TITLE)
+    figure.draw_without_rendering()
+    second = figure.axes[1]
+    legend = second.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    points = second.transData.transform(second.lines[0].get_xydata())
+    assert not any(box.contains(x, y) for x, y in points)
+
+
 def test_the_published_interval_is_for_networks_of_as_many_units() -> None:
     figure = paths_figure(lengths(9), gradients(9), TITLE)
     assert not any("published" in text for text in texts(figure))
