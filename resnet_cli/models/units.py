@@ -44,9 +44,25 @@ class Place:
         return self.stride != 1 or self.in_channels != self.out_channels
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+class Convolution(nn.Conv2d):
+    """A convolution that a training may compute with fewer multiplications."""
+
+    winograd = False
+    """In training, go by `resnet_cli.models.winograd` (`Network.use_winograd`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']."""
+        if self.winograd and self.training:
+            from resnet_cli.models.winograd import convolve, fits_image  # imports numba
+
+            if fits_image(x):
+                return convolve(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Convolution:
     """A convolution without bias that keeps H and W at stride 1."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return Convolution(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
 def bn_relu(channels: int) -> nn.Sequential:

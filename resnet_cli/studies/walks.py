@@ -20,7 +20,7 @@ from resnet_cli.engine import Engine
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import BATCH_SIZE
 from resnet_cli.models.folding import folded
-from resnet_cli.models.network import Network
+from resnet_cli.models.network import Network, pays_winograd
 from resnet_cli.models.units import Place
 from resnet_cli.threads import map_in_threads
 
@@ -129,7 +129,9 @@ def evaluate_walks(
     chunk = BATCH_SIZE
     if engine == "fast":
         shared[1:] = [_common_prefix(a, b) for a, b in itertools.pairwise(visits)]
-        network = folded(network)
+        passes = len(batches) * units_computed(visits, shared) / len(network.units)
+        size = batches.evaluation(0, 1)[0].shape[2]
+        network = folded(network, winograd=pays_winograd(network, size, passes))
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()
@@ -228,6 +230,15 @@ def _visit_all(
         zeros = torch.zeros(logits.shape[1], dtype=torch.int64, device=labels.device)
         by_class.append(zeros.scatter_add_(0, labels, wrong.long()))
     return torch.stack(sums), torch.stack(by_class)
+
+
+def units_computed(visits: Sequence[Walk], shared: Sequence[int]) -> int:
+    """Residual branches that an image passes in all, where walks share their prefixes."""
+    return sum(
+        not step.deleted
+        for walk, prefix in zip(visits, shared, strict=True)
+        for step in walk[prefix:]
+    )
 
 
 def _common_prefix(first: Walk, second: Walk) -> int:

@@ -36,8 +36,13 @@ class SideBySide:
         shared = {id(parameter): parameter for parameter in self.parameters}
         self.copies = [copy.deepcopy(network, dict(shared)) for _ in range(groups)]
         self.norms = [_norms(network) for network in (network, *self.copies)]
+        self.in_threads = self.fits(network)
+
+    @staticmethod
+    def fits(network: Network) -> bool:
+        """Whether groups can go through this network in threads of their own."""
         has_dropout = any(isinstance(module, nn.Dropout) for module in network.modules())
-        self.in_threads = not has_dropout and not network.checkpoint_units
+        return not has_dropout and not network.checkpoint_units
 
     def backward(self, groups: Sequence[tuple[Tensor, Tensor]], forward: Forward) -> list[Outcome]:
         """Add the groups' gradients to the parameters' `grad`, update the running statistics.

@@ -18,7 +18,7 @@ from resnet_cli.data import Batches, epoch_order
 from resnet_cli.device import autocast
 from resnet_cli.engine import Engine
 from resnet_cli.evaluation import evaluate
-from resnet_cli.models.network import Network, can_compile
+from resnet_cli.models.network import Network, can_compile, pays_winograd
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -99,6 +99,8 @@ class Trainer:
             return_large_blocks()
         if engine == "fast" and self.device.type == "cuda" and can_compile():
             network.compile_units()
+        if engine == "fast" and self._pays_winograd():
+            network.use_winograd()
         set_survival(network, run.train)
         if folder is not None:
             self._resume(folder)
@@ -109,6 +111,20 @@ class Trainer:
         )
         self._first_bad = torch.tensor(-1, device=self.device)
         self.look_every = LOOK_EVERY[self.device.type]
+
+    def _pays_winograd(self) -> bool:
+        """Whether each convolution has a core of its own, and there is enough to compute."""
+        config = self.run.train
+        images = self.share.stop - self.share.start
+        in_groups = images > (config.batch_norm_group or images)
+        a_core_each = SideBySide.fits(self.network) if in_groups else torch.get_num_threads() == 1
+        size = self.train.evaluation(0, 1)[0].shape[2]
+        passes = 3.0 * self.batch_size * self.total
+        return (
+            config.precision != "bfloat16"
+            and a_core_each
+            and pays_winograd(self.network, size, passes)
+        )
 
     def fit(self) -> bool:
         """Train to the end, or until `should_stop`. Returns whether the run is over."""

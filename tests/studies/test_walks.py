@@ -16,6 +16,7 @@ from resnet_cli.errors import UserError
 from resnet_cli.evaluation import BATCH_SIZE, evaluate
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import PlainUnit, Unit
+from resnet_cli.models.winograd import WinogradConv2d
 from resnet_cli.studies import walks as walks_module
 from resnet_cli.studies.walks import Outcome, Step, Walk, delete, evaluate_walks, intact, reorder
 
@@ -223,6 +224,36 @@ def test_every_outcome_equals_the_naive_one_in_the_order_given(name: str) -> Non
         assert_same(outcome, naive.outcome(walk))
 
 
+@pytest.mark.parametrize("placement", ["full_preactivation", "original"])
+def test_large_studies_go_by_winograd_and_give_the_same(
+    placement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "wide", TINY | {"widths": (16, 16, 32), "placement": placement})
+    network = make_network("wide")
+    batches = make_batches(network)
+    walks = some_walks(network)
+    passed = 0
+    forward = WinogradConv2d.forward
+
+    def counted(layer: WinogradConv2d, x: Tensor) -> Tensor:
+        nonlocal passed
+        passed += 1
+        return forward(layer, x)
+
+    monkeypatch.setattr(WinogradConv2d, "forward", counted)
+    direct = evaluate_walks(network, batches, walks)
+    assert passed == 0, "this study is small"
+    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    evaluate_walks(network, batches, walks, engine="plain")
+    assert passed == 0
+    outcomes = evaluate_walks(network, batches, walks)
+    assert passed > 0
+    naive = Naive(network, batches)
+    for walk, outcome, other in zip(walks, outcomes, direct, strict=True):
+        assert_same(outcome, naive.outcome(walk))
+        assert outcome.loss == pytest.approx(other.loss, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_deletions_of_different_units_are_told_apart(name: str) -> None:
     """Otherwise the comparison with the naive evaluation would miss a wrong unit."""
@@ -338,10 +369,12 @@ def test_a_sweep_computes_each_shared_prefix_once(name: str) -> None:
     calls = Calls(network)
     n = len(network.units)
     evaluate_walks(network, batches, [delete(intact(n), [unit]) for unit in range(n)])
-    assert calls.stem == 2 + 1  # batches, and the image that tells the size of a chunk
-    assert calls.residual == 2 * (n + n * (n - 1) // 2) + 1
-    assert calls.head == 2 * (n + 1)
-    assert calls.residual < 2 * n * n * 0.6  # n + 1 whole passes would take 2 n^2
+    # Two batches, and an image that tells the size of a chunk and one that tells the arithmetic.
+    assert calls.stem == 2 + 2
+    swept = calls.residual - 1 - n
+    assert swept == 2 * (n + n * (n - 1) // 2)
+    assert calls.head == 2 * (n + 1) + 1
+    assert swept < 2 * n * n * 0.6  # n + 1 whole passes would take 2 n^2
 
 
 def test_the_plain_engine_computes_every_walk_whole() -> None:
@@ -403,8 +436,8 @@ def test_any_set_of_walks_computes_each_distinct_prefix_once() -> None:
         for end in range(len(walk))
         if not walk[end].deleted
     }
-    assert calls.residual == 2 * len(prefixes) + 1
-    assert calls.head == 2 * len({*walks, whole})
+    assert calls.residual == 2 * len(prefixes) + 1 + len(whole)
+    assert calls.head == 2 * len({*walks, whole}) + 1
 
 
 # --- deletion as dropping ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.data import Batches, epoch_order, load_split, parse_normalization
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import draw_active, survival_probabilities
+from resnet_cli.models.units import Convolution
 from resnet_cli.seeding import stream, stream_seed
 from resnet_cli.training import loop
 from resnet_cli.training.checkpoint import CURRENT
@@ -647,3 +648,43 @@ def test_dropout_of_an_iteration_is_a_function_of_seed_and_iteration(
     logits = torch.cat([network(x) for x in images.split(32)])
     loss = functional.cross_entropy(logits, labels)
     assert trainer.position.rows[0]["train_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+# --- Winograd's convolutions ---------------------------------------------------------------------
+
+
+def uses_winograd(trainer: Trainer) -> bool:
+    return any(isinstance(m, Convolution) and m.winograd for m in trainer.network.modules())
+
+
+def test_long_trainings_go_by_winograd_and_learn_the_same(
+    batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run({"widths": (16, 16, 16)}, iterations=4, batch_norm_group=None)
+    direct = make_trainer(run, batches)
+    assert not uses_winograd(direct), "this training is short"
+    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    trainer = make_trainer(run, batches)
+    assert uses_winograd(trainer)
+    assert direct.fit()
+    assert trainer.fit()
+    (row,), (expected,) = trainer.position.rows, direct.position.rows
+    assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
+    assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-4)
+    first, other = state_of(trainer), state_of(direct)
+    assert any(not torch.equal(first[name], other[name]) for name in first), "computed otherwise"
+
+
+def test_winograd_wants_a_core_for_each_convolution(
+    batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    wide = {"widths": (16, 16, 16)}
+    one_group, groups = make_run(wide, batch_norm_group=None), make_run(wide)
+    assert not uses_winograd(make_trainer(groups, batches, engine="plain"))
+    assert not uses_winograd(make_trainer(make_run(wide, precision="bfloat16"), batches))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not uses_winograd(make_trainer(one_group, batches))
+    assert uses_winograd(make_trainer(groups, batches)), "each group has a thread of its own"
+    with_dropout = make_run(wide | {"shortcut": "dropout"})
+    assert not uses_winograd(make_trainer(with_dropout, batches))
