@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2 # each computes with one thread; a file's tests stay together
 
 .PHONY: demo test bench torture install format clean
 
@@ -28,7 +29,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
 bench: $(VENV)/.installed

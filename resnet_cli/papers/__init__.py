@@ -67,6 +67,42 @@ def published_error(paper: str, source: str, case: str) -> float | None:
     return float(rows["value"].iloc[0]) if len(rows) else None
 
 
+CASES = {
+    "original": "original unit",
+    "preact": "full pre-activation",
+    "full_preactivation": "full pre-activation",
+    "bn_after_addition": "BN after addition",
+    "relu_before_addition": "ReLU before addition",
+    "relu_only_preactivation": "ReLU-only pre-activation",
+    "scaling-0-1": "shortcut 0, F 1",
+    "scaling-0.5-1": "shortcut 0.5, F 1",
+    "scaling-0.5-0.5": "shortcut 0.5, F 0.5",
+    "exclusive-gating-bias0to-5": "exclusive gate, bias 0",
+    "exclusive-gating-bias-6": "exclusive gate, bias -6",
+    "exclusive-gating-bias-7": "exclusive gate, bias -7",
+    "shortcut-gating-bias0": "shortcut-only gate, bias 0",
+    "shortcut-gating-bias-6": "shortcut-only gate, bias -6",
+    "convolution": "1x1 convolution",
+    "dropout": "dropout 0.5",
+    "full": "all units active",
+}
+"""What the first part of a case's slug means."""
+
+
+def case_title(case: str) -> str:
+    """The words for a slug of an experiment's case, for tables and plots: `original-110-cifar10`
+    is "original unit, 110". The data set is left out, since ours may be another than the paper's;
+    a slug of no table comes back as it is, with spaces."""
+    known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
+    if not known:
+        return case.replace("-", " ").replace("_", " ")
+    slug = max(known, key=len)
+    rest = [part for part in case[len(slug) :].split("-") if part]
+    rest = [part for part in rest if part not in ("cifar10", "cifar100")]
+    words = [part.replace("_", " ").replace("batch", "batch ") for part in rest]
+    return ", ".join([CASES[slug], *words])
+
+
 @cache
 def _read(paper: str) -> pandas.DataFrame:
     with Path(__file__).with_name(f"{paper}.csv").open(encoding="utf-8", newline="") as file:

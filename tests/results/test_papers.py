@@ -11,7 +11,7 @@ import pytest
 from resnet_cli import papers
 from resnet_cli.config import ModelConfig, Placement
 from resnet_cli.errors import UserError
-from resnet_cli.papers import published, published_error
+from resnet_cli.papers import case_title, published, published_error
 
 CASE = re.compile(r"^[a-z0-9][a-z0-9_.+-]*$")  # config.Case.name
 
@@ -182,3 +182,28 @@ def test_the_files_are_tidy(paper: str) -> None:
     assert raw.endswith(b"\n")
     assert b"\r" not in raw
     assert isinstance(published(paper), pandas.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("case", "title"),
+    [
+        ("original", "original unit"),
+        ("scaling-0.5-1", "shortcut 0.5, F 1"),
+        ("scaling-0.5-0.5", "shortcut 0.5, F 0.5"),
+        ("exclusive-gating-bias0to-5", "exclusive gate, bias 0"),
+        ("bn_after_addition-164", "BN after addition, 164"),
+        ("original-110-one_layer-cifar10", "original unit, 110, one layer"),
+        ("preact-1001-batch64-cifar10", "full pre-activation, 1001, batch 64"),
+        ("active-23", "active 23"),
+        ("mine_own", "mine own"),
+    ],
+)
+def test_cases_have_titles_of_words(case: str, title: str) -> None:
+    assert case_title(case) == title
+
+
+def test_no_two_rows_of_a_table_share_a_title() -> None:
+    table = published("he2016")
+    for _, rows in table[table["metric"] != "top5_error"].groupby(["source", "dataset"]):
+        titles = [case_title(case) for case in rows["case"]]
+        assert len(set(titles)) == len(titles)
