@@ -214,12 +214,13 @@ def measure(network: Network, image_size: int) -> Size:
             per_value = module.in_features
         total += output.numel() * per_value
 
+    first = next(iter(network.parameters()))
     weighted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     handles = [module.register_forward_hook(count) for module in weighted]
     was_training = network.training
     try:
         network.eval()
-        network(torch.zeros(1, 3, image_size, image_size, device=network.device))
+        network(first.new_zeros(1, 3, image_size, image_size))
     finally:
         network.train(was_training)
         for handle in handles:

@@ -99,11 +99,7 @@ class _Convolution(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         weights = weights_at_places(weight)
         ctx.save_for_backward(x, weights)
-        outs, ins = weight.shape[:2]
-        scale, shift, bias = (
-            np.full(*each, np.float32) for each in ((ins, 1), (ins, 0), (outs, 0))
-        )
-        return _forward(x, weights, scale, shift, bias)
+        return convolve_at_places(x, weights)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -124,28 +120,33 @@ def weights_at_places(weight: Tensor) -> Tensor:
     return (_weight_matrix(weight.dtype) @ columns).view(PLACES, ins, outs)
 
 
-def _forward(
+def convolve_at_places(
     x: Tensor,
     weights: Tensor,
-    scale: Floats,
-    shift: Floats,
-    bias: Floats,
+    scale: Floats | None = None,
+    shift: Floats | None = None,
+    bias: Floats | None = None,
     least_before: np.float32 = NO_LEAST,
     least_after: np.float32 = NO_LEAST,
 ) -> Tensor:
-    """max(conv(max(scale x + shift, least_before)) + bias, least_after).
+    """max(conv(max(scale x + shift, least_before)) + bias, least_after), without gradient.
 
     Args:
-        x: [N, C, H, W] in channels_last format.
+        x: [N, C, H, W] that `fits_image`.
         weights: of `weights_at_places`, [36, C, K].
-        scale, shift: [C].
-        bias: [K].
+        scale, shift: [C]; None: 1 and 0.
+        bias: [K]; None: 0.
+
+    Returns:
+        [N, K, H, W].
     """
     count, ins, height, width = x.shape
     outs = weights.shape[2]
     y = torch.empty((count, outs, height, width), memory_format=torch.channels_last)
-    pixels, outputs = _values(x), _values(y)
-    scale, shift = np.tile(scale, width), np.tile(shift, width)
+    pixels, outputs = _values(x.contiguous(memory_format=torch.channels_last)), _values(y)
+    scale = np.ones(ins * width, np.float32) if scale is None else np.tile(scale, width)
+    shift = np.zeros(ins * width, np.float32) if shift is None else np.tile(shift, width)
+    bias = np.zeros(outs, np.float32) if bias is None else bias
     block = _block(ins, outs, height, width)
     for part in block.parts(count):
         block.to_places(pixels, *part, scale, shift, least_before, block.padded, block.inputs)
@@ -227,8 +228,8 @@ class WinogradConv2d(nn.Module):
         """[N, C, H, W] -> [N, K, H, W]."""
         if not fits_image(x):
             return self.layers(x)  # type: ignore[no-any-return]
-        return _forward(
-            x.contiguous(memory_format=torch.channels_last),
+        return convolve_at_places(
+            x,
             self.weights,
             self.scale,
             self.shift,

@@ -347,26 +347,33 @@ def sample_path_gradients(
             "--estimator image takes images one by one, which batch statistics mix; "
             "use --estimator batch"
         )
-    check_lengths(ks, len(network.units))
+    num_units = len(network.units)
+    check_lengths(ks, num_units)
     own: list[list[float]] = []
     images_used = min(batch_size, len(batches))
     mine = range(samples)[processes.share(samples)]
     for sample in mine:
         indices = batch_indices(len(batches), batch_size, seed, sample)
         images, labels = batches.plain(indices)
-        if estimator == "image":
-            found = _norms_by_image(network, images, labels, ks, seed, sample, engine)
-        else:
-            cut = CutNetwork(
-                network, images, labels, batch_statistics=batch_statistics, engine=engine
-            )
+        done = len(own) * len(ks)
+
+        def told(share: float, done: int = done) -> None:
+            report(done + int(share * len(ks)), len(mine) * len(ks))
+
+        if batch_statistics:
+            cut = CutNetwork(network, images, labels, batch_statistics=True, engine=engine)
             found = []
             for k in ks:
-                path = draw_path(len(cut), k, seed, sample)
+                path = draw_path(num_units, k, seed, sample)
                 found.append(float(path_gradient(cut, path).norm()))
-                report(len(own) * len(ks) + len(found), len(mine) * len(ks))
+                told(len(found) / len(ks))
+        else:
+            if estimator == "image":
+                measure = _by_image(ks, len(labels), num_units, seed, sample)
+            else:
+                measure = _by_batch([draw_path(num_units, k, seed, sample) for k in ks])
+            found = _norms(network, images, labels, measure, told, engine)
         own.append(found)
-        report(len(own) * len(ks), len(mine) * len(ks))
     norms = processes.collect(own)
     return [
         {"k": k, "sample": sample, "grad_norm": found[index], "images": images_used, "seed": seed}
@@ -375,18 +382,55 @@ def sample_path_gradients(
     ]
 
 
-def _norms_by_image(
+def _norms(
     network: Network,
     images: Tensor,
     labels: Tensor,
-    ks: Sequence[int],
-    seed: int,
-    sample: int,
+    measure: Callable[[CutNetwork, slice], Tensor],
+    report: Callable[[float], None],
     engine: Engine,
 ) -> list[float]:
-    """For each k the norm over a batch whose images have each a path of length k of their own."""
-    squares = torch.zeros(len(ks), dtype=torch.float64)
-    num_units, total = len(network.units), len(labels)
+    """Norms of gradients of the mean loss at a batch whose images do not see one another.
+
+    They are measured a few images at a time, on a CPU one such chunk on each core.
+
+    Args:
+        measure: (network at some images of the batch, which) -> float64 [K], the squared norms of
+            K gradients of the mean loss of these images.
+        report: called with the share done, 0 to 1.
+    """
+    total = len(labels)
+    chunk = EXACT_CHUNK if network.device.type == "cpu" else DEVICE_CHUNK
+
+    def of_chunk(start: int) -> Tensor:
+        part = slice(start, start + chunk)
+        cut = CutNetwork(network, images[part], labels[part], engine=engine)
+        return measure(cut, part) * (len(labels[part]) / total) ** 2
+
+    starts = range(0, total, chunk)
+    squares: list[Tensor] = []
+    with evaluation_mode(network):  # for all threads at once: each would restore it to the others
+        in_threads = engine == "fast" and images.device.type == "cpu"
+        for found in map_in_threads(of_chunk, starts, parallel=in_threads):
+            squares.append(found)
+            report(len(squares) / len(starts))
+    norms: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
+    return norms
+
+
+def _by_batch(paths: Sequence[Sequence[int]]) -> Callable[[CutNetwork, slice], Tensor]:
+    """Each of these paths for all images of a batch, one after another."""
+
+    def measure(cut: CutNetwork, part: slice) -> Tensor:
+        return torch.stack([path_gradient(cut, path).square().sum().cpu() for path in paths])
+
+    return measure
+
+
+def _by_image(
+    ks: Sequence[int], total: int, num_units: int, seed: int, sample: int
+) -> Callable[[CutNetwork, slice], Tensor]:
+    """For each k a path of length k of its own for each image of a batch."""
     drawn = []
     for k in ks:
         # The k units with the smallest of n random numbers are a uniformly drawn set of k.
@@ -394,13 +438,11 @@ def _norms_by_image(
         ranks = torch.rand(total, num_units, generator=generator).argsort(-1).argsort(-1)
         drawn.append(ranks < k)
     chosen = torch.stack(drawn)
-    for start in range(0, total, EXACT_CHUNK):
-        part = slice(start, start + EXACT_CHUNK)
-        cut = CutNetwork(network, images[part], labels[part], engine=engine)
-        gradients = path_gradients_by_image(cut, chosen[:, part])
-        share = len(labels[part]) / total
-        squares += (gradients * share).square().flatten(1).sum(1).cpu()
-    return squares.sqrt().tolist()
+
+    def measure(cut: CutNetwork, part: slice) -> Tensor:
+        return path_gradients_by_image(cut, chosen[:, part]).square().flatten(1).sum(1).cpu()
+
+    return measure
 
 
 def check_lengths(ks: Sequence[int], num_units: int) -> None:
@@ -425,7 +467,9 @@ class ExactSpectrum:
 
 
 EXACT_CHUNK = 16
-"""Images whose gradients autograd, or a path for each image, carries at a time."""
+"""Images whose gradients autograd, or single paths on a processor's core, carry at a time."""
+DEVICE_CHUNK = 128
+"""Images whose gradients along single paths a device that is no processor carries at a time."""
 SWEEP_CHUNK = 4
 """Images carried through an exact sweep at a time."""
 CACHED_BYTES = 1 << 20

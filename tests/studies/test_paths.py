@@ -585,8 +585,10 @@ def test_rows_of_sampled_paths() -> None:
         assert row["images"] == 5
         assert row["seed"] == 31
         assert row["grad_norm"] > 0
-    assert sorted(set(seen)) == [(done, 9) for done in range(1, 10)]
-    assert seen == sorted(seen)
+    assert seen == [(3, 9), (6, 9), (9, 9)]  # after each chunk of images: here a whole batch
+    seen.clear()
+    sampled(single(), (3, 0, 5), batch_statistics=True, report=lambda *done: seen.append(done))
+    assert seen == [(done, 9) for done in range(1, 10)]  # after each path
 
 
 @pytest.mark.parametrize("batch_statistics", [False, True])
@@ -631,6 +633,17 @@ def test_the_engines_agree(shortcut: str | None) -> None:
             for e in ENGINES
         ]
         assert rows[0] == pytest.approx(rows[1], rel=1e-4)
+
+
+def test_a_batchs_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = single()
+    whole = sampled(network, (2, 0, 5), batch_size=7)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(paths, "EXACT_CHUNK", 3)
+    chunked = sampled(network, (2, 0, 5), batch_size=7, report=lambda *done: told.append(done))
+    norms = [row["grad_norm"] for row in whole]
+    assert [row["grad_norm"] for row in chunked] == pytest.approx(norms, rel=1e-6)
+    assert told == [(done, 9) for done in range(1, 10)]
 
 
 def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -679,7 +692,8 @@ def test_the_lengths_0_and_n_have_one_path_each() -> None:
     for row in rows:
         cut = CutNetwork(network, *batches.plain(batch_indices(12, 5, 31, row["sample"])))
         units = range(5) if row["k"] == 5 else []
-        assert row["grad_norm"] == float(path_gradient(cut, units).norm())
+        norm = float(path_gradient(cut, units).norm())
+        assert row["grad_norm"] == pytest.approx(norm, rel=1e-12)
     assert len({row["grad_norm"] for row in rows}) == 6
 
 
