@@ -8,7 +8,7 @@ rounded weights.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from resnet_cli.models.weights import (
     damaged_card,
     load_network,
     read_card,
+    unusual_width,
     weights_bytes,
 )
 from resnet_cli.results.provenance import Checkpoint
@@ -141,7 +142,8 @@ def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
 
 
 def cards() -> list[dict[str, Any]]:
-    """The cards of all bundled weights, each checked against its file's hash.
+    """The cards of all bundled weights, each checked against its file's hash, with what the network
+    is: its name, units and parameters.
 
     Raises:
         UserError: a file is not the one its card describes.
@@ -153,5 +155,44 @@ def cards() -> list[dict[str, Any]]:
         loaded = load_network(name)
         if loaded.sha256 != card["sha256"]:
             raise UserError(f"{path}: is not the file its card describes; install again")
-        found.append(card | {"network": loaded.label, "dataset": card["run"]["data"]["dataset"]})
+        found.append(
+            card
+            | {
+                "network": loaded.label,
+                "units": len(loaded.network.units),
+                "parameters": sum(p.numel() for p in loaded.network.parameters()),
+                "dataset": card["run"]["data"]["dataset"],
+            }
+        )
     return found
+
+
+def network_of(card: Mapping[str, Any]) -> str:
+    """The network of a card of `cards`, with its width where that is not the usual one."""
+    width = unusual_width(bundled_run(card["name"]).model)
+    return f"{card['network']}, {width}" if width else str(card["network"])
+
+
+def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What people want to know of bundled weights, as headings with their text.
+
+    Args:
+        card: one of `cards`.
+    """
+    run = bundled_run(card["name"])
+    precision: str = run.train.precision
+    if precision == "auto":
+        precision = "the device's own precision (float32 on CPUs)"
+    lines = [
+        ("network", f"{network_of(card)}: {card['units']} units"),
+        ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
+        ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
+        ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
+        ("trained for", f"{card['epochs']} epochs in {precision}, seed {run.seed}"),
+    ]
+    if run.train.active_units is not None:
+        lines.append(("trained with", f"{run.train.active_units} units active in each batch"))
+    if run.train.stochastic_depth is not None:
+        survival = f"stochastic depth, survival {run.train.stochastic_depth:g} of the last unit"
+        lines.append(("trained with", survival))
+    return [*lines, *((key, str(card[key])) for key in ("command", "commit", "sha256"))]

@@ -690,7 +690,7 @@ def find_experiment(name: str) -> Path:
             raise UserError(f"no such experiment file: {shortened(name)} (names: resnet-cli list)")
         return Path(name)
     if name not in experiment_names():
-        raise unknown("experiment", name, experiment_names())
+        raise unknown("experiment", name, experiment_names(), shown_by="resnet-cli list")
     return experiments_folder() / f"{name}.yaml"
 
 
@@ -729,20 +729,34 @@ def load_experiment(
     if not isinstance(override, dict):
         raise UserError(f"{path}: profiles.{profile}: a mapping of overrides is expected")
     raw = _merge(raw, override)
-    for setting in settings:
-        raw = _merge(raw, parse_setting(setting))
-    if seed is not None:
-        raw["seeds"] = [seed]
     home = experiments_folder().resolve()
     inside = path.resolve().is_relative_to(home)
     identity = path.resolve().relative_to(home) if inside else Path(path.name)
+    own: dict[str, Any] = {"name": identity.with_suffix("").as_posix(), "profile": profile}
+    own |= {} if seed is None else {"seeds": [seed]}
+    settings = tuple(settings)
+    whole = raw
+    for setting in settings:
+        whole = _merge(whole, parse_setting(setting))
+    try:
+        return _resolved(whole, own, str(path))
+    except UserError as error:
+        try:
+            _resolved(raw, own, str(path))
+        except UserError:
+            raise error from None
+        told = ", ".join(repr(shortened(setting)) for setting in settings)
+        return _resolved(whole, own, f"--set {told}")  # fails again, naming what is to blame
+
+
+def _resolved(raw: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Experiment:
+    """The experiment that a file's content and what is not its own to say make up."""
     for key in ("name", "profile"):
         if key in raw:
             raise UserError(
-                f"{path}: {key}: is taken from the file's name and --profile; remove it"
+                f"{source}: {key}: is taken from the file's name and --profile; remove it"
             )
-    resolved = raw | {"name": identity.with_suffix("").as_posix(), "profile": profile}
-    experiment = validated(Experiment, resolved, str(path))
+    experiment = validated(Experiment, dict(raw) | dict(own), source)
     experiment.runs()  # each case must fit as well
     return experiment
 
@@ -840,8 +854,10 @@ def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
             error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
         )
         location = [str(part) for part in first["loc"]]
-        more = f" (and {len(others)} more)" if others else ""
         where = shortened(".".join(location))
+        also = dict.fromkeys(shortened(".".join(map(str, e["loc"])), 60) for e in others)
+        also.pop(where, None)
+        more = f"; wrong as well: {shortened(', '.join(also))}" if also else ""
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None

@@ -1,6 +1,7 @@
 """Where a command works: its device, where data lie, and the folder of runs."""
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,25 @@ class Subject:
         """For titles: the network and the data set."""
         return f"{self.loaded.label}, {self.data.dataset}"
 
+    @property
+    def name(self) -> str:
+        """For folders: the bundled weights' name, the run's folder or the file's stem, and the data
+        set where it is not the weights' own."""
+        path = Path(os.path.abspath(self.loaded.source))
+        if path.name == WEIGHTS_FILE:  # the run's folder says more
+            path = path.parent
+        name = path.stem if path.is_file() else path.name
+        other = self.data.dataset != own_dataset(self.loaded)
+        return f"{name}-{self.data.dataset}" if other else name
+
+
+def own_dataset(loaded: Loaded) -> str | None:
+    """The data set that a network was trained on; for weights of others, what the number of classes
+    suggests, if anything."""
+    if loaded.run is not None:
+        return loaded.run.data.dataset
+    return {10: "cifar10", 100: "cifar100", 1000: "imagefolder"}.get(loaded.num_classes)
+
 
 def find_subject(
     context: Context,
@@ -129,7 +149,7 @@ def find_subject(
     if loaded.run is not None:
         data = loaded.run.data
     else:
-        guess = {10: "cifar10", 100: "cifar100", 1000: "imagefolder"}.get(loaded.num_classes)
+        guess = own_dataset(loaded)
         if dataset is None and guess is None:
             raise UserError(
                 f"{loaded.source} tells {loaded.num_classes} classes apart and says nothing of "

@@ -1,6 +1,7 @@
 """What people see: tables and progress on a terminal, plain lines in a log, JSON for machines."""
 
 import json
+import os
 import re
 import sys
 import textwrap
@@ -56,40 +57,60 @@ class Display:
             self.console.print(text, markup=False)
 
     def paragraph(self, text: str, *, indent: int = 0, hang: int = 4, level: int = 0) -> None:
-        """A line for people that may be long: on a terminal it is broken between words, its first
-        line set in by `indent`, the others by `hang`. In a log it stays one line."""
-        if self.console.is_terminal:
-            text = textwrap.fill(
-                text,
-                max(40, self.console.width),
-                initial_indent=" " * indent,
-                subsequent_indent=" " * hang,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+        """A line for people that may be long: on a terminal, or where $COLUMNS names a width, it is
+        broken between words, its first line set in by `indent`, the others by `hang`. In a log it
+        stays one line."""
+        if self.console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+            text = self._filled(text, " " * indent, " " * hang)
         else:
             text = " " * indent + text
         self.line(text, level=level)
+
+    def _filled(self, text: str, first: str = "", then: str = "") -> str:
+        """Text broken between words at the width of the console."""
+        return textwrap.fill(
+            text,
+            max(40, self.console.width),
+            initial_indent=first,
+            subsequent_indent=then,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table with right-aligned numbers, no wider than the terminal. Floats are shown to two
         decimals.
 
-        Where it would be too wide, headers break between words and text is folded, numbers never.
+        Where it would be too wide, headers break between words and text is folded, a word itself
+        only where all words together have no place; numbers never.
         """
-        table = Table(title=escape(title), title_justify="left", title_style="bold")
+        table = Table()
         cells = [[_text(value) for value in row] for row in rows]
         of_columns = [[row[index] for row in cells] for index in range(len(columns))]
         widest = [max(map(len, (name, *of))) for name, of in zip(columns, of_columns, strict=True)]
-        is_wide = sum(widest) + 3 * len(columns) + 1 > self.console.width
-        for name, texts in zip(columns, of_columns, strict=True):
-            numeric = all(map(_is_number, texts))
-            justify: Literal["left", "right"] = "right" if numeric else "left"
-            needed = max(map(len, (*name.split(), *texts)), default=1)
-            width = needed if numeric and is_wide else None
+        room = self.console.width - 3 * len(columns) - 1
+        numeric = [all(map(_is_number, texts)) for texts in of_columns]
+        needed = [
+            max(
+                map(len, name.split() + (texts if is_number else " ".join(texts).split())),
+                default=1,
+            )
+            for name, texts, is_number in zip(columns, of_columns, numeric, strict=True)
+        ]
+        widths: Sequence[int | None] = [None] * len(columns)
+        if sum(needed) > room:
+            widths = [
+                least if fixed else None for least, fixed in zip(needed, numeric, strict=True)
+            ]
+        elif sum(widest) > room:
+            widths = _shared_out(room, needed, widest)
+        for name, is_number, width in zip(columns, numeric, widths, strict=True):
+            justify: Literal["left", "right"] = "right" if is_number else "left"
             table.add_column(escape(name), justify=justify, overflow="fold", width=width)
         for row_of_cells in cells:
             table.add_row(*map(escape, row_of_cells))
+        # Not the table's own title, which would be no wider than the table.
+        self.console.print(self._filled(title), markup=False, style="bold")
         self.console.print(table, soft_wrap=False)
 
     def summary(self, content: Mapping[str, Any]) -> None:
@@ -136,6 +157,19 @@ class Display:
                 self.line(f"{label}: {done}/{total}{left} {remark}".rstrip())
 
         yield write
+
+
+def _shared_out(room: int, needed: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Widths that fill the room, each at least what is needed and at most what is wanted; those
+    that want little more get it whole."""
+    widths = list(needed)
+    left = room - sum(needed)
+    by_want = sorted(range(len(widths)), key=lambda index: wanted[index] - needed[index])
+    for number, index in enumerate(by_want):
+        more = min(wanted[index] - needed[index], left // (len(widths) - number))
+        widths[index] += more
+        left -= more
+    return widths
 
 
 def _text(value: object) -> str:

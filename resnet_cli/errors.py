@@ -19,13 +19,26 @@ def shortened(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist: names the nearest valid one and lists all."""
+MOST_NAMES = 120
+"""Characters of a list of valid names that stand beside the nearest one."""
+
+
+def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> UserError:
+    """The error for a name that does not exist: names the nearest valid one, and lists all.
+
+    Args:
+        shown_by: a command that shows all names, told in place of the list. Without one, a long
+            list is left out where there is a nearest name.
+    """
     names = sorted(known)
     name = shortened(name)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {what} {name!r}{hint} (known: {', '.join(names) or 'none'})")
+    if shown_by:
+        return UserError(f"unknown {what} {name!r}{hint or ';'} `{shown_by}` shows all")
+    listed = ", ".join(names) or "none"
+    told = "" if near and len(listed) > MOST_NAMES else f" (known: {listed})"
+    return UserError(f"unknown {what} {name!r}{hint}{told}")
 
 
 def one_line(error: object, limit: int = 200) -> str:

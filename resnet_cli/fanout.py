@@ -214,7 +214,7 @@ def run_on_ray(
     try:
         import ray
     except ImportError:
-        raise UserError("--executor ray needs Ray: pip install 'resnet-cli[ray]'") from None
+        raise UserError("--executor ray needs Ray: pip install ray") from None
     surroundings = _Surroundings(
         folder=os.getcwd(),
         command=tuple(sys.argv),

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pandas import DataFrame, concat
-
 from resnet_cli import processes
 from resnet_cli.bundles import bundled_checkpoint, bundled_training
 from resnet_cli.config import (
@@ -25,11 +23,9 @@ from resnet_cli.context import Context, Subject, find_subject, untrained_subject
 from resnet_cli.display import Display, duration
 from resnet_cli.errors import unknown
 from resnet_cli.models.weights import bundled_weights_of
-from resnet_cli.papers import PAPERS, published, published_error
-from resnet_cli.plots.draw import plot_for
-from resnet_cli.plots.lesions import lesion_single_figure
-from resnet_cli.plots.signals import signal_figure
-from resnet_cli.plots.style import describe, save
+from resnet_cli.papers import PAPERS, published_error
+from resnet_cli.plots.draw import plot_deletions, plot_for, plot_signals
+from resnet_cli.plots.titles import Heading, heading_of
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.studies.path_survival import path_survival
@@ -197,9 +193,11 @@ def _study_all(
             display=display,
             profile=experiment.profile,
             config=experiment.model_dump(mode="json"),
+            heading=heading_of(experiment, case, seed if several_seeds else None),
             should_stop=stopper,
         )
         written.files += more.files
+        written.kept += more.kept
         written.facts[case.name if not several_seeds else folder.name] = more.facts
         studied.append((case, subject, folder))
     if len(studied) > 1 and isinstance(study, DeleteStudy):
@@ -213,13 +211,9 @@ def _study_all(
 def _plot_signals(
     experiment: Experiment, studied: Sequence[tuple[Case, Subject, Path]], out: Path
 ) -> list[Path]:
-    """The signals of all cases in one plot; of several seeds, each case's first."""
-    tables: dict[str, DataFrame] = {}
-    for case, _, folder in studied:
-        tables.setdefault(case.title or case.name, read_table(folder / "signal.csv"))
-    name, dataset = experiment.name.split("/")[-1], studied[0][1].data.dataset
-    title = describe(name, dataset, experiment.profile)
-    return [save(signal_figure(tables, title), out / "signal.png")]
+    """The signals of all cases in one plot."""
+    tables = [(case, read_table(folder / "signal.csv")) for case, _, folder in studied]
+    return plot_signals(experiment, tables, out)
 
 
 def _plot_deletions(
@@ -231,22 +225,14 @@ def _plot_deletions(
     """Single deletions of all cases in one plot (paper 2, Figures 3 and 8), averaged over seeds."""
     if 1 not in study.k:
         return []
-    tables: dict[str, list[DataFrame]] = {}
-    changes: dict[str, list[int]] = {}
-    for case, subject, folder in studied:
-        name = case.title or case.name
-        tables.setdefault(name, []).append(read_table(folder / "lesion_delete.csv"))
-        if not subject.loaded.is_plain:  # a VGG's shape changes at every pooling
-            places = subject.loaded.network.places
-            changes[name] = [place.index for place in places if place.changes_shape]
-    subject = studied[0][1]
-    figure = lesion_single_figure(
-        {name: concat(frames, ignore_index=True) for name, frames in tables.items()},
-        describe(experiment.name.split("/")[-1], subject.data.dataset, experiment.profile),
-        changes=changes,
-        chance=100.0 * (1 - 1 / subject.loaded.num_classes),
-    )
-    return [save(figure, out / "lesion_single.png")]
+    changes = {
+        case.name: [place.index for place in subject.loaded.network.places if place.changes_shape]
+        for case, subject, _ in studied
+        if not subject.loaded.is_plain  # a VGG's shape changes at every pooling
+    }
+    tables = [(case, read_table(folder / "lesion_delete.csv")) for case, _, folder in studied]
+    chance = 100.0 * (1 - 1 / studied[0][1].loaded.num_classes)
+    return plot_deletions(experiment, tables, changes, chance, out)
 
 
 def _path_survival(
@@ -263,8 +249,8 @@ def _path_survival(
     )
     written = Written([write_table(rows, "path_survival", out, provenance)])
     frame = read_table(written.files[0])
-    title = f"{experiment.title}, {num_units} units"
-    written.files += plot_for("path_survival", {"path_survival": frame}, out, title)
+    heading = Heading(experiment.figure, f"{num_units} units")
+    written.files += plot_for("path_survival", {"path_survival": frame}, out, heading)
     left = {
         count: sum(row["remaining"] for row in rows if row["deleted"] == count)
         for count in study.deleted
@@ -359,21 +345,15 @@ def write_training_tables(
         device=str(context.device),
         duration_seconds=sum(finished.seconds for _, finished in trained),
     )
-    title = describe(experiment.title, trained[0][1].run.data.dataset, experiment.profile)
     written = Written()
     for stem, rows in (("training", curves), ("table", table)):
         if not rows:
             continue
         path = write_table(rows, stem, out, provenance)
         written.files.append(path)
-        numbers = None
-        if stem == "table" and experiment.paper == "he2016" and experiment.figure is not None:
-            numbers = published(experiment.paper)
-            numbers = numbers[numbers["source"] == experiment.figure]
-            numbers = None if numbers.empty else numbers
         if plot:
-            frame = read_table(path)
-            written.files += plot_for(stem, {stem: frame}, out, title, numbers=numbers)
+            frame, heading = read_table(path), heading_of(experiment)
+            written.files += plot_for(stem, {stem: frame}, out, heading, experiment=experiment)
     written.facts = {"cases": [dict(row) for row in table]}
     return written
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from resnet_cli.errors import UserError
 from resnet_cli.intervals import SHARES, shortest_interval
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
-from resnet_cli.plots.draw import plot_for
-from resnet_cli.plots.lesions import lesion_ranked_figure
-from resnet_cli.plots.style import describe, save
+from resnet_cli.models.units import Place
+from resnet_cli.plots.draw import plot_for, plot_ranked
+from resnet_cli.plots.titles import Heading, network_title
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
 from resnet_cli.studies import additivity, greedy, lesion, paths, signal
@@ -41,6 +42,8 @@ class Written:
 
     files: list[Path] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    kept: list[Path] = field(default_factory=list)
+    """Files that were there already, whole."""
 
 
 AnyStudy = DeleteStudy | ReorderStudy | PathsStudy | GreedyStudy | AdditivityStudy | SignalStudy
@@ -56,6 +59,7 @@ def run_study(
     display: Display,
     profile: str | None = None,
     config: Mapping[str, Any] | None = None,
+    heading: Heading | None = None,
     only: Sequence[int] | None = None,
     ranked: bool = False,
     batch_statistics: bool = False,
@@ -65,6 +69,7 @@ def run_study(
 
     Args:
         config: the resolved experiment; None for a command typed by hand.
+        heading: what its plots' titles say beside what is shown; None names network and data set.
         only: delete exactly these units, together.
         ranked: show deletions by damage, worst first.
         should_stop: asked whenever progress is told, many times in each table.
@@ -88,7 +93,9 @@ def run_study(
     }
     if subject.context.engine != "fast":
         described["engine"] = subject.context.engine
-    ask = _Inquiry(subject, described, seed, out, profile, display, should_stop)
+    network = network_title(subject.loaded.label)
+    heading = heading or Heading(None, network, subject.data.dataset, profile=profile)
+    ask = _Inquiry(subject, described, seed, out, profile, heading, display, should_stop)
     if isinstance(study, DeleteStudy):
         _delete(ask, study, only, ranked)
     elif isinstance(study, ReorderStudy):
@@ -115,11 +122,13 @@ class _Inquiry:
         seed: int,
         out: Path,
         profile: str | None,
+        heading: Heading,
         display: Display,
         should_stop: Callable[[], bool],
     ) -> None:
         self.subject, self.config, self.seed, self.out = subject, config, seed, out
-        self.profile, self.display, self.should_stop = profile, display, should_stop
+        self.profile, self.heading = profile, heading
+        self.display, self.should_stop = display, should_stop
         self.engine = subject.context.engine
         self.started = datetime.now(UTC)
         self.written = Written()
@@ -135,8 +144,12 @@ class _Inquiry:
             yield watched(update, self.should_stop, told)
 
     def done(self, stem: str) -> bool:
-        """This very table is there: same configuration, same weights, whole."""
-        return processes.from_first(lambda: self._is_there(stem))
+        """This very table is there: same configuration, weights and images, whole."""
+        there = processes.from_first(lambda: self._is_there(stem))
+        path = self.out / f"{stem}.csv"
+        if there and path not in self.written.kept:
+            self.written.kept.append(path)
+        return there
 
     def _is_there(self, stem: str) -> bool:
         path = self.out / f"{stem}.csv"
@@ -147,7 +160,19 @@ class _Inquiry:
         except UserError:
             return False
         same_weights = (old.get("checkpoint") or {}).get("sha256") == self.subject.loaded.sha256
-        return same_weights and old.get("config_hash") == config_hash(self.config)
+        same_question = old.get("config_hash") == config_hash(self.config)
+        return same_weights and same_question and self._is_of_these_images(old.get("data") or {})
+
+    def _is_of_these_images(self, recorded: Mapping[str, str]) -> bool:
+        """Whether the fingerprints by `data set/split` are those of the images at hand. Only class
+        folders are looked at: any other data set is what its name says."""
+        data = self.subject.data
+        if data.dataset != "imagefolder":
+            return True
+        return all(
+            self.subject.context.split(data, name.split("/")[1]).fingerprint == fingerprint  # type: ignore[arg-type]
+            for name, fingerprint in recorded.items()
+        )
 
     def rows(self, stem: str) -> list[dict[str, Any]]:
         """The rows of a table that is there."""
@@ -156,7 +181,9 @@ class _Inquiry:
 
     def write(self, stem: str, rows: Sequence[Mapping[str, Any]], *splits: str) -> None:
         """Write a table; `splits` are those that were measured on."""
-        self.written.files.append(processes.from_first(lambda: self._table(stem, rows, splits)))
+        path = processes.from_first(lambda: self._table(stem, rows, splits))
+        self.written.files.append(path)
+        self.written.kept = [kept for kept in self.written.kept if kept != path]
 
     def _table(self, stem: str, rows: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Path:
         loaded, data = self.subject.loaded, self.subject.data
@@ -184,29 +211,23 @@ class _Inquiry:
             for stem in stems
             if (self.out / f"{stem}.csv").exists()
         }
-        loaded, data = self.subject.loaded, self.subject.data
+        loaded = self.subject.loaded
         places = loaded.network.places
         return plot_for(
             stems[-1],
             tables,
             self.out,
-            describe(loaded.label, data.dataset, self.profile),
-            network=loaded.label,
+            self.heading,
             changes=[place.index for place in places if place.changes_shape],
             chance=100.0 * (1 - 1 / loaded.num_classes),
         )
 
     def plot_ranked(self, deletions: DataFrame) -> None:
         """Draw single deletions by damage."""
-        loaded, data = self.subject.loaded, self.subject.data
-        changes = [place.index for place in loaded.network.places if place.changes_shape]
-        title = describe(loaded.label, data.dataset, self.profile)
-        path = self.out / "lesion_ranked.png"
-        self.written.files.append(
-            processes.from_first(
-                lambda: save(lesion_ranked_figure(deletions, title, changes=changes), path)
-            )
-        )
+        places = self.subject.loaded.network.places
+        changes = [place.index for place in places if place.changes_shape]
+        draw = partial(plot_ranked, deletions, self.out, self.heading, changes)
+        self.written.files.append(processes.from_first(draw))
 
 
 def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranked: bool) -> None:
@@ -246,7 +267,13 @@ def _delete(ask: _Inquiry, study: DeleteStudy, only: Sequence[int] | None, ranke
     title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
     _show_deletions(subject, frame, title, ranked, display)
     if study.per_class:
-        _show_classes(read_table(ask.out / "lesion_classes.csv"), display)
+        classes = read_table(ask.out / "lesion_classes.csv")
+        errors = classes.groupby("class_name", sort=False)[["baseline_error", "test_error"]].mean()
+        ask.written.facts["mean_error_by_class"] = {
+            str(name): {"intact": _known(intact), "units_deleted": _known(deleted)}
+            for name, intact, deleted in errors.itertuples()
+        }
+        _show_classes(classes, display)
 
 
 MOST_SHOWN = 60
@@ -275,9 +302,17 @@ def _show_deletions(
     columns = ["blocks", "test error", "KL divergence", "agreement"]
     if (frame["k"] == 1).all():
         places = subject.loaded.network.places
-        columns = ["unit", "name", *columns[1:]]
-        rows = [[blocks, places[int(blocks)].name, *rest] for blocks, *rest in rows]
+        columns = ["unit", "place", *columns[1:]]
+        rows = [[blocks, _place(places[int(blocks)]), *rest] for blocks, *rest in rows]
     display.table(title, columns, rows)
+
+
+def _place(place: Place) -> str:
+    """Where a unit stands, without a second number for it: units count from 0 through all stages.
+
+    Of a stage the first unit is told apart: it may change the shape, and matters most.
+    """
+    return f"stage {place.stage}{', first' if place.number == 1 else ''}"
 
 
 def _show_classes(classes: DataFrame, display: Display) -> None:
@@ -379,7 +414,7 @@ def _additivity(ask: _Inquiry, study: AdditivityStudy) -> None:
         ],
     )
     told = [f"{name.replace('_', ', ')}: {_correlation(value)}" for name, value in found.items()]
-    display.line(f"correlation of joint with summed damage: {'; '.join(told)}", level=-1)
+    display.paragraph(f"correlation of joint with summed damage: {'; '.join(told)}", level=-1)
 
 
 def _correlation(value: float | None) -> str:
@@ -430,13 +465,6 @@ def _signal(ask: _Inquiry, study: SignalStudy) -> None:
         for state, network in networks.items():
             with ask.progress(f"signals of {subject.label}, {state}") as update:
                 found = signal.measure_signal(network.to(images.device), images, labels, update)
-            deviation = signal.closed_form_deviation(network, found)
-            if deviation is not None:
-                ask.written.facts[f"closed_form_deviation_{state}"] = deviation
-                ask.display.line(
-                    f"{state}: shortcuts that are scalars pass the gradient on by their lambda "
-                    f"to within {deviation:.1e} (relative)"
-                )
             common = {"state": state, "images": len(labels), "seed": seed}
             measured += [common | row for row in found]
         ask.write("signal", measured, "train")
@@ -445,9 +473,15 @@ def _signal(ask: _Inquiry, study: SignalStudy) -> None:
     columns = ["activation_norm", "gradient_norm", "shortcut_product", "shortcut_gain"]
     for state in frame["state"].unique():
         rows = frame[frame["state"] == state]
-        first = {column: float(rows[column].iloc[0]) for column in columns}
+        deviation = signal.closed_form_deviation(loaded.network, rows.to_dict("records"))
+        if deviation is not None:
+            ask.written.facts[f"closed_form_deviation_{state}"] = deviation
+            ask.display.paragraph(
+                f"{state}: shortcuts that are scalars pass the gradient on by their lambda "
+                f"to within {deviation:.1e} (relative)"
+            )
         ask.written.facts[f"{state}_at_first_unit"] = {
-            column: None if math.isnan(value) else value for column, value in first.items()
+            column: _known(rows[column].iloc[0]) for column in columns
         }
     ask.display.table(
         f"{subject.label}: signals at the input of the first unit and of every stage after it",
@@ -472,6 +506,11 @@ def _paths(ask: _Inquiry, study: PathsStudy, batch_statistics: bool) -> None:
     num_units = len(network.units)
     ks = tuple(range(num_units + 1)) if study.k is None else study.k
     paths.check_lengths(ks, num_units)
+    if study.unit is not None and study.unit >= num_units:
+        raise UserError(
+            f"unit {study.unit} does not exist; this network has {num_units} units, 0 to "
+            f"{num_units - 1}"
+        )
     ask.write("path_lengths", paths.path_lengths(num_units))
     if study.lengths_only:
         ask.plot("path_lengths")
@@ -492,6 +531,12 @@ def _paths(ask: _Inquiry, study: PathsStudy, batch_statistics: bool) -> None:
     for stem in stems[2:]:
         ask.plot(stem)
     _show_spectrum(ask)
+    for stem in stems[2:]:
+        frame = read_table(ask.out / f"{stem}.csv")
+        ask.written.facts[f"exact_norm_by_{frame.columns[0]}_and_k"] = {
+            str(which): _by_length(rows, "exact_norm")
+            for which, rows in frame.groupby(frame.columns[0])
+        }
 
 
 def _measure_paths(
@@ -525,7 +570,7 @@ def _measure_paths(
         with ask.progress(f"exact spectrum of {subject.label}") as update:
             exact = paths.exact_spectrum(network, images, labels, report=update, engine=ask.engine)
         ask.written.facts["exact_check"] = exact.check
-        display.line(f"exact spectrum over {exact.images} images: {_checked(exact)}")
+        display.paragraph(f"exact spectrum over {exact.images} images: {_checked(exact)}")
     ask.write("path_spectrum", paths.spectrum_rows(num_units, gradients, exact), "train")
     if study.stages:
         rows = []
@@ -533,7 +578,7 @@ def _measure_paths(
             counted = [place.index for place in network.places if place.stage == stage]
             with ask.progress(f"exact spectrum of stage {stage}") as update:
                 found = paths.exact_spectrum(network, images, labels, counted, update, ask.engine)
-            display.line(f"stage {stage}, {len(counted)} units: {_checked(found)}")
+            display.paragraph(f"stage {stage}, {len(counted)} units: {_checked(found)}")
             rows += paths.exact_rows("stage", stage, found)
         ask.write("path_spectrum_stages", rows, "train")
     if study.unit is not None:
@@ -541,7 +586,7 @@ def _measure_paths(
             found = paths.exact_spectrum_of_unit(
                 network, images, labels, study.unit, update, ask.engine
             )
-        display.line(f"parameters of unit {study.unit}: {_checked(found)}")
+        display.paragraph(f"parameters of unit {study.unit}: {_checked(found)}")
         ask.write("path_spectrum_unit", paths.exact_rows("unit", study.unit, found), "train")
 
 
@@ -550,37 +595,61 @@ def _checked(exact: paths.ExactSpectrum) -> str:
 
 
 def _show_spectrum(ask: _Inquiry) -> None:
-    """The spectrum as a table, and the intervals of lengths that hold most of it."""
+    """The spectrum as a table, and the intervals of lengths that hold most of it.
+
+    Shares are of all lengths: of the sampled norms there are none where some were not sampled.
+    """
     subject, display = ask.subject, ask.display
     frame = read_table(ask.out / "path_spectrum.csv")
     num_units = len(subject.loaded.network.units)
-    ask.written.facts |= {"rows": len(frame)}
-    columns = ("k", "paths", "mean_norm", "exact_norm", "share_total", "share_exact")
+    columns: dict[str, list[object]] = {
+        "k": list(frame["k"]),
+        "paths": [_short(paths_of_k) for paths_of_k in frame["paths"]],
+    }
+    weights = {}
+    for name, norm, weight, share in (
+        ("sampled", "mean_norm", "total", "share_total"),
+        ("exact", "exact_norm", "exact_norm", "share_exact"),
+    ):
+        if frame[norm].isna().all():
+            continue
+        shown = norm.replace("_", " ")
+        columns[shown] = [_short(value) for value in frame[norm]]
+        ask.written.facts[f"{norm}_by_k"] = _by_length(frame, norm)
+        if len(frame) == num_units + 1 and frame[norm].notna().all():
+            columns[f"share {name}"] = [_percent(value) for value in frame[share]]
+            weights[name] = [float(value) for value in frame[weight]]
+    ask.written.facts["rows"] = len(frame)
     display.table(
         f"{subject.label}: gradient by path length, {num_units} units",
-        ["k", "paths", "mean norm", "exact norm", "share sampled", "share exact"],
-        [
-            [k, _short(paths_of_k), _short(mean), _short(whole), _percent(st), _percent(se)]
-            for k, paths_of_k, mean, whole, st, se in frame[list(columns)].itertuples(index=False)
-        ],
+        list(columns),
+        list(zip(*columns.values(), strict=True)),
     )
-    if len(frame) < num_units + 1:
-        return
-    for name, column in (("sampled", "total"), ("exact", "exact_norm")):
-        weights = [float(weight) for weight in frame[column]]
-        if not any(weight > 0 for weight in weights):
+    lengths = [int(k) for k in frame["k"]]
+    for name, of_lengths in weights.items():
+        if not any(weight > 0 for weight in of_lengths):
             continue
-        lengths = [int(k) for k in frame["k"]]
-        intervals = {share: shortest_interval(lengths, weights, share) for share in SHARES}
+        intervals = {share: shortest_interval(lengths, of_lengths, share) for share in SHARES}
         words = ", ".join(f"{share:.0%} in {a}-{b}" for share, (a, b) in intervals.items())
         first, last = intervals[0.9]
         inside = sum(math.comb(num_units, k) for k in range(first, last + 1)) / 2**num_units
-        display.line(
+        display.paragraph(
             f"{name}: {words} units; {first}-{last} are {100 * inside:.2g} % of all paths", level=-1
         )
         ask.written.facts[f"intervals_{name}"] = {
             f"{share:g}": list(interval) for share, interval in intervals.items()
         }
+
+
+def _by_length(frame: DataFrame, column: str) -> dict[str, float]:
+    """A column by path length, without the lengths that were not measured."""
+    measured = frame[frame[column].notna()]
+    return {str(k): float(v) for k, v in zip(measured["k"], measured[column], strict=True)}
+
+
+def _known(value: float) -> float | None:
+    """None where nothing was measured: JSON has no NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def _short(value: float) -> str:

@@ -1,6 +1,7 @@
 """The command line: what commands write and print, how they fail, and how they are interrupted."""
 
 import ctypes
+import dataclasses
 import itertools
 import json
 import os
@@ -22,15 +23,20 @@ import pandas
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 
 from resnet_cli import __version__
 from resnet_cli.cli import app, run_command
-from resnet_cli.config import experiment_names, load_experiment
+from resnet_cli.cli.experiments import _below_results
+from resnet_cli.config import DataConfig, experiment_names, load_experiment
+from resnet_cli.context import Context, find_subject
 from resnet_cli.display import Display, Update
 from resnet_cli.models import build
 from resnet_cli.models.catalog import catalog
+from resnet_cli.results.compare import PREFERENCE
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.study_runner import Written
 from resnet_cli.training.interrupt import Stopper
 
 Captured = pytest.CaptureFixture[str]
@@ -225,8 +231,9 @@ def test_lesion_of_each_unit_in_turn(work: Path, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert frame["blocks"].tolist() == ["0", "1", "2"]
     assert frame["baseline_error"].tolist() == [error] * 3
-    assert f"from {run_folder()}" in out.splitlines()[0]
-    assert "stage2.unit01" in out
+    assert f"from {run_folder()} data: digits" in " ".join(out.split())
+    cells = [row[:2] for row in cells_of(out)]
+    assert cells[1:] == [["0", "stage 1, first"], ["1", "stage 2, first"], ["2", "stage 3, first"]]
     provenance = read_provenance(Path("a/lesion_delete.csv"))
     assert provenance["checkpoint"]["source"] == str(run_folder())
     assert lesion("b")["test_error"].tolist() == frame["test_error"].tolist()  # the default
@@ -261,8 +268,141 @@ def test_lesion_by_reordering(empty: Path, capsys: Captured) -> None:
 def test_a_study_by_hand_goes_to_results_local(work: Path, capsys: Captured) -> None:
     content = summary_of(["lesion", "--checkpoint", str(run_folder())], capsys)
     assert content["checkpoint"] == str(run_folder())
-    assert "results/local/lesion-preact8/lesion_delete.csv" in content["files"]
+    folder = f"results/local/lesion-{run_folder().name}-blocks1"
+    assert f"{folder}/lesion_delete.csv" in content["files"]
     assert content["rows"] == 3
+
+
+FEW = ["--images", "10"]
+QUICK_PATHS = ["--k", "1", "--samples", "1", "--batch-size", "4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        (["lesion", *FEW], "lesion-NAME-blocks1-images10"),
+        (["lesion", "--blocks", "1-2,3", *FEW], "lesion-NAME-blocks1-3-images10"),
+        (["lesion", "--only", "2,0", *FEW], "lesion-NAME-only0,2-images10"),
+        (["lesion", "--per-class", *FEW], "lesion-NAME-blocks1-per-class-images10"),
+        (["lesion", "--ranked", *FEW], "lesion-NAME-blocks1-images10"),
+        (["lesion", "--engine", "plain", *FEW], "lesion-NAME-blocks1-images10-plain"),
+        (
+            ["lesion", "--greedy", "1", "--samples", "2", "--seed", "3", *FEW],
+            "lesion-NAME-greedy1-samples2-images10-seed3",
+        ),
+        (
+            ["lesion", "--normalize", ".5,.5,.5/1,1,1", *FEW],
+            "lesion-NAME-blocks1-images10-normalize-.5,.5,.5-1,1,1",
+        ),
+        (["paths", "--lengths"], "paths-NAME-lengths"),
+        (["paths", *QUICK_PATHS], "paths-NAME-k1-samples1-batch4"),
+        (
+            ["paths", *QUICK_PATHS, "--exact", "--stages", "--unit", "0"],
+            "paths-NAME-k1-exact-stages-unit0-samples1-batch4",
+        ),
+        (
+            ["paths", *QUICK_PATHS, "--estimator", "image"],
+            "paths-NAME-k1-samples1-estimator-image-batch4",
+        ),
+        (["signal", "--batch-size", "8"], "signal-NAME-batch8"),
+    ],
+)
+def test_each_question_has_a_folder_of_its_own(
+    arguments: list[str], folder: str, work: Path, capsys: Captured
+) -> None:
+    expected = Path("results/local") / folder.replace("NAME", run_folder().name)
+    files = summary_of(arguments, capsys)["files"]
+    assert {Path(file).parent for file in files} == {expected}
+
+
+def test_a_folder_is_named_after_the_weights_not_their_network(
+    work: Path, capsys: Captured
+) -> None:
+    """One network by its run, the run's file and a copy of that, and with other data."""
+    run, copy = run_folder(), "mine.v2.safetensors"
+    shutil.copy(run / "weights.safetensors", copy)
+    found = []
+    for checkpoint in (str(run), f"{run}/weights.safetensors", copy):
+        arguments = ["lesion", "--checkpoint", checkpoint, "--dataset", "digits", *FEW]
+        found.append(Path(summary_of(arguments, capsys)["files"][0]).parent.name)
+    suffix = "blocks1-images10"
+    assert found == [
+        *[f"lesion-{run.name}-{suffix}"] * 2,
+        f"lesion-mine.v2-{suffix}",
+    ]
+    subject = find_subject(Context(torch.device("cpu")), "preact56-digits")
+    assert subject.name == "preact56-digits"
+    other = dataclasses.replace(subject, data=DataConfig(dataset="cifar10"))
+    assert other.name == "preact56-digits-cifar10"
+
+
+def test_signals_of_an_experiment_at_two_profiles_lie_apart(
+    empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.runner.measure_signals", lambda *arguments: Written())
+    asked: list[str] = []
+
+    def writable(folder: Path) -> Path:
+        asked.append(folder.name)
+        return folder
+
+    monkeypatch.setattr("resnet_cli.cli.studies.writable", writable)
+    command = ["signal", "he2016/table1", "--profile"]
+    for more in (
+        ["mini"],
+        ["smoke"],
+        ["smoke", "--set", "train.lr=1"],
+        ["smoke", "--set", "seeds=[1]"],
+    ):
+        assert run_command([*command, *more]) == 0
+    assert asked[:2] == ["signal-he2016-table1-mini", "signal-he2016-table1-smoke"]
+    assert len(set(asked)) == 4
+    assert "--seed and an EXPERIMENT" in refused([*command, "smoke", "--seed", "1"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("results/he2016/mini/signal/case/signal.csv", "he2016-mini-signal-case"),
+        ("/a/results/b/results/local/x/y.csv", "local-x"),
+        ("/a/results/y.csv", "results"),
+        ("/elsewhere/folder/y.csv", "folder"),
+    ],
+)
+def test_a_result_again_is_named_after_where_it_lies(table: str, name: str) -> None:
+    assert _below_results(Path(table)) == name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lesion", *FEW],
+        ["lesion", "--per-class", *FEW],
+        ["lesion", "--greedy", "1", "--samples", "2", *FEW],
+        ["lesion", "--additivity", "2", "--samples", "2", *FEW],
+        ["paths", *QUICK_PATHS, "--exact", "--stages", "--unit", "0"],
+        ["signal", "--batch-size", "8"],
+    ],
+)
+def test_the_second_time_all_files_and_numbers_are_told_again(
+    arguments: list[str], work: Path, capsys: Captured
+) -> None:
+    first, second = (summary_of(arguments, capsys) for _ in range(2))
+    folder = Path(first["files"][0]).parent
+    written = {str(p) for p in folder.iterdir() if p.suffix in (".csv", ".png")}
+    assert written == set(first["files"]) == set(second["files"])
+    assert len(first["files"]) == len(second["files"]) == len(written)
+    first.pop("exact_check", None)  # of the sweep itself, which is not done again
+    del first["files"], second["files"]
+    assert first == second
+    capsys.readouterr()
+    assert run_command(arguments) == 0
+    out = capsys.readouterr().out
+    measured = [file for file in written if file.endswith(".csv") and "lengths" not in file]
+    assert measured
+    for file in measured:
+        assert f"there already: {file}" in out
+        assert f"wrote {file}" not in out
 
 
 # --- paths ---------------------------------------------------------------------------------------
@@ -273,6 +413,31 @@ def test_paths_of_one_length(work: Path) -> None:
     frame = read_table(Path("a/path_gradients.csv"))
     assert frame["k"].tolist() == [1] * 5
     assert (frame["grad_norm"] > 0).all()
+
+
+def test_of_some_lengths_norms_are_told_and_no_shares(work: Path, capsys: Captured) -> None:
+    common = ["--samples", "2", "--batch-size", "8", "--out", "a"]
+    content = summary_of(["paths", "--k", "1", *common], capsys)
+    mean = read_table(Path("a/path_gradients.csv"))["grad_norm"].mean()
+    assert content["mean_norm_by_k"] == {"1": pytest.approx(mean)}
+    assert not {"intervals_sampled", "intervals_exact", "exact_norm_by_k"} & content.keys()
+    assert run_command(["paths", "--k", "1", *common]) == 0
+    assert "%" not in capsys.readouterr().out
+
+    content = summary_of(["paths", "--k", "1", "--exact", *common], capsys)
+    assert list(content["mean_norm_by_k"]) == ["1"]
+    assert list(content["exact_norm_by_k"]) == ["0", "1", "2", "3"]
+    assert "intervals_sampled" not in content
+    assert content["intervals_exact"].keys() == {"0.5", "0.9", "0.95", "0.99"}
+    assert run_command(["paths", "--k", "1", "--exact", *common]) == 0
+    out = capsys.readouterr().out
+    assert "share exact" in out
+    assert "sampled" not in out
+
+    content = summary_of(["paths", *common], capsys)
+    assert "intervals_sampled" in content
+    assert run_command(["paths", *common]) == 0
+    assert "share sampled" in capsys.readouterr().out
 
 
 def test_paths_of_every_length_with_the_exact_spectrum(work: Path, capsys: Captured) -> None:
@@ -311,10 +476,33 @@ def test_the_plain_engine_finds_the_same(work: Path) -> None:
             ["paths", "--exact", "--batch-statistics"],
             "the exact spectrum is by running statistics",
         ),
+        *(
+            (["paths", "--lengths", *more], f"--lengths and {more[0]} exclude each other")
+            for more in (
+                ["--k", "2"],
+                ["--exact"],
+                ["--stages"],
+                ["--unit", "0"],
+                ["--batch-statistics"],
+            )
+        ),
     ],
 )
 def test_studies_refuse(work: Path, arguments: list[str], message: str, capsys: Captured) -> None:
     assert message in refused(arguments, capsys)
+
+
+def test_a_unit_that_is_not_there_is_refused_before_any_work(
+    work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("resnet_cli.studies.paths.sample_path_gradients", sample)
+    line = refused(["paths", "--unit", "3"], capsys)
+    assert line == "unit 3 does not exist; this network has 3 units, 0 to 2"
+    with pytest.raises(AssertionError, match="the work began"):
+        run_command(["paths", "--unit", "2"])
 
 
 def test_path_lengths_alone(work: Path, capsys: Captured) -> None:
@@ -337,6 +525,7 @@ def test_eval_measures_what_training_measured(work: Path, capsys: Captured) -> N
     (row,) = read_table(OUT / "table.csv").to_dict("records")
     assert content["test_error"] == row["test_error"]
     assert content["images"] == 100
+    assert content["top5_error"] is None  # of 10 classes
     assert summary_of(["eval", "--images", "10"], capsys)["images"] == 10
     assert run_command(["eval"]) == 0
     assert "hint: guessing gives 90 %" in capsys.readouterr().out  # smoke learns next to nothing
@@ -460,6 +649,27 @@ def test_every_help_page_ends_with_examples(name: str, empty: Path, capsys: Capt
     assert max(map(len, page.splitlines())) <= 80
 
 
+DEFAULT_PROFILES = {
+    "train": "[default: the first of mini, smoke, cpu, paper that the experiment has]",
+    "run": "[default: the first of mini, smoke, cpu, paper that the experiment has]",
+    "show": "[default: the first of mini, smoke, cpu, paper that the experiment has]",
+    "signal": "[default: the first of mini, smoke, cpu, paper that the experiment has]",
+    "reproduce": "[default: mini]",
+    "compare": f"[default: the first of {', '.join(PREFERENCE)} that has results]",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_the_default_profile(name: str, empty: Path, capsys: Captured) -> None:
+    assert run_command([name, "--help"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert ("--profile" in page) == (name in DEFAULT_PROFILES)
+    option = page.partition("--profile PROFILE ")[2].partition(" --")[0]
+    assert option.endswith(DEFAULT_PROFILES.get(name, ""))
+    if name == "compare":
+        assert "another folder" in option
+
+
 def test_the_list_of_commands_cuts_no_sentence(empty: Path, capsys: Captured) -> None:
     assert run_command(["--help"]) == 0
     page = capsys.readouterr().out
@@ -514,6 +724,8 @@ def test_tables_fit_80_columns_with_every_number_whole(
     assert narrow
     assert max(map(len, narrow)) <= 80
     assert "…" not in "".join(narrow)
+    prose = [line for line in shown[80].splitlines() if "/" not in line]  # paths stay whole
+    assert max(map(len, prose)) <= 80
     number = re.compile(r"[+-]?\d[\d.,e+-]*( to [+-]?[\d.]+)?( [M%])?")
     wide = [cell for row in cells_of(shown[300]) for cell in row]
     numbers = Counter(filter(number.fullmatch, wide))
@@ -627,11 +839,11 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     # name: (arguments, what the line must say)
     "unknown key": (
         [*TRAIN, "--set", "train.lrr=1"],
-        ["quickstart.yaml: train.lrr: unknown key 'lrr'; did you mean 'lr'?"],
+        ["--set 'train.lrr=1': train.lrr: unknown key 'lrr'; did you mean 'lr'?"],
     ),
     "wrong type": (
         [*TRAIN, "--set", "train.lr=fast"],
-        ["quickstart.yaml: train.lr: ", "valid number (got 'fast')"],
+        ["--set 'train.lr=fast': train.lr: ", "valid number (got 'fast')"],
     ),
     "wrong choice": (
         [*TRAIN, "--set", "model.shortcut=none"],
@@ -645,7 +857,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "profile": (["train", "--profile", "tiny"], ["unknown profile 'tiny'", "smoke"]),
     "experiment": (
         ["train", "quickstrat"],
-        ["unknown experiment 'quickstrat'; did you mean 'quickstart'?"],
+        ["unknown experiment 'quickstrat'; did you mean 'quickstart'? `resnet-cli list` shows all"],
     ),
     "missing yaml": (["run", "none.yaml"], ["none.yaml"]),
     "no experiment": (["run"], ["Missing argument", "resnet-cli run --help"]),
@@ -773,7 +985,9 @@ def test_with_nothing_named_or_trained_a_study_needs_no_download(
     empty: Path, capsys: Captured
 ) -> None:
     assert run_command(["lesion", "--only", "3", "--images", "20"]) == 0
-    assert "from preact56-digits; data: digits" in capsys.readouterr().out
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith("from preact56-digits")
+    assert second == "data: digits, normalised by channel"
 
 
 def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured) -> None:
@@ -810,7 +1024,9 @@ def test_no_work_begins_for_a_folder_that_takes_no_results(
     Path("taken").write_text("a file")
     Path("nowhere").symlink_to("gone/away")
     for folder in ("taken", "taken/below/it", "nowhere", "x" * 300, "/proc/results"):
-        assert "cannot be written: " in refused([*WORKING[command], folder], capsys)
+        line = refused([*WORKING[command], folder], capsys)
+        assert "cannot be written: " in line
+        assert line.endswith(f"choose another folder with {WORKING[command][-1]}")
     with pytest.raises(AssertionError, match="the work began"):  # a folder that can be made
         run_command([*WORKING[command], "new/folder"])
     assert not Path("new").exists()
@@ -822,7 +1038,10 @@ def test_a_training_whose_run_folder_takes_no_files_does_not_begin(
     Path("runs").write_text("a file")
     line = refused(TRAIN, capsys)
     assert line.startswith("runs/preact8-")
-    assert "a file stands where its folder should be" in line
+    assert line.endswith(
+        "a file stands where its folder should be; move it or work in another folder: trainings "
+        "are kept in its runs/"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -882,9 +1101,36 @@ def test_the_card_of_bundled_weights(empty: Path, capsys: Captured) -> None:
     (card,) = content["weights"]
     assert card["name"] == "preact56-digits"
     assert run_command(["weights", "preact56-digits"]) == 0
-    assert f"sha256: {card['sha256']}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for part in (
+        "27 units",
+        f"{card['parameters']:,}",
+        "digits, normalised by channel",
+        f"{card['test_error']:.2f} % on 360 images",
+        "15 epochs",
+        card["command"],
+        card["commit"],
+        card["sha256"],
+    ):
+        assert part in out
+    assert "momentum" not in out
+    assert run_command(["weights", "preact56-digits", "-v"]) == 0
+    longer = capsys.readouterr().out
+    assert longer.startswith(out)
+    assert yaml.safe_load(longer.removeprefix(out)) == card["run"]
     line = refused(["weights", "preact56-digit"], capsys)
     assert "did you mean 'preact56-digits'?" in line
+
+
+def test_an_unusual_width_is_named(empty: Path, capsys: Captured) -> None:
+    assert run_command(["weights"]) == 0
+    narrow = [row for row in cells_of(capsys.readouterr().out) if "wide" in row[1]]
+    assert [row[:2] for row in narrow] == [["vgg15-cifar10", "vgg15, 24-176 wide"]]
+    for name, width in (("vgg15-cifar10", "24-176 wide"), ("preact20-cifar10", "")):
+        refused(["lesion", "--checkpoint", name, "--data-dir", "nowhere"], capsys)
+        run_command(["lesion", "--checkpoint", name, "--data-dir", "nowhere"])
+        assert width in (line := capsys.readouterr().out.splitlines()[0])
+        assert ("wide" in line) == bool(width)
 
 
 def test_data_says_in_a_row_what_is_nowhere(empty: Path, capsys: Captured) -> None:

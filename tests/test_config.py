@@ -271,6 +271,36 @@ def test_runs_go_by_cases_then_seeds(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "settings", "source"),
+    [
+        ("", ["train.lr=abc"], "--set 'train.lr=abc': train.lr: "),
+        ("", ["seeds=[1]", "model.depth=57"], "--set 'seeds=[1]', 'model.depth=57': model: "),
+        ("data: {pad: x}\n", ["seeds=[1]"], "mine.yaml: data.pad: "),
+        ("", ["name=x"], "--set 'name=x': name: is taken from the file's name"),
+    ],
+)
+def test_blame_goes_where_it_belongs(
+    text: str, settings: list[str], source: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE + text)
+    with pytest.raises(UserError) as caught:
+        load_experiment(str(path), None, settings)
+    assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(source)
+
+
+def test_a_setting_may_mend_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE + "data: {pad: x}\n")
+    assert load_experiment(str(path), None, ["data.pad=2"]).data.pad == 2
+
+
+def test_what_else_is_wrong_is_named(load: Load) -> None:
+    with pytest.raises(UserError, match=r"data\.pad: .*; wrong as well: data\.flip$"):
+        load(BASE + "data: {pad: x, flip: 3}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("modle: {}\n", r"modle: unknown key 'modle'; did you mean 'model'\? \(known: .*study"),

@@ -37,14 +37,18 @@ def test_a_line_is_printed_as_it_is(text: str, capsys: Captured) -> None:
     assert capsys.readouterr().out == f"{text}\n"
 
 
-def test_a_paragraph_is_broken_on_a_terminal_only(
-    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "setting", [{"COLUMNS": "80"}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}], ids=str
+)
+def test_a_paragraph_is_broken_where_a_width_is_known(
+    setting: dict[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS")
     words = " ".join(f"word{number}" for number in range(40)) + " results/[bold]/x.csv"
     Display().paragraph(words, indent=2)
     assert capsys.readouterr().out == f"  {words}\n"
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
     Display().paragraph(words, indent=2, hang=6)
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("  word0 ")
@@ -112,6 +116,24 @@ def test_in_a_narrow_table_headers_and_text_break_and_numbers_do_not(
     assert set(map(str, numbers)) <= set(cells)
     assert "a case with a long name" not in cells
     assert any("┃ parameters ┃" in line for line in lines)
+
+
+def test_words_are_whole_where_they_have_room(capsys: Captured) -> None:
+    name, title = "resnet110-one_layer", "A title longer than its table is wide"
+    text = "several words that can be put on lines of their own, as many as need be"
+    Display().table(title, ["network", "text", "n"], [[name, text, 1_730_522]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == title
+    assert max(map(len, lines)) == 80
+    cells = [[cell.strip() for cell in line.split("│")] for line in lines if line[0] == "│"]
+    assert [row[1] for row in cells] == [name, *[""] * (len(cells) - 1)]
+    assert " ".join(row[2] for row in cells) == text
+
+
+def test_a_title_is_as_wide_as_the_terminal(capsys: Captured) -> None:
+    title = "preact56, digits: 134,217,728 paths"
+    Display().table(title, ["k"], [[1]])
+    assert capsys.readouterr().out.splitlines()[0] == title
 
 
 def test_an_empty_table(capsys: Captured) -> None:

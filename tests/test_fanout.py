@@ -275,7 +275,7 @@ def test_the_device_is_found_on_the_worker(
     device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine has no GPU, as a head node may not; the cluster has, and is asked for one."""
-    pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    pytest.importorskip("ray", reason="needs the extra: pip install ray")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
@@ -302,7 +302,7 @@ def without_times(path: Path) -> pandas.DataFrame:
 def test_ray_gives_what_the_serial_run_gives_though_a_worker_is_killed(
     folder: Path, capsys: Captured
 ) -> None:
-    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install ray")
     longer = YAML.replace("EPOCHS", "12")
     Path("four.yaml").write_text(longer)
     Path("study.yaml").write_text(longer + STUDY)
@@ -355,7 +355,7 @@ def test_stopped_on_ray_it_saves_and_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """By its budget before a task began, by a signal while both workers train."""
-    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install ray")
     seeds = "seeds: [0, 1]"
     only = YAML.replace("cases: [{name: a}, {name: b, train: {lr: 0.05}}]", "")
     assert seeds in only
@@ -402,7 +402,7 @@ def test_stopped_on_ray_it_saves_and_goes_on(
 def test_on_ray_missing_data_stop_one_experiment_alone(
     without_cifar: Path, capsys: Captured
 ) -> None:
-    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install ray")
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         assert run_command([*REPRODUCE, "--executor", "ray"]) == 2
@@ -417,7 +417,7 @@ def test_retries_used_up_stop_one_experiment_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """Its worker is killed each time; the other experiment's has the threads asked for."""
-    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install ray")
     one = YAML.replace("cases: [{name: a}, {name: b, train: {lr: 0.05}}]\nseeds: [0, 1]\n", "")
     assert "seeds" not in one
     Path("bad.yaml").write_text(one.replace("EPOCHS", "40"))
@@ -478,7 +478,7 @@ def closed_port() -> int:
 def test_no_cluster_at_the_address(
     address: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install ray")
     address = address.replace("PORT", str(closed_port()))
     if address != "nonsense":  # Ray would try for minutes
         monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("not asked first"))
@@ -490,7 +490,7 @@ def test_no_cluster_at_the_address(
 def test_more_cores_than_any_machine_has(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    pytest.importorskip("ray", reason="needs the extra: pip install 'resnet-cli[ray]'")
+    pytest.importorskip("ray", reason="needs the extra: pip install ray")
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {}}]
     monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
@@ -505,4 +505,4 @@ def test_ray_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     assert run_command(["run", "four.yaml", "--executor", "ray"]) == 2
-    assert "pip install 'resnet-cli[ray]'" in capsys.readouterr().err
+    assert "pip install ray" in capsys.readouterr().err

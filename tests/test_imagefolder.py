@@ -18,14 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_cli import imagefolder
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.config import DataConfig, DeleteStudy, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.context import Context, find_subject
 from resnet_cli.data import Batches, Split, load_split, parse_normalization
+from resnet_cli.display import Display
 from resnet_cli.errors import UserError
 from resnet_cli.evaluation import evaluate
 from resnet_cli.imagefolder import NUM_DRAWS, Folder, FolderBatches, drawn_box, drawn_scale
 from resnet_cli.models import build
+from resnet_cli.results.tables import read_table
 from resnet_cli.seeding import stream
+from resnet_cli.study_runner import Written, run_study
 from resnet_cli.training.interrupt import Stopper
 from resnet_cli.training.loop import Trainer
 from resnet_cli.training.runs import train_run
@@ -680,6 +683,27 @@ def test_a_whole_run_and_its_evaluation_from_files(
     images, _ = larger.batches("test").evaluation(0, 2)
     assert images.shape == (2, 3, 48, 48)
     assert evaluate(larger.loaded.network, larger.batches("test")).images == 7
+
+
+def test_a_study_of_other_images_is_not_taken_for_the_same(root: Path, tmp_path: Path) -> None:
+    """Two folders of images have one name, and the weights are the same."""
+    context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
+    run = run_of(folder_config(image_size=32), iterations=1)
+    finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
+    table, study = tmp_path / "out" / "lesion_delete.csv", DeleteStudy(kind="delete", k=(1,))
+
+    def studied(context: Context) -> Written:
+        subject = find_subject(context, str(finished.folder))
+        return run_study(subject, study, seed=0, out=table.parent, display=Display(verbosity=-1))
+
+    assert table in studied(context).files
+    assert table in studied(context).kept
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        class_folders(other / split, ["cat", "dog"], per_class=3)
+    written = studied(Context(context.device, data_dir=other, runs=context.runs))
+    assert table in written.files
+    assert read_table(table)["images"].unique().tolist() == [6]
 
 
 def test_another_test_size_is_for_folders(tmp_path: Path, root: Path) -> None:

@@ -238,7 +238,8 @@ def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     table = tmp_path / "out" / "lesion_delete.csv"
     run(experiment, tmp_path)
     first = table.read_bytes()
-    run(experiment, tmp_path)
+    written = run(experiment, tmp_path)
+    assert written.kept == [table]
     assert len(calls) == 1
     assert table.read_bytes() == first
     run(make_experiment(study={"kind": "delete", "k": 2, "samples": 2}), tmp_path)
@@ -291,6 +292,7 @@ def test_a_study_stops_and_goes_on(
 ) -> None:
     """Asked for the n-th time while it measures, the stopper says so; the next try ends it."""
     monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr("resnet_cli.studies.paths.EXACT_CHUNK", 4)
     model = {"depth": 14, "widths": (2, 4, 8)}
     experiment = make_experiment(study=study, model=model)
     run(make_experiment(model=model), tmp_path)

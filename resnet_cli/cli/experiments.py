@@ -1,5 +1,6 @@
 """Commands on experiments: train, run, reproduce, compare, report."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from resnet_cli import completion
 from resnet_cli.cli.application import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
+    ComparedProfileOption,
     DataDirOption,
     DeterministicOption,
     DeviceOption,
@@ -25,13 +27,22 @@ from resnet_cli.cli.options import (
     QuietOption,
     RayAddressOption,
     RayCpusOption,
+    ReproducedProfileOption,
     ResultsOption,
     SeedOption,
     SetOption,
     ShardOption,
     VerboseOption,
 )
-from resnet_cli.cli.shared import make_context, make_display, make_stopper, show_files, writable
+from resnet_cli.cli.shared import (
+    file_names,
+    local_folder,
+    make_context,
+    make_display,
+    make_stopper,
+    show_files,
+    writable,
+)
 from resnet_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -177,17 +188,23 @@ def _run_again(
         return
     if ahead is not None:
         raise UserError(f"{told.path}: nothing is to be trained; leave out --shard and --executor")
-    folder = writable(out or Path("results/local") / f"again-{told.path.parent.name}")
+    folder = writable(out or local_folder("again", _below_results(told.path), {}))
     stopper = make_stopper(budget)
     with stopper.listening():
         if isinstance(told.work, Experiment):
             written = measure_signals(told.work, context, display, stopper, folder)
         else:
             written = run_typed(told.work, context, display, folder, stopper)
-    show_files(display, written.files)
-    display.summary(
-        {"command": "run", "files": [str(file) for file in written.files]} | written.facts
-    )
+    show_files(display, written)
+    display.summary({"command": "run", "files": file_names(written)} | written.facts)
+
+
+def _below_results(table: Path) -> str:
+    """The folders that a result lies in, from results/ on, or its own folder alone."""
+    folders = Path(os.path.abspath(table)).parent.parts[1:]
+    last = len(folders) - 1
+    start = max((i + 1 for i, name in enumerate(folders[:last]) if name == "results"), default=last)
+    return "-".join(folders[start:])
 
 
 @app.command(
@@ -206,7 +223,7 @@ def reproduce(
             autocompletion=completion.papers,
         ),
     ] = None,
-    profile: ProfileOption = "mini",
+    profile: ReproducedProfileOption = "mini",
     settings: SetOption = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -236,7 +253,7 @@ def reproduce(
 
     display = make_display(as_json, quiet, verbose)
     if profile not in PROFILES:
-        raise unknown("profile", str(profile), PROFILES)
+        raise unknown("profile", profile, PROFILES)
     papers = PAPERS if paper is None else (paper,)
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _offered(names, profile, display)
@@ -284,7 +301,7 @@ def compare(
             metavar="PAPER", help="he2016 or veit2016.", autocompletion=completion.papers
         ),
     ],
-    profile: ProfileOption = None,
+    profile: ComparedProfileOption = None,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -337,7 +354,7 @@ def _offered(
     offered = [name for name in names if profile in profiles[name]]
     left_out = [name for name in names if name not in offered]
     for name in left_out:
-        display.line(f"{name}: not offered at {profile} (it has {_list(profiles[name])})")
+        display.paragraph(f"{name}: not offered at {profile} (it has {_list(profiles[name])})")
     if not offered:
         raise UserError(f"none of these {len(names)} experiments has the profile {profile!r}")
     return offered, left_out
@@ -433,7 +450,7 @@ def _carry_out(
     budget: str | None,
     *,
     out: Path | None = None,
-    results: Path = Path("results"),
+    results: Path | None = None,
     failures: "dict[str, Failure] | None" = None,
     ahead: "Ahead | None" = None,
 ) -> dict[str, Any]:
@@ -445,7 +462,10 @@ def _carry_out(
     from resnet_cli.runner import default_out, run_experiment
 
     stopper = make_stopper(budget)
-    folders = [writable(out or default_out(experiment, results)) for experiment in experiments]
+    if results is None:
+        folders = [writable(out or default_out(experiment)) for experiment in experiments]
+    else:
+        folders = [writable(default_out(e, results), "--results") for e in experiments]
     found: dict[str, Any] = {}
     with stopper.listening():
         left = list(zip(experiments, folders, strict=True))
@@ -462,11 +482,11 @@ def _carry_out(
                 if failures is None:
                     raise
                 failures[experiment.name] = error
-                display.line(f"{experiment.name}: {error}", level=-1)
+                display.paragraph(f"{experiment.name}: {error}", level=-1)
                 continue
-            show_files(display, written.files)
+            show_files(display, written)
             found[experiment.name] = written.facts | {
-                "files": [str(path) for path in written.files],
+                "files": file_names(written),
                 "profile": experiment.profile,
             }
     return {"experiments": found}

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,13 +15,27 @@ ExperimentName = Annotated[
         autocompletion=completion.experiments,
     ),
 ]
+
+
+def _profile(text: str) -> Any:
+    return typer.Option(
+        "--profile", help=text, metavar="PROFILE", autocompletion=completion.profiles
+    )
+
+
 ProfileOption = Annotated[
     str | None,
-    typer.Option(
-        "--profile",
-        help="smoke, mini, cpu or paper.",
-        metavar="PROFILE",
-        autocompletion=completion.profiles,
+    _profile(
+        "smoke, mini, cpu or paper.  "
+        "[default: the first of mini, smoke, cpu, paper that the experiment has]"
+    ),
+]
+ReproducedProfileOption = Annotated[str, _profile("smoke, mini, cpu or paper.")]
+ComparedProfileOption = Annotated[
+    str | None,
+    _profile(
+        "smoke, mini, cpu or paper, or another folder of results/<paper>/, such as resnet20.  "
+        "[default: the first of paper, cpu, mini, smoke that has results]"
     ),
 ]
 SetOption = Annotated[
@@ -61,7 +75,22 @@ SeedOption = Annotated[
 StudySeedOption = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of the study's draws.")
 ]
-OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for CSVs and plots.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for CSVs and plots.  [default: results/<paper>/<profile>/<experiment>; "
+        "of no paper, results/local/<experiment>/<profile>]",
+    ),
+]
+LocalOutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for CSVs and plots.  [default: one below results/local/, named after the "
+        "weights and the question]",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]

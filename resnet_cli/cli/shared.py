@@ -1,7 +1,8 @@
 """What the commands share: from options to the objects they stand for."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resnet_cli import processes
 from resnet_cli.errors import UserError
@@ -9,7 +10,10 @@ from resnet_cli.errors import UserError
 if TYPE_CHECKING:
     from resnet_cli.context import Context, Subject
     from resnet_cli.display import Display
+    from resnet_cli.study_runner import Written
     from resnet_cli.training.interrupt import Stopper
+
+T = TypeVar("T")
 
 
 def make_display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
@@ -72,10 +76,11 @@ def find_network(
     images: int | None,
     test_size: int | None = None,
 ) -> "Subject":
-    """The network a study is about, with a line that says which and what it is."""
+    """The network a study is about, with lines that say which and what it is."""
     from resnet_cli.config import DataConfig
     from resnet_cli.context import find_subject
     from resnet_cli.errors import unknown
+    from resnet_cli.models.weights import unusual_width
 
     known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
     if dataset is not None and dataset not in known:
@@ -85,24 +90,30 @@ def find_network(
     kind = "adapted"
     if loaded.model is not None:
         kind = "vgg, plain" if loaded.is_plain else f"resnet, {loaded.model.placement}"
-    display.line(
-        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) "
-        f"from {loaded.source}; "
-        f"data: {subject.data.dataset}, normalised by {normalize or subject.data.normalization}"
+        width = unusual_width(loaded.model)
+        kind += f", {width}" if width else ""
+    display.paragraph(
+        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) from {loaded.source}"
     )
+    normalized = normalize or subject.data.normalization
+    display.paragraph(f"data: {subject.data.dataset}, normalised by {normalized}")
     if normalize is None and loaded.normalization is None:
-        display.line(
+        display.paragraph(
             "these weights do not say how their inputs were normalised; if otherwise, name it by "
             "--normalize"
         )
     return subject
 
 
-def writable(folder: Path) -> Path:
-    """A folder for results, refused before the work when it could not take them."""
+def writable(folder: Path, option: str = "--out") -> Path:
+    """A folder for results, refused before the work when it could not take them.
+
+    Args:
+        option: names another folder.
+    """
     from resnet_cli.results.tables import check_writable
 
-    check_writable(folder)
+    check_writable(folder, option)
     return folder
 
 
@@ -120,7 +131,47 @@ def range_of(option: str, text: str) -> tuple[int, ...]:
         raise UserError(f"{option}: {error}") from None
 
 
-def show_files(display: "Display", files: list[Path]) -> None:
-    """A line for each file written."""
-    for path in files:
+def span(numbers: tuple[int, ...]) -> str:
+    """Rising numbers as `range_of` takes them, one text for one set: `1-3,5`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
+
+
+def unusual(value: T, usual: T) -> T | None:
+    """The value, if it is not the usual one."""
+    return None if value == usual else value
+
+
+def local_folder(command: str, name: str, question: Mapping[str, object]) -> Path:
+    """Where the results of a command typed by hand go: a folder for each question, so that none
+    takes the place of another's answer.
+
+    Args:
+        name: of the weights or the experiment.
+        question: what was asked, by option. Those that are None or False are left out, of those
+            that are True only the option's name stands there.
+    """
+    words = [
+        option if value is True else f"{option}{value}"
+        for option, value in question.items()
+        if value is not None and value is not False
+    ]
+    return Path("results/local") / "-".join([command, name, *words]).replace("/", "-")
+
+
+def show_files(display: "Display", written: "Written") -> None:
+    """A line for each file of results."""
+    for path in written.kept:
+        display.line(f"there already: {path}")
+    for path in written.files:
         display.line(f"wrote {path}")
+
+
+def file_names(written: "Written") -> list[str]:
+    """All files of results for a summary, written now or there already."""
+    return [str(path) for path in (*written.kept, *written.files)]

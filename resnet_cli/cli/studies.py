@@ -1,5 +1,6 @@
 """Commands on one network: eval, lesion, paths, signal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -17,8 +18,8 @@ from resnet_cli.cli.options import (
     EngineOption,
     ImagesOption,
     JsonOption,
+    LocalOutOption,
     NormalizeOption,
-    OutOption,
     ProfileOption,
     QuietOption,
     SetOption,
@@ -26,12 +27,16 @@ from resnet_cli.cli.options import (
     VerboseOption,
 )
 from resnet_cli.cli.shared import (
+    file_names,
     find_network,
+    local_folder,
     make_context,
     make_display,
     make_stopper,
     range_of,
     show_files,
+    span,
+    unusual,
     writable,
 )
 from resnet_cli.errors import UserError
@@ -40,6 +45,11 @@ if TYPE_CHECKING:
     from resnet_cli.context import Context
     from resnet_cli.display import Display
     from resnet_cli.study_runner import AnyStudy
+
+SAMPLES = 20
+BATCH_SIZE = 128
+TOP5_FROM = 100
+"""Classes from which the top-5 error is told."""
 
 
 @app.command(
@@ -82,11 +92,12 @@ def evaluate_command(
         result = evaluate(subject.loaded.network, batches, report=report)
     chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
-    if result.top5_error is not None and subject.loaded.num_classes >= 100:
-        display.line(f"top-5 error {result.top5_error:.2f} %", level=-1)
+    top5_error = result.top5_error if subject.loaded.num_classes >= TOP5_FROM else None
+    if top5_error is not None:
+        display.line(f"top-5 error {top5_error:.2f} %", level=-1)
     display.line(f"loss {result.loss:.4f}", level=-1)
     if result.error > 0.8 * chance:
-        display.line(
+        display.paragraph(
             f"hint: guessing gives {chance:.0f} %; were these weights trained with another "
             "normalisation? Try --normalize imagenet or --normalize cifar",
             level=-1,
@@ -98,7 +109,7 @@ def evaluate_command(
             "dataset": subject.data.dataset,
             "images": result.images,
             "test_error": result.error,
-            "top5_error": result.top5_error,
+            "top5_error": top5_error,
             "loss": result.loss,
         }
     )
@@ -125,7 +136,7 @@ def lesion(
     ] = None,
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Draws for each number of units.")
-    ] = 20,
+    ] = SAMPLES,
     only: Annotated[
         str | None, typer.Option(metavar="UNITS", help="Delete just these units, together.")
     ] = None,
@@ -159,7 +170,7 @@ def lesion(
     device: DeviceOption = "auto",
     engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
-    out: OutOption = None,
+    out: LocalOutOption = None,
     budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -177,21 +188,30 @@ def lesion(
         if given and not deletes:
             raise UserError(f"{name} goes with --blocks or --only")
     study: AnyStudy
+    question: dict[str, object]
     if reorder is not None:
         swaps = range_of("--reorder", reorder)
         study = ReorderStudy(kind="reorder", swaps=swaps, samples=samples)
+        question = {"reorder": span(swaps)}
     elif greedy is not None:
         study = GreedyStudy(kind="greedy", max_units=greedy, samples=samples)
+        question = {"greedy": greedy}
     elif additivity is not None:
         k = range_of("--additivity", additivity)
         if min(k) < 2:
             raise UserError("--additivity starts at 2: one unit's damage is its own sum")
         study = AdditivityStudy(kind="additivity", k=k, samples=samples)
+        question = {"additivity": span(k)}
     else:
         k = range_of("--blocks", "1" if blocks is None else blocks)
         study = DeleteStudy(kind="delete", k=k, samples=samples, per_class=per_class)
+        question = {"blocks": span(k)}
+    together = None if only is None else range_of("--only", only)
+    if together is not None:
+        question = {"only": span(together)}
     _study(
         study,
+        question | {"samples": unusual(samples, SAMPLES), "per-class": per_class},
         display=make_display(as_json, quiet, verbose),
         subject=(
             make_context(device, data_dir, download, engine),
@@ -204,7 +224,7 @@ def lesion(
         out=out,
         budget=budget,
         command="lesion",
-        only=None if only is None else range_of("--only", only),
+        only=together,
         ranked=ranked,
     )
 
@@ -225,7 +245,7 @@ def paths(
     ] = None,
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Sampled paths for each length.")
-    ] = 20,
+    ] = SAMPLES,
     exact: Annotated[
         bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
     ] = False,
@@ -251,7 +271,7 @@ def paths(
     ] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Images in a sample's batch.")
-    ] = 128,
+    ] = BATCH_SIZE,
     batch_statistics: Annotated[
         bool,
         typer.Option(
@@ -267,7 +287,7 @@ def paths(
     device: DeviceOption = "auto",
     engine: EngineOption = "fast",
     seed: StudySeedOption = 0,
-    out: OutOption = None,
+    out: LocalOutOption = None,
     budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -278,14 +298,28 @@ def paths(
 
     if estimator not in ("batch", "image"):
         raise UserError(f"--estimator {estimator}: use batch or image")
+    if lengths:
+        for name, given in (
+            ("--k", k is not None),
+            ("--exact", exact),
+            ("--stages", stages),
+            ("--unit", unit is not None),
+            ("--batch-statistics", batch_statistics),
+        ):
+            if given:
+                raise UserError(
+                    f"--lengths and {name} exclude each other: --lengths only counts paths, no "
+                    "gradient is measured"
+                )
     if batch_statistics and (exact or stages or unit is not None):
         raise UserError(
             "the exact spectrum is by running statistics, with which images do not see one "
             "another; it would not compare with samples by --batch-statistics"
         )
+    ks = None if k is None else range_of("--k", k)
     study = PathsStudy(
         kind="paths",
-        k=None if k is None else range_of("--k", k),
+        k=ks,
         samples=samples,
         batch_size=batch_size,
         estimator=cast('Literal["batch", "image"]', estimator),
@@ -294,8 +328,20 @@ def paths(
         unit=unit,
         lengths_only=lengths,
     )
+    question = {
+        "k": None if ks is None else span(ks),
+        "lengths": lengths,
+        "exact": exact,
+        "stages": stages,
+        "unit": unit,
+        "samples": unusual(samples, SAMPLES),
+        "estimator-": unusual(estimator, "batch"),
+        "batch": unusual(batch_size, BATCH_SIZE),
+        "batch-statistics": batch_statistics,
+    }
     _study(
         study,
+        question,
         display=make_display(as_json, quiet, verbose),
         subject=(
             make_context(device, data_dir, download, engine),
@@ -332,7 +378,7 @@ def signal(
     settings: SetOption = None,
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Training images in the batch.")
-    ] = 128,
+    ] = BATCH_SIZE,
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
@@ -340,7 +386,7 @@ def signal(
     download: DownloadOption = False,
     device: DeviceOption = "auto",
     seed: StudySeedOption = 0,
-    out: OutOption = None,
+    out: LocalOutOption = None,
     budget: BudgetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -352,14 +398,21 @@ def signal(
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)
     study = SignalStudy(kind="signal", batch_size=batch_size)
-    of_networks = (("--checkpoint", checkpoint), ("--dataset", dataset), ("--normalize", normalize))
+    question: dict[str, object] = {"batch": unusual(batch_size, BATCH_SIZE)}
+    of_networks: tuple[tuple[str, object], ...] = (
+        ("--checkpoint", checkpoint),
+        ("--dataset", dataset),
+        ("--normalize", normalize),
+        ("--seed", unusual(seed, 0)),
+    )
     if experiment is None:
-        for name, given in (("--profile", profile), ("--set", settings)):
-            if given:
+        for name, of_experiment in (("--profile", profile), ("--set", settings)):
+            if of_experiment:
                 raise UserError(f"{name} goes with an EXPERIMENT: resnet-cli signal quickstart")
         subject = (context, checkpoint, dataset, normalize, None)
         _study(
             study,
+            question,
             display=display,
             subject=subject,
             seed=seed,
@@ -374,18 +427,19 @@ def signal(
     from resnet_cli.runner import measure_signals
 
     loaded = load_experiment(experiment, profile, settings or ())
+    question = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | question
     loaded = loaded.model_copy(update={"study": study})
-    folder = writable(out or Path("results/local") / f"signal-{loaded.name.replace('/', '-')}")
+    folder = writable(out or local_folder("signal", loaded.name, question))
     stopper = make_stopper(budget)
     with stopper.listening():
         written = measure_signals(loaded, context, display, stopper, folder)
-    show_files(display, written.files)
+    show_files(display, written)
     display.summary(
         {
             "command": "signal",
             "experiment": loaded.name,
             "profile": loaded.profile,
-            "files": [str(path) for path in written.files],
+            "files": file_names(written),
         }
         | written.facts
     )
@@ -393,6 +447,7 @@ def signal(
 
 def _study(
     study: "AnyStudy",
+    question: Mapping[str, object],
     *,
     display: "Display",
     subject: "tuple[Context, str | None, str | None, str | None, int | None]",
@@ -402,12 +457,20 @@ def _study(
     command: str,
     **options: Any,
 ) -> None:
+    """Ask a study of a network; `question` has the options that name the folder by default."""
     from resnet_cli.study_runner import run_study
 
+    context, _, _, normalize, images = subject
+    question = dict(question) | {
+        "images": images,
+        "normalize-": normalize,
+        "seed": unusual(seed, 0),
+        context.engine: context.engine != "fast",
+    }
     stopper = make_stopper(budget)
     with stopper.listening():
         found = find_network(display, *subject)
-        folder = writable(out or Path("results/local") / f"{command}-{found.loaded.label}")
+        folder = writable(out or local_folder(command, found.name, question))
         written = run_study(
             found,
             study,
@@ -417,13 +480,13 @@ def _study(
             should_stop=stopper,
             **options,
         )
-    show_files(display, written.files)
+    show_files(display, written)
     display.summary(
         {
             "command": command,
             "checkpoint": found.loaded.source,
             "dataset": found.data.dataset,
-            "files": [str(path) for path in written.files],
+            "files": file_names(written),
         }
         | written.facts
     )

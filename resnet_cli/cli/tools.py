@@ -19,7 +19,7 @@ from resnet_cli.cli.options import (
     SetOption,
     VerboseOption,
 )
-from resnet_cli.cli.shared import make_context, make_display, make_stopper, show_files, writable
+from resnet_cli.cli.shared import make_context, make_display, make_stopper, writable
 from resnet_cli.errors import UserError
 
 
@@ -80,22 +80,23 @@ def models(as_json: JsonOption = False) -> None:
     display = make_display(as_json)
     with display.progress("building networks") as update:
         rows = catalog(update)
-    display.table(
-        "Networks (multiply-adds in millions, for one image)",
-        ["network", "input", "units", "layers", "parameters", "published", "mult-adds"],
-        [
+    for size in dict.fromkeys(row["input"] for row in rows):
+        display.table(
+            f"Networks on {size} images (multiply-adds in millions, for one image)",
+            ["network", "units", "layers", "parameters", "published", "mult-adds"],
             [
-                row["network"],
-                row["input"],
-                row["units"],
-                row["layers"],
-                f"{row['parameters']:,}",
-                row["published_parameters"] or "-",
-                round(row["multiply_adds"] / 1e6),
-            ]
-            for row in rows
-        ],
-    )
+                [
+                    row["network"],
+                    row["units"],
+                    row["layers"],
+                    f"{row['parameters']:,}",
+                    row["published_parameters"] or "-",
+                    round(row["multiply_adds"] / 1e6),
+                ]
+                for row in rows
+                if row["input"] == size
+            ],
+        )
     display.summary({"command": "models", "models": rows})
 
 
@@ -198,7 +199,8 @@ def bench(
         files, rows = run_benchmarks(
             items or [], Settings(repeats, small), folder, display, stopper
         )
-    show_files(display, files)
+    for path in files:
+        display.line(f"wrote {path}")
     display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})
 
 
@@ -214,7 +216,7 @@ def weights(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Show the whole model card of these.",
+            help="Show the model card of these; with -v also the configuration.",
             autocompletion=completion.checkpoints,
         ),
     ] = None,
@@ -231,14 +233,15 @@ def weights(
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """List the trained networks that come with the program. --export adds one."""
     import yaml
 
-    from resnet_cli.bundles import bundle, cards
+    from resnet_cli.bundles import bundle, card_lines, cards, network_of
     from resnet_cli.errors import unknown
 
-    display = make_display(as_json)
+    display = make_display(as_json, verbose=verbose)
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
@@ -251,15 +254,15 @@ def weights(
         chosen = next((c for c in found if c["name"] == card), None)
         if chosen is None:
             raise unknown("bundled weights", card, [c["name"] for c in found])
-        display.line(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True).rstrip())
+        for heading, text in card_lines(chosen):
+            display.paragraph(f"{heading + ':':<14}{text}", hang=14)
+        configuration = yaml.safe_dump(chosen["run"], sort_keys=False, allow_unicode=True)
+        display.line(f"\n{configuration.rstrip()}", level=1)
         display.summary({"command": "weights", "weights": [chosen]})
         return
     display.table(
         "Bundled weights",
-        ["name", "network", "data", "error %", "epochs", "sha256"],
-        [
-            [c["name"], c["network"], c["dataset"], c["test_error"], c["epochs"], c["sha256"][:8]]
-            for c in found
-        ],
+        ["name", "network", "data", "error %", "epochs"],
+        [[c["name"], network_of(c), c["dataset"], c["test_error"], c["epochs"]] for c in found],
     )
     display.summary({"command": "weights", "weights": found})

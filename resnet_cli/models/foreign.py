@@ -148,9 +148,10 @@ def _read_pickle(path: Path, start: bytes) -> Any:
             "or safetensors"
         ) from None
     except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        why = f"{type(error).__name__}: {one_line(error, 120)}".removesuffix(": ")
+        # Only what the reader itself says is for people; a KeyError of its insides is not.
+        why = f" ({one_line(error, 120)})" if isinstance(error, RuntimeError) else ""
         raise UserError(
-            f"{path}: is no checkpoint, or cut short ({why}); download or save it again"
+            f"{path}: is no checkpoint, or cut short{why}; download or save it again"
         ) from None
 
 

@@ -166,6 +166,14 @@ def read_card(name: str) -> dict[str, Any]:
         raise damaged_card(name, error) from None
 
 
+def unusual_width(model: ModelConfig) -> str:
+    """`24-176 wide` of a network whose stages have not the usual widths; else nothing."""
+    widths = model.stage_widths()
+    if widths == model.model_copy(update={"widths": None}).stage_widths():
+        return ""
+    return f"{widths[0]}-{widths[-1]} wide"
+
+
 def damaged_card(name: str, error: Exception) -> UserError:
     return UserError(f"{_card_path(name)}: a damaged model card ({type(error).__name__})")
 

@@ -85,6 +85,8 @@ CASES = {
     "convolution": "1x1 convolution",
     "dropout": "dropout 0.5",
     "full": "all units active",
+    "active-23": "23 units active",
+    "active-24": "24 units active",
 }
 """What the first part of a case's slug means."""
 

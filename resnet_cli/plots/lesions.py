@@ -48,8 +48,11 @@ def lesion_single_figure(
 
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.subplots()
-    handles = []
+    deleted: list[Any] = []
+    intact: list[Any] = []
     any_change = False
+    plain = [name.startswith("VGG") for name in networks]
+    what = "layer" if all(plain) else "unit or layer" if any(plain) else "unit"
     for (name, rows), color in zip(networks.items(), PALETTE, strict=False):
         single = rows[rows["k"] == 1]
         not_empty(single, f"lesion_delete of {name} with k = 1")
@@ -60,19 +63,22 @@ def lesion_single_figure(
             axes.axvline(unit, color=color, linestyle=":", linewidth=1.0, alpha=0.6, zorder=1)
         axes.plot(errors.index, errors, color=color, marker="o", markersize=3, linewidth=1.1)
         axes.axhline(baseline, color=color, linestyle="--", linewidth=1.0)
-        handles.append(
-            Line2D([], [], color=color, marker="o", markersize=3, label=f"{name}, one deleted")
-        )
-        handles.append(
-            Line2D([], [], color=color, linestyle="--", label=f"intact ({baseline:.2f} %)")
-        )
+        # Their order is that of a legend of two columns: deleted on the left, intact on the right.
+        of_name = f"{name}, " if len(networks) > 1 else ""
+        label = name if len(networks) > 1 else f"one {what} deleted"
+        deleted.append(Line2D([], [], color=color, marker="o", markersize=3, label=label))
+        label = f"{of_name}intact ({baseline:.2f} %)"
+        intact.append(Line2D([], [], color=color, linestyle="--", label=label))
     if any_change:
-        handles.append(Line2D([], [], color=GREY, linestyle=":", label="changes the shape"))
+        deleted.append(Line2D([], [], color=GREY, linestyle=":", label="changes the shape"))
     if chance is not None:
-        handles.append(_chance(axes, chance))
+        intact.append(_chance(axes, chance))
+    if len(deleted) < len(intact):
+        deleted.append(Line2D([], [], linestyle="none", label=" "))
+    handles = deleted + intact
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("deleted unit (index)")
+    axes.set_xlabel(f"deleted {what} (index)")
     axes.set_ylabel("test error (%)")
     set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -119,7 +125,7 @@ def lesion_reorder_figure(
     """Error against the Kendall tau between new and old order: paper 2, Figure 5b.
 
     Every sample is a point; the range of tau is cut into equal bins, and a bin of five samples or
-    more has a box. Tau falls to the right: more disorder.
+    more has a box, as the axis says. Tau falls to the right: more disorder.
 
     Args:
         lesions: rows of lesion_reorder.csv.
@@ -146,11 +152,12 @@ def lesion_reorder_figure(
     if chance is not None:
         handles.append(_chance(axes, chance))
     margin = width if width > 0 else 0.01
-    axes.set_xlim(tau.max() + margin, tau.min() - margin)
+    axes.set_xlim(min(tau.max() + margin, 1.0), tau.min() - margin)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("Kendall tau between new and old order of the units")
+    boxes = f"; boxes: tau in bins of {width:.2g}" if width > 0 else ""
+    axes.set_xlabel(f"Kendall tau of new and old order{boxes}")
     axes.set_ylabel("test error (%)")
     set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -362,5 +369,5 @@ def _baseline(axes: "Axes", lesions: pandas.DataFrame) -> Any:
 
 def _chance(axes: "Axes", chance: float) -> Any:
     return axes.axhline(
-        chance, color=GREY, linestyle=(0, (1, 3)), linewidth=1.2, label=f"guessing ({chance:g} %)"
+        chance, color="black", linestyle="-.", linewidth=0.9, label=f"guessing ({chance:g} %)"
     )

@@ -38,7 +38,8 @@ def paths_figure(
     """Path lengths, gradient by length, and their product, in a row: paper 2, Figures 6a-c.
 
     In (b) the line is the median, the bands hold 50 and 90 % of the samples. In (c) everything is
-    a share of its own total; the interval published for 54 units is drawn for 54 units only.
+    a share of its own total, and the band is the sampling error: one standard error of the mean
+    norm of each length; the interval published for 54 units is drawn for 54 units only.
 
     Args:
         lengths: rows of path_lengths.csv.
@@ -85,10 +86,24 @@ def paths_figure(
     second.set_title("(b) gradient of one path")
 
     product = _product(lengths, gradients) if spectrum is None else spectrum
-    shares = product[["k", "share_total"]].dropna()
-    third.plot(
-        shares["k"], 100 * shares["share_total"], color=PALETTE[0], label="(a) × (b), sampled"
-    )
+    samples = gradients.groupby("k").size()
+    sampled = product[product["share_total"].notna()]
+    k, shares = sampled["k"].to_numpy(), 100 * sampled["share_total"].to_numpy(dtype=float)
+    label = f"(a) × (b), {_range(samples)} paths a length"
+    third.plot(k, shares, color=PALETTE[0], label=label)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        relative = sampled["std_norm"].to_numpy(dtype=float) / sampled["mean_norm"].to_numpy(float)
+    error = shares * relative / numpy.sqrt(samples.reindex(k).to_numpy(dtype=float))
+    if numpy.isfinite(error).any():
+        third.fill_between(
+            k,
+            numpy.maximum(shares - error, 0),
+            shares + error,
+            color=PALETTE[0],
+            alpha=0.22,
+            linewidth=0,
+            label="± standard error",
+        )
     if "share_exact" in product and product["share_exact"].notna().any():
         exact = product[["k", "share_exact"]].dropna()
         third.plot(
@@ -99,12 +114,19 @@ def paths_figure(
             label="exact, paths may cancel",
         )
     _published_interval(third, units=int(lengths["k"].max()))
-    third.set_ylim(bottom=0)
     third.set_ylabel("share of the total (%)")
     third.set_title("(c) gradient by path length")
-    top = third.get_ylim()[1]
-    third.set_ylim(0, top * 1.4)
-    third.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
+    top = min(third.get_ylim()[1], 110.0)
+    third.set_ylim(0, top * 1.6)
+    third.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, top) if tick <= min(top, 100)])
+    third.legend(
+        loc="upper right",
+        frameon=True,
+        framealpha=1,
+        edgecolor="none",
+        fontsize=7.5,
+        borderaxespad=0,
+    )
     for axes in (first, second, third):
         axes.set_xlabel("path length k (units passed)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -179,7 +201,14 @@ def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
             first, last = shortest_interval(list(rows["k"]), weights, 0.9)
             name += f"; 90 % in {first}–{last}"
         color = PALETTE[number % len(PALETTE)]
-        axes.plot(rows["k"], 100 * rows["share_exact"], color=color, marker="o", label=name)
+        axes.plot(
+            rows["k"],
+            100 * rows["share_exact"],
+            color=color,
+            marker="o",
+            markersize=4,
+            label=name,
+        )
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
     axes.set_ylabel("share of the exact norms (%)")
@@ -214,12 +243,19 @@ def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
     return figure
 
 
+def _range(counts: "pandas.Series[int]") -> str:
+    """`20`, or `10 to 20` where they differ."""
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _product(lengths: pandas.DataFrame, gradients: pandas.DataFrame) -> pandas.DataFrame:
-    """k, share_total: the share of (fraction of paths) x (mean gradient norm) at each length."""
-    means = gradients.groupby("k")["grad_norm"].mean()
-    product = lengths.set_index("k")["fraction"] * means
-    product = product.dropna()
-    return pandas.DataFrame({"k": product.index, "share_total": product / product.sum()})
+    """k, mean_norm, std_norm, share_total: the last is the share of (fraction of paths) x (mean
+    gradient norm) at each length."""
+    norms = gradients.groupby("k")["grad_norm"]
+    found = pandas.DataFrame({"mean_norm": norms.mean(), "std_norm": norms.std()})
+    product = lengths.set_index("k")["fraction"] * found["mean_norm"]
+    return found.assign(share_total=product / product.sum()).reset_index()
 
 
 def _published_interval(axes: "Axes", units: int) -> None:
@@ -233,5 +269,5 @@ def _published_interval(axes: "Axes", units: int) -> None:
     ]
     first, last = sorted(float(value) for value in rows["value"])
     checked = "v" if (rows["checked"] == "v").all() else "m"
-    label = published_label(f"{first:.0f} to {last:.0f}, cifar10", checked)
+    label = published_label(f"{first:.0f} to {last:.0f}, CIFAR-10", checked)
     axes.axvspan(first, last, color="#e3e3e3", zorder=0, label=label)

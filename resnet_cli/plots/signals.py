@@ -10,6 +10,7 @@ from resnet_cli.plots.style import (
     GREY,
     PALETTE,
     ROW_WIDTH,
+    largest_calm,
     log_axis,
     new_figure,
     not_empty,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+EXPLODED = 1e6
+"""A curve whose maximum is so many times the middle one's does not stretch the axis."""
 STATES = {"initial": "at initialisation", "trained": "trained"}
 """Of a network whose signals are measured, in signal.csv and in words."""
 
@@ -30,7 +33,8 @@ def signal_figure(tables: Mapping[str, pandas.DataFrame], title: str) -> "Figure
     """Activation norm, gradient norm and what the shortcuts alone do, by unit, log scales.
 
     Of one network both states are drawn in one row of panels; of several, a row for each state
-    and a colour for each network. The product of the lambdas (equation 8) is drawn dotted.
+    and a colour for each network. The product of the lambdas (equation 8) is drawn dotted. A
+    network whose signals exploded is cut off, and its label says so.
 
     Args:
         tables: name -> rows of signal.csv.
@@ -51,9 +55,10 @@ def signal_figure(tables: Mapping[str, pandas.DataFrame], title: str) -> "Figure
     figure = new_figure(ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
     grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
     handles: dict[str, Any] = {}
+    off_scale: dict[str, str] = {}
     for shown, line in zip(rows, grid, strict=True):
         for (column, label), axes in zip(panels.items(), line, strict=True):
-            drawn = []
+            drawn: dict[str, pandas.Series[float]] = {}
             for number, (name, frame) in enumerate(tables.items()):
                 for state in shown:
                     key = STATES[state] if alone else name
@@ -64,11 +69,15 @@ def signal_figure(tables: Mapping[str, pandas.DataFrame], title: str) -> "Figure
                     if part.empty:
                         continue
                     (handles[key],) = axes.plot(part["unit"], part[column], dashes, color=color)
-                    drawn.append(part[column])
+                    drawn[key] = part[column]
                     if column == "shortcut_gain":
                         axes.plot(part["unit"], part["shortcut_product"], ":", color=color, lw=1)
             if drawn:
-                log_axis(axes, pandas.concat(drawn).to_numpy(), 24)
+                maxima = {key: float(values.max()) for key, values in drawn.items()}
+                top = largest_calm(list(maxima.values()), math.inf if alone else EXPLODED)
+                calm = [key for key in drawn if not maxima[key] > top]
+                off_scale |= {key: STATES[shown[0]] for key in drawn if key not in calm}
+                log_axis(axes, pandas.concat([drawn[key] for key in calm]).to_numpy(), 24)
             axes.set_ylabel(label if alone else f"{label}\n({STATES[shown[0]]})", fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for axes in grid[-1]:
@@ -76,7 +85,10 @@ def signal_figure(tables: Mapping[str, pandas.DataFrame], title: str) -> "Figure
     dotted = grid[0][-1].plot([], [], ":", color=GREY, lw=1)[0]
     handles["product of the lambdas or mean gates, equation (8)"] = dotted
     set_title(figure, title)
+    labels = [
+        f"{key} ({off_scale[key]}: off the scale)" if key in off_scale else key for key in handles
+    ]
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, count + 1)
+        list(handles.values()), labels, loc="outside lower center", ncols=min(4, count + 1)
     )
     return figure

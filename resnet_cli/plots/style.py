@@ -2,8 +2,9 @@
 
 import functools
 import io
+import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 DPI = 150
 WIDTH, HEIGHT = 4.8, 3.4
-TITLE_CHARACTERS_PER_INCH = 11
 """Inches of one plot, made for a column of half a page."""
+TITLE_CHARACTERS_PER_INCH = 12
 ROW_WIDTH = 9.6
 """Inches of a row of three."""
 FAIL_ABOVE = 20.0
@@ -73,11 +74,6 @@ def styled(build: Callable[P, R]) -> Callable[P, R]:
     return styled
 
 
-def describe(network: str, dataset: str, profile: str | None = None) -> str:
-    """A plot's title: `preact110, digits, profile mini`."""
-    return f"{network}, {dataset}" + (f", profile {profile}" if profile else "")
-
-
 def published_label(text: str, checked: str) -> str:
     """The legend of a paper's number; one not checked against the paper is "approximate"."""
     label = "published" if checked == "v" else "published, approximate"
@@ -92,9 +88,12 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def set_title(figure: "Figure", title: str) -> None:
-    """The figure's title, broken into lines that fit its width."""
+    """The figure's title, broken into lines that fit its width, first before its parenthesis."""
     width = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, width), fontsize=STYLE["axes.titlesize"])
+    shown, opening, setting = title.partition(" (")
+    parts = [title] if len(title) <= width else [shown, (opening + setting).strip()]
+    lines = [textwrap.fill(part, width, break_on_hyphens=False) for part in parts if part]
+    figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
 
 
 def thousands(axes: "Axes") -> None:
@@ -106,21 +105,47 @@ def thousands(axes: "Axes") -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0"))
 
 
-def log_axis(axes: "Axes", values: Any, decades: int = DECADES) -> None:
-    """A logarithmic y axis over the positive values, of at most so many decades."""
+def log_axis(
+    axes: "Axes", values: Any, decades: int = DECADES, margins: tuple[float, float] = (2.0, 3.0)
+) -> None:
+    """A logarithmic y axis over the positive values, of at most so many decades.
+
+    Below the lowest and above the highest are `margins`, as factors. Where it spans
+    less than two decades, its ticks are plain numbers at 1, 2 and 5.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     values = numpy.asarray(values, dtype=float)
     positive = values[numpy.isfinite(values) & (values > 0)]
     axes.set_yscale("log")
     high = float(positive.max())
     low = max(float(positive.min()), high * 10.0**-decades)
-    axes.set_ylim(low / 2, high * 3)
+    axes.set_ylim(low / margins[0], high * margins[1])
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def largest_calm(maxima: Sequence[float], factor: float) -> float:
+    """The largest of some curves' maxima, those aside that exploded: that are more than `factor`
+    times the middle one, or not finite. An axis up to it shows the others."""
+    finite = sorted(value for value in maxima if math.isfinite(value))
+    if not finite:
+        return math.nan
+    return max(value for value in finite if value <= factor * finite[(len(finite) - 1) // 2])
 
 
 @styled
 def save(figure: "Figure", path: Path) -> Path:
-    """Write a PNG; equal figures give equal bytes (no date, no version of the writer)."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    """Write a PNG of at most 256 colours, a third as large as one of all; equal figures give
+    equal bytes (no date, no version of the writer)."""
+    from PIL import Image
+
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(buffer, format="png", optimize=True, dpi=(DPI, DPI))
     atomic_write(path, buffer.getvalue())
     return path
 

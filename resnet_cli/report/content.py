@@ -1,12 +1,11 @@
 """What the report says: for each table and figure the published numbers, ours, and the verdicts.
 
 All of it is read from `results/<paper>/<profile>/`, the papers' numbers and the experiments' own
-headers; nothing is typed here but the papers' names and one sentence on each.
+headers; nothing is typed here but what each paper says, and short names of its headline claims.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ import yaml
 from resnet_cli.config import PROFILES, experiment_names, experiments_folder
 from resnet_cli.errors import UserError
 from resnet_cli.papers import PAPERS, published
+from resnet_cli.plots.titles import DATASETS
+from resnet_cli.report.wording import (
+    column,
+    command_again,
+    network_of,
+    setting,
+    trained,
+)
 from resnet_cli.results.claims import Claim
+from resnet_cli.results.claims import counts as counts_of
 from resnet_cli.results.compare import (
     Comparison,
     Measured,
@@ -25,7 +33,7 @@ from resnet_cli.results.compare import (
     compare,
     measured_profiles,
 )
-from resnet_cli.results.tables import provenance_path, read_provenance
+from resnet_cli.results.tables import provenance_path, read_provenance, read_table
 
 BEYOND = "beyond"
 """The section of experiments that belong to no table and no figure."""
@@ -39,9 +47,12 @@ class Paper:
     authors: str
     title: str
     arxiv: str
-    data: str
-    """On what it measured its headline claims."""
     says: str
+    """In at most two lines of a card."""
+    short: Mapping[str, str]
+    """How a headline claim begins -> its name in a line; the first screen has these."""
+    pictures: Sequence[tuple[str, str]]
+    """(figure, stem of its plot): the first that is there stands on the first screen."""
 
 
 ABOUT = (
@@ -50,20 +61,28 @@ ABOUT = (
         "He, Zhang, Ren, Sun 2016",
         "Identity Mappings in Deep Residual Networks",
         "1603.05027",
-        "CIFAR-10",
-        "A residual unit adds what it computed to what it was given. Leave the path of what it was "
-        "given untouched, and put batch normalisation and ReLU before the convolutions: then a "
-        "network of 1,001 layers trains, and a deeper one is a better one.",
+        "Leave the shortcut alone, put batch norm and ReLU before the convolutions: 1,001 layers "
+        "train, and deeper is better.",
+        {
+            "The identity is the best": "The identity is the best shortcut",
+            "A shortcut scaled by a constant": "A shortcut of 0 or 0.5 is worse",
+            "From 164 to 1001 layers": "Only pre-activation gains from depth",
+        },
+        (("fig1", "training"), ("table1", "table")),
     ),
     Paper(
         "veit2016",
         "Veit, Wilber, Belongie 2016",
         "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
         "1605.06431",
-        "CIFAR-10",
-        "A residual network of n units is 2ⁿ paths of all lengths at once. Delete a unit, even "
-        "several, and it goes on working, as an ensemble does that lost a few members; and short "
-        "paths carry nearly all of the gradient that trains it.",
+        "A network of n units is 2ⁿ paths: delete a unit and the rest work on, as an ensemble. "
+        "Short paths carry nearly all gradient.",
+        {
+            "Deleting one unit of a residual": "Deleting one unit barely matters",
+            "Almost all gradient comes": "Short paths carry nearly all gradient",
+            "Training with 23 of 54": "Training 23 of 54 units does as well",
+        },
+        (("fig3", "lesion_single"), ("fig6", "paths")),
     ),
 )
 assert tuple(paper.key for paper in ABOUT) == PAPERS
@@ -87,31 +106,23 @@ PICTURES = {
 }
 """What a plot shows, by the stem of its file."""
 
+MAIN = (
+    "paths",
+    "lesion_count",
+    "lesion_reorder",
+    "lesion_greedy",
+    "lesion_additivity",
+    "lesion_single",
+    "path_survival",
+    "signal",
+)
+"""Plots that are shown at once, the first that is there; others are shown on demand. Of trainings a
+table shows its bars and a figure its curves."""
 
-WORDS: Mapping[str, tuple[str, str]] = {
-    "paper": ("the published protocol", "on GPUs"),
-    "cpu": (
-        "real images with a short schedule",
-        "hours on two cores: errors stay above the published ones",
-    ),
-    "mini": (
-        "the paper's depths on 16x16 handwritten digits",
-        "minutes: whether an effect is there, not whether a number is",
-    ),
-    "smoke": ("tiny networks trained for seconds", "shows that the code runs and nothing else"),
-    "resnet20": ("the bundled ResNet-20 of 50 epochs", "another network than the paper's"),
-    "third-party": ("weights that others trained and published", "other networks than the paper's"),
-}
-"""A profile in plain words: what is measured there, and what that can show."""
-
-DATA = {
-    "digits": "digits",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "imagenet": "ImageNet",
-    "imagefolder": "class folders",
-}
-"""Data sets as the page names them."""
+MARKS: Mapping[str, str] = {"holds": "✓", "does not hold": "✗", "too close": "≈"}
+"""Before a verdict; a dash before any that is no judgement."""
+WORDS = {"too close": "too close to call"}
+"""Verdicts that are written out."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +140,24 @@ class Measurement:
     experiment: str
     profile: str
     setting: str
-    """`mini, digits`."""
+    """`cpu: CIFAR-10, ResNet-38, 2 epochs`."""
     title: str
     note: str
     command: str
+    """That gives it again; the one that was typed stands in the provenance."""
     commit: str
     measured: str
     """The date."""
-    plots: Sequence[Plot]
-    folded: bool
-    """The plots are of single cases or of weights of others, and are shown on demand."""
+    main: Plot | None
+    """The plot to show at once."""
+    others: Sequence[Plot]
     tables: Sequence[tuple[Path, Path | None]]
     """Each table, and its provenance."""
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All of them."""
+        return [*([self.main] if self.main else []), *self.others]
 
 
 @dataclass(frozen=True)
@@ -148,23 +165,61 @@ class Errors:
     """Test errors that the paper gives for one data set."""
 
     dataset: str
-    """The paper's, as the page names it."""
+    """The paper's, as the page names it, with its network if it has but one."""
     columns: Sequence[str]
-    """`mini, digits`: where some of these rows were measured."""
+    """`mini: digits, ResNet-110, 30 epochs`: where some of these rows were measured."""
     rows: Sequence[tuple[str, str, Sequence[str]]]
-    """(case, published error, measured error in each of `columns`); no case names its data."""
+    """(case in words, published error, measured error in each of `columns`), percent."""
+
+    @property
+    def measured(self) -> int:
+        """Rows that were measured anywhere."""
+        return sum(any(found) for _, _, found in self.rows)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one profile makes of a claim."""
+
+    profile: str
+    setting: str
+    """`CIFAR-10, short schedule`; empty for a formula, which is the same everywhere."""
+    claim: Claim
+    """Without the paper's data in its names where ours are others."""
+    units: int = 0
+    """The network's, where the claim is about as many as it has not."""
+
+    @property
+    def verdict(self) -> str:
+        """The claim's in words, or `does not apply (9 units)`."""
+        if self.units:
+            return f"does not apply ({self.units} units)"
+        told = WORDS.get(self.claim.verdict, str(self.claim.verdict))
+        return f"{told} by formula" if self.claim.by_formula else told
+
+    @property
+    def mark(self) -> str:
+        """A sign for the verdict."""
+        return MARKS.get(self.claim.verdict, "–")
+
+    @property
+    def kind(self) -> str:
+        """The verdict as a CSS class."""
+        return self.claim.verdict.replace(" ", "-") if self.is_judged else "no-verdict"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a judgement."""
+        return self.claim.verdict in MARKS
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A section's claims as one profile bears them out."""
+    """A claim, and what each profile that has an opinion makes of it."""
 
-    profile: str
-    setting: str
-    """`mini, digits`; empty where nothing was measured at any profile."""
-    claims: Sequence[Claim]
-    shown: bool
-    """It measures what no profile before it does."""
+    source: str
+    text: str
+    findings: Sequence[Finding]
 
 
 @dataclass
@@ -176,26 +231,79 @@ class Section:
     question: str = ""
     published: str = ""
     """The published picture in words, from the experiment's header."""
-    numbers: list[tuple[str, str, str]] = field(default_factory=list)
-    """(quantity, value, remark) where the paper has no table of errors."""
     errors: list[Errors] = field(default_factory=list)
     """By the paper's data set."""
     judged: list[Judged] = field(default_factory=list)
-    """By profile, where it measured any; else the claims once."""
     measurements: list[Measurement] = field(default_factory=list)
+    """By profile, the first of an experiment being the one to show at once."""
     commands: list[str] = field(default_factory=list)
     """What would measure it, where nothing was."""
+
+    @property
+    def first(self) -> list[Judged]:
+        """The claims to show at once: all of a few, else three, the headlines before others."""
+        if len(self.judged) <= 4:
+            return self.judged
+        order = sorted(self.judged, key=lambda one: not one.findings[0].claim.headline)
+        return order[:3]
+
+    @property
+    def further(self) -> list[Judged]:
+        """The claims to show on demand."""
+        return [one for one in self.judged if one not in self.first]
+
+    @property
+    def shown(self) -> list[Measurement]:
+        """Of each experiment the one nearest to the paper's protocol; none beyond the paper."""
+        if self.key == BEYOND:
+            return []
+        first: dict[str, Measurement] = {}
+        for found in self.measurements:
+            first.setdefault(found.experiment, found)
+        return list(first.values())
+
+    @property
+    def folded(self) -> list[Measurement]:
+        """The measurements at other profiles."""
+        return [found for found in self.measurements if found not in self.shown]
 
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the claims that a paper stands for, at the best profile that measured it."""
+    """One of the claims that a paper stands for."""
 
-    claim: Claim
+    source: str
+    text: str
+    short: str
+    """In a line; empty when the first screen does without it."""
+    published: str
+    findings: Sequence[Finding]
+    """At each profile, also those that did not measure it."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many claims have which verdict at a profile."""
+
+    profile: str
     setting: str
-    """`mini, digits, 1 seed`; empty where it was not measured."""
-    disagreeing: Sequence[str]
-    """Where another profile came to the other verdict: `third-party, CIFAR-10`."""
+    verdicts: Mapping[str, int]
+
+    @property
+    def holding(self) -> int:
+        """Claims that hold."""
+        return self.verdicts.get("holds", 0)
+
+    @property
+    def judged(self) -> int:
+        """Claims that were measured and judged."""
+        return sum(self.verdicts.get(verdict, 0) for verdict in MARKS)
+
+    def __str__(self) -> str:
+        """`CIFAR-10, short schedule: 5 of 9 hold, 1 too close to call`."""
+        close = self.verdicts.get("too close", 0)
+        told = f", {close} too close to call" if close else ""
+        return f"{self.setting}: {self.holding} of {self.judged} hold{told}"
 
 
 @dataclass(frozen=True)
@@ -203,19 +311,22 @@ class Part:
     """A paper's part of the report."""
 
     paper: Paper
-    counts: Sequence[tuple[str, str, Mapping[str, int]]]
-    """By profile: its name, its setting (`mini, digits`), how many claims have which verdict."""
+    counts: Sequence[Count]
+    """By profile."""
     headlines: Sequence[Headline]
-    holding: int
-    """Claims that hold at the best profile that measured them."""
-    measured: int
-    """Claims that any profile measured."""
+    picture: tuple[Plot, Section] | None
+    """For the first screen."""
     claims: int
-    means: Sequence[tuple[str, str, int]]
-    """(setting with seeds, in plain words, claims measured there) of what `holding` counts."""
+    formulas: int
+    """Of the claims, those that are arithmetic and not counted."""
     caveats: Mapping[str, str]
     """What a profile cannot show, whatever the claim."""
     sections: Sequence[Section]
+
+    @property
+    def main_counts(self) -> list[Count]:
+        """Those of the profiles: of networks like the paper's."""
+        return [count for count in self.counts if count.profile in PROFILES and count.judged]
 
 
 def content(results: Path) -> list[Part]:
@@ -242,74 +353,109 @@ def _comparisons(paper: str, results: Path) -> list[Comparison]:
 
 
 def _part(paper: Paper, comparisons: Sequence[Comparison]) -> Part:
-    settings = {c.profile: _setting(c.profile, _datasets(c)) for c in comparisons}
+    settings = {c.profile: _setting(c) for c in comparisons}
     counts = [
-        (c.profile, settings[c.profile], Counter(str(claim.verdict) for claim in c.claims))
+        Count(c.profile, settings[c.profile], {str(k): n for k, n in counts_of(c.claims).items()})
         for c in comparisons
     ]
-    best = _best(comparisons)
-    measured = [(profile, claim) for profile, claim in best.values() if _is_measured(claim)]
-    means = []
-    for comparison in comparisons:
-        of_profile = [claim for profile, claim in measured if profile == comparison.profile]
-        if of_profile:
-            seeds = " or ".join(sorted({claim.seeds for claim in of_profile if claim.seeds}))
-            words = WORDS.get(comparison.profile, ("", ""))[0]
-            setting = settings[comparison.profile]
-            means.append((f"{setting}, {seeds}" if seeds else setting, words, len(of_profile)))
     caveats = _caveats(paper.key, comparisons)
+    judged = _judged(paper.key, comparisons, settings, caveats)
     sections = _sections(paper.key)
     for section in sections.values():
         _fill(section, paper.key, comparisons)
-        _judge(section, comparisons, caveats)
+        section.judged = [_opinions(j) for j in judged if _belongs(j.source, section.key)]
+    _fold_curves(list(sections.values()))
     return Part(
         paper,
         counts,
-        _headlines(comparisons, best),
-        sum(claim.verdict == "holds" for _, claim in measured),
-        len(measured),
-        len(best),
-        means,
+        _headlines(paper, judged),
+        _picture_of(paper, sections),
+        len(judged),
+        sum(one.findings[0].claim.by_formula for one in judged),
         caveats,
         list(sections.values()),
     )
+
+
+def _setting(comparison: Comparison) -> str:
+    """What a profile measured, in words."""
+    network = ""
+    if comparison.profile not in PROFILES:
+        tables = sorted(comparison.folder.rglob("*.provenance.json"))
+        network = network_of(read_provenance(_table_of(tables[0]))) if tables else ""
+    datasets = sorted({claim.dataset for claim in comparison.claims if claim.dataset})
+    return setting(comparison.profile, datasets, network)
+
+
+def _table_of(provenance: Path) -> Path:
+    return provenance.with_name(provenance.name.replace(".provenance.json", ".csv"))
 
 
 def _is_measured(claim: Claim) -> bool:
     return claim.verdict != "not measured"
 
 
-def _best(comparisons: Sequence[Comparison]) -> dict[str, tuple[str, Claim]]:
-    """Claim -> the first profile that measured it, and the verdict there."""
-    best: dict[str, tuple[str, Claim]] = {}
+def _picture_of(paper: Paper, sections: Mapping[str, Section]) -> tuple[Plot, Section] | None:
+    for key, stem in paper.pictures:
+        for found in sections[key].measurements:
+            for plot in found.plots:
+                if plot.path.stem == stem and found.profile in PROFILES:
+                    return plot, sections[key]
+    return None
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+
+def _judged(
+    paper: str,
+    comparisons: Sequence[Comparison],
+    settings: Mapping[str, str],
+    caveats: Mapping[str, str],
+) -> list[Judged]:
+    """Every claim, with what each profile makes of it; caveats without what is told elsewhere."""
+    claims: dict[str, list[Finding]] = {}
     for comparison in comparisons:
+        profile = comparison.profile
+        general = caveats.get(profile, "")
+        own = caveats_of(paper).get(profile, "")
         for claim in comparison.claims:
-            if claim.text not in best or (
-                _is_measured(claim) and not _is_measured(best[claim.text][1])
-            ):
-                best[claim.text] = (comparison.profile, claim)
-    return best
-
-
-def _headlines(
-    comparisons: Sequence[Comparison], best: Mapping[str, tuple[str, Claim]]
-) -> list[Headline]:
+            rest = "" if claim.caveat == general else _rest(claim.caveat, own)
+            parts = [part for part in rest.split("; ") if "seed" not in part]  # told beside it
+            shown = replace(_on_our_data(claim), caveat="; ".join(parts))
+            units = re.match(r"does not apply to (\d+) units", claim.evidence)
+            others = int(units[1]) if units and not _is_measured(claim) else 0
+            at = "" if claim.by_formula else settings[profile]
+            finding = Finding(profile, at, shown, others)
+            claims.setdefault(claim.text, []).append(finding)
     found = []
-    for profile, claim in best.values():
-        if claim.headline:
-            others = [
-                _setting(comparison.profile, [other.dataset])
-                for comparison in comparisons
-                for other in comparison.claims
-                if other.text == claim.text
-                and _is_measured(other)
-                and other.verdict != claim.verdict
-            ]
-            setting = ""
-            if _is_measured(claim):
-                setting = _setting(profile, [claim.dataset])
-                setting += f", {claim.seeds}" if claim.seeds else ""
-            found.append(Headline(_on_our_data(claim), setting, others))
+    for text, findings in claims.items():
+        datasets = ", ".join({f.claim.dataset: None for f in findings if f.claim.dataset})
+        told = _renamed(text, datasets, " (in the paper on {})") if datasets else text
+        found.append(Judged(findings[0].claim.source, told.rstrip("."), findings))
+    return found
+
+
+def _opinions(judged: Judged) -> Judged:
+    """Without the profiles that did not measure it; of those that all did not, the first."""
+    found = [f for f in judged.findings if f.is_judged or f.units]
+    if found and found[0].claim.by_formula:
+        found = found[:1]
+    if not any(f.is_judged for f in found):
+        found = []
+    return replace(judged, findings=found or judged.findings[:1])
+
+
+def _headlines(paper: Paper, judged: Sequence[Judged]) -> list[Headline]:
+    found = []
+    for one in judged:
+        claims = [finding.claim for finding in one.findings]
+        if claims[0].headline:
+            names = [name for start, name in paper.short.items() if one.text.startswith(start)]
+            short = names[0] if names else ""
+            found.append(Headline(one.source, one.text, short, claims[0].published, one.findings))
+    if not any(headline.short for headline in found):
+        found = [replace(headline, short=headline.text) for headline in found]
     return found
 
 
@@ -333,16 +479,6 @@ def _rest(caveat: str, general: str) -> str:
 # --- data sets -----------------------------------------------------------------------------------
 
 
-def _setting(profile: str, datasets: Iterable[str]) -> str:
-    """`mini, digits`: a profile with what was measured on."""
-    names = dict.fromkeys(name for told in datasets for name in told.split(", ") if name)
-    return ", ".join([profile, *(DATA.get(name, name) for name in names)])
-
-
-def _datasets(comparison: Comparison) -> list[str]:
-    return sorted({claim.dataset for claim in comparison.claims if claim.dataset})
-
-
 def _on_our_data(claim: Claim) -> Claim:
     """A measured claim without the paper's data in its names, where ours are others."""
     if not claim.dataset:
@@ -362,8 +498,8 @@ def _renamed(text: str, dataset: str, instead: str = "") -> str:
     for name in ("cifar100", "cifar10"):
         if name not in dataset.split(", "):
             text = re.sub(rf"(?<![\w/.-])([\w.-]+?)-{name}\b", r"\1", text)
-            if text.endswith(f", {DATA[name]}"):
-                text = text.removesuffix(f", {DATA[name]}") + instead.format(DATA[name])
+            if text.endswith(f", {DATASETS[name]}"):
+                text = text.removesuffix(f", {DATASETS[name]}") + instead.format(DATASETS[name])
     return text
 
 
@@ -373,20 +509,32 @@ def _renamed(text: str, dataset: str, instead: str = "") -> str:
 def _sections(paper: str) -> dict[str, Section]:
     """The paper's tables and figures that an experiment belongs to, then what goes beyond it."""
     sections: dict[str, Section] = {}
+    titles: dict[str, list[str]] = {}
     for name in experiment_names():
         if not name.startswith(f"{paper}/"):
             continue
         key = figure_of(name)
         head = header(name)
-        section = sections.get(key)
-        if section is None:
-            title = "Beyond the paper" if key == BEYOND else f"{_spoken(key)}: {_title(name)}"
-            section = sections[key] = Section(key, title)
+        section = sections.setdefault(key, Section(key, "Beyond the paper"))
+        titles.setdefault(key, []).append(head["title"])
         if not section.question and key != BEYOND:
             section.question, section.published = head["question"], head["published"]
         section.commands.append(head["command"] or f"resnet-cli run {name}")
+    for key, section in sections.items():
+        if key != BEYOND:
+            section.title = f"{_spoken(key)}: {_shared(titles[key])}"
     order = sorted(sections, key=_place)
     return {key: sections[key] for key in order}
+
+
+def _shared(titles: Sequence[str]) -> str:
+    """What the titles of a section's experiments begin with, by their commas, else the first
+    title; without the network, since ours may be another than the paper's."""
+    parts = [title.split(", ") for title in titles]
+    same = [words[0] for words in zip(*parts, strict=False) if len(set(words)) == 1]
+    kept = same or parts[0]
+    named = [part for part in kept if not re.fullmatch(r"ResNet-\d+|CIFAR-\d+", part)]
+    return ", ".join(named or kept)
 
 
 def _place(key: str) -> tuple[int, str]:
@@ -444,23 +592,9 @@ def header(experiment: str) -> dict[str, str]:
     }
 
 
-def _title(experiment: str, dataset: str = "") -> str:
-    """An experiment's title, with the data that it was measured on instead of the paper's."""
-    title = _renamed(header(experiment)["title"], dataset)
-    return f"{title}, {DATA.get(dataset, dataset)}" if dataset else title
-
-
 def _fill(section: Section, paper: str, comparisons: Sequence[Comparison]) -> None:
     """Put in the published numbers, and what was measured at each profile."""
     _put_errors(section, paper, comparisons)
-    if paper == "veit2016":
-        table = published(paper)
-        of_section = table["figure"].map(lambda figure: _belongs(figure, section.key))
-        for row in table[of_section].to_dict("records"):
-            if not str(row["quantity"]).startswith("error-"):
-                value = f"{'about ' if row['checked'] != 'v' else ''}{row['value']:g}"
-                quantity = str(row["quantity"]).replace("_", " ")
-                section.numbers.append((quantity, value, str(row["remark"])))
     for comparison in comparisons:
         for folder in sorted(p for p in comparison.folder.iterdir() if p.is_dir()):
             name = f"{paper}/{folder.name}"
@@ -477,77 +611,69 @@ def _put_errors(section: Section, paper: str, comparisons: Sequence[Comparison])
     for comparison in comparisons:
         for row in comparison.rows:
             if row.source == section.key:
-                cases.setdefault(_paper_data(paper, row), {}).setdefault(row.case, row)
+                cases.setdefault(row.paper_data, {}).setdefault(row.case, row)
                 if row.measured is not None:
                     measured[comparison.profile, row.case] = row.measured
+    folders = {comparison.profile: comparison.folder for comparison in comparisons}
     for dataset, rows in cases.items():
         there = {key: found for key, found in measured.items() if key[1] in rows}
         profiles = list(dict.fromkeys(profile for profile, _ in there))
         columns = [
-            _setting(name, [found.dataset for (at, _), found in there.items() if at == name])
+            _column(name, folders[name], section.key, [case for at, case in there if at == name])
             for name in profiles
         ]
         table = [
             (
-                case.removesuffix(f"-{dataset}"),
+                row.title,
                 _published(row),
                 [_measured(there.get((profile, case))) for profile in profiles],
             )
             for case, row in rows.items()
         ]
-        section.errors.append(Errors(DATA.get(dataset, dataset), columns, table))
+        section.errors.append(Errors(_paper_column(paper, dataset, rows), columns, table))
 
 
-def _paper_data(paper: str, row: Row) -> str:
-    """The data set that the paper's row is of."""
+def _column(profile: str, folder: Path, key: str, cases: Sequence[str]) -> str:
+    """A profile with what trained these cases of a section."""
+    told: dict[str, None] = {}
+    for table in sorted(folder.glob("*/table.csv")):
+        if provenance_path(table).exists():
+            provenance = read_provenance(table)
+            config = provenance.get("config") or {}
+            names = {str(case.get("name")) for case in config.get("cases") or ()}
+            if config.get("figure") == key and names.intersection(cases):
+                told[trained(provenance, cases)] = None
+    return column(profile, "; ".join(told))
+
+
+def _paper_column(paper: str, dataset: str, rows: Mapping[str, Row]) -> str:
+    """`CIFAR-10, ResNet-110`: the paper's data, and its network if its rows have but one."""
+    name = DATASETS.get(dataset, dataset)
     if paper == "he2016":
         table = published(paper)
-        found = table[(table["source"] == row.source) & (table["case"] == row.case)]
-        if not found.empty:
-            return str(found["dataset"].iloc[0])
-    return "cifar100" if row.case.endswith("-cifar100") else "cifar10"
+        sources = {row.source for row in rows.values()}
+        of_rows = table[table["source"].isin(sources) & table["case"].isin(list(rows))]
+        depths = set(of_rows["network"].str.extract(r"^resnet(\d+)", expand=False))
+        if len(depths) == 1 and (depth := depths.pop()) == depth:  # NaN: another network
+            return f"{name}, ResNet-{depth}"
+    return name
 
 
 def _measured(found: Measured | None) -> str:
+    """`1.39`, `fail (86.94)`, `0.56, 3 seeds`, percent."""
     if found is None:
         return ""
-    text = str(found).removeprefix(f"{found.case} ")
+    text = str(found).removeprefix(f"{found.case} ").replace(" %", "")
     return f"{text}, {found.num_seeds} seeds" if found.num_seeds > 1 else text
 
 
 def _published(row: Row) -> str:
+    """`6.61`, `fail`, `about 6.1`, percent."""
     if row.published_status == "fail":
         return "fail"
     if row.published is None:
         return ""
-    return f"{'about ' if row.approximate else ''}{row.published:.2f} %"
-
-
-def _judge(section: Section, comparisons: Sequence[Comparison], caveats: Mapping[str, str]) -> None:
-    """Put in the claims of each profile that measured one of them, the caveats of its own told
-    elsewhere; where none did, the claims once."""
-    known: set[str] = set()
-    unmeasured: Sequence[Claim] = ()
-    for comparison in comparisons:
-        claims = [claim for claim in comparison.claims if _belongs(claim.source, section.key)]
-        measured = {claim.text for claim in claims if _is_measured(claim)}
-        if not measured:
-            unmeasured = unmeasured or claims
-            continue
-        setting = _setting(comparison.profile, [claim.dataset for claim in claims])
-        general = caveats.get(comparison.profile, "")
-        profiles_own = caveats_of(comparison.paper).get(comparison.profile, "")
-        shown = [
-            replace(
-                _on_our_data(claim),
-                caveat="" if claim.caveat == general else _rest(claim.caveat, profiles_own),
-            )
-            for claim in claims
-        ]
-        section.judged.append(Judged(comparison.profile, setting, shown, bool(measured - known)))
-        known |= measured
-    if unmeasured and not section.judged:
-        section.judged.append(Judged("", "", unmeasured, True))
+    return f"{'about ' if row.approximate else ''}{row.published:.2f}"
 
 
 def _belongs(source: str, key: str) -> bool:
@@ -568,35 +694,75 @@ def _measurement(experiment: str, profile: str, folder: Path) -> Measurement | N
     config = told.get("config") or {}
     seeds = [read_provenance(table).get("seeds") for table in described]
     dataset = str((config.get("data") or {}).get("dataset") or "") if any(seeds) else ""
-    command = str(told.get("command"))
-    if profile in PROFILES and not re.match(r"resnet-cli (run|reproduce) ", command):
-        command = f"resnet-cli run {experiment} --profile {profile}"
-    title = _title(experiment, dataset)
+    at = column(profile, trained(told)) if any(seeds) else f"{profile}: a formula, no network"
+    if profile not in PROFILES:
+        at = f"{network_of(told)}, {DATASETS.get(dataset, dataset)}"
+    title = str(config.get("title") or header(experiment)["title"])
+    title = _renamed(title, dataset) if dataset else title
     own = sorted(folder.glob("*.png"))
     plots = [
-        Plot(path, f"{title}, profile {profile}: {_picture(path, folder)}")
+        Plot(path, f"{title}; {at}: {_picture(path, folder)}")
         for path in own or sorted(folder.glob("*/*.png"))
     ]
+    main = _main(plots, figure_of(experiment)) if own else None
     note = " ".join(str(config.get("note") or "").split())
-    names = [str(case.get("name")) for case in config.get("cases") or ()]
-    if any(_renamed(name, dataset) != name for name in names):
-        note += (
-            f" The plots name cases by the paper's data; these are {DATA.get(dataset, dataset)}."
-        )
     commit = str(told.get("commit") or "unknown")[:10]
     return Measurement(
         experiment,
         profile,
-        _setting(profile, [dataset]),
+        at,
         title,
-        note.strip(),
-        command,
+        note,
+        command_again(experiment, profile, told),
         commit + (" and changes" if told.get("dirty") else ""),
         str(told.get("started"))[:10],
-        plots,
-        not own or profile not in PROFILES,
+        main,
+        [plot for plot in plots if plot is not main],
         [(t, provenance_path(t) if provenance_path(t).exists() else None) for t in tables],
     )
+
+
+def _main(plots: Sequence[Plot], key: str) -> Plot:
+    trainings = ("training", "table") if key.startswith("fig") else ("table", "training")
+    stems = [plot.path.stem for plot in plots]
+    best = next((stem for stem in (*MAIN, *trainings) if stem in stems), stems[0])
+    return plots[stems.index(best)]
+
+
+def _fold_curves(sections: Sequence[Section]) -> None:
+    """Show trainings once that a table and a figure share: the table their bars, the figure their
+    curves."""
+    tables = [s for s in sections if s.key.startswith("table")]
+    for figure in sections:
+        if not figure.key.startswith("fig"):
+            continue
+        for at, found in enumerate(figure.measurements):
+            own = _trainings(found)
+            shared = [
+                (table, place)
+                for table in tables
+                for place, other in enumerate(table.measurements)
+                if other.profile == found.profile and own and own <= _trainings(other)
+            ]
+            for table, place in shared[:1]:
+                note = f"Trainings of {_spoken(table.key)}, as curves."
+                figure.measurements[at] = _without(replace(found, note=note), "table")
+                if own == _trainings(table.measurements[place]):
+                    table.measurements[place] = _without(table.measurements[place], "training")
+
+
+def _without(found: Measurement, stem: str) -> Measurement:
+    return replace(found, others=[plot for plot in found.others if plot.path.stem != stem])
+
+
+def _trainings(found: Measurement) -> set[tuple[str, str, str]]:
+    """(case, seed, error) of a measurement's trainings."""
+    trainings = set()
+    for path, _ in found.tables:
+        if path.name == "table.csv":
+            for row in read_table(path).to_dict("records"):
+                trainings.add((str(row["case"]), str(row["seed"]), str(row["test_error"])))
+    return trainings
 
 
 def _picture(path: Path, folder: Path) -> str:

@@ -14,7 +14,7 @@
     heads.forEach((head, column) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = head.textContent;
+      button.append(...head.childNodes);
       head.replaceChildren(button);
       button.addEventListener("click", () => {
         const falling = head.getAttribute("aria-sort") === "ascending";
@@ -55,7 +55,11 @@
   };
   networks.forEach((network, index) => choice.append(new Option(network.name, index)));
 
-  const LEFT = 40, TOP = 8, HIGH = 130, TRUNK = 186, BOX = 164;
+  const LEFT = 40, TOP = 24, HIGH = 130, TRUNK = 202, BOX = 180;
+  const steps = (count) => count > 20 ? 10 : 1;
+  // one scale of lengths for all networks, in whole tens of percent
+  const most = Math.ceil(10 * Math.max(...networks.flatMap((n) =>
+    [n.share_paths, n.share_sampled, n.share_exact].flat().map((share) => share ?? 0)))) / 10;
   let network, marker, step, width, bars;
   let at = null; // the unit that is read, if any
 
@@ -78,7 +82,10 @@
     read(Math.min(bars.length - 1, Math.max(0, Math.floor((x - LEFT) / step))));
   };
   units.addEventListener("pointermove", nearest);
-  units.addEventListener("pointerdown", nearest);
+  units.addEventListener("click", (event) => {
+    nearest(event);
+    bars[at].focus({ preventScroll: true }); // the arrow keys go on from here
+  });
   units.addEventListener("keydown", (event) => {
     const last = bars.length - 1, now = at ?? 0;
     const to = { ArrowLeft: Math.max(0, now - 1), ArrowRight: Math.min(last, now + 1), Home: 0, End: last }[event.key];
@@ -89,13 +96,18 @@
 
   const drawUnits = () => {
     units.replaceChildren();
-    units.setAttribute("viewBox", `0 0 ${width} 196`);
+    units.setAttribute("viewBox", `0 0 ${width} 234`);
     step = (width - LEFT - 2) / network.errors.length;
-    for (const error of [0, 50, 100]) {
+    draw(units, "text", { x: 0, y: 12, class: "title" }, "test error after deleting the unit, %");
+    for (const error of [0, 20, 40, 60, 80, 100]) {
       const y = TOP + HIGH * (1 - error / 100);
       draw(units, "line", { x1: LEFT, x2: width, y1: y, y2: y, class: "axis" });
-      draw(units, "text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, `${error}%`);
+      draw(units, "text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, error);
     }
+    for (let index = 0; index < network.errors.length; index += steps(network.errors.length)) {
+      draw(units, "text", { x: LEFT + (index + 0.5) * step, y: TRUNK + 14, "text-anchor": "middle" }, index);
+    }
+    draw(units, "text", { x: (LEFT + width) / 2, y: TRUNK + 29, "text-anchor": "middle", class: "title" }, "unit, from input to output");
     bars = network.errors.map((error, index) => {
       const x = LEFT + index * step;
       const down = network.downsampling.includes(index);
@@ -117,21 +129,23 @@
 
   const drawLengths = () => {
     lengths.replaceChildren();
-    lengths.setAttribute("viewBox", `0 0 ${width} 196`);
+    lengths.setAttribute("viewBox", `0 0 ${width} 212`);
     const count = network.errors.length;
     const curves = [["paths", network.share_paths], ["sampled", network.share_sampled], ["exact", network.share_exact]];
-    const most = Math.max(...curves.flatMap(([, shares]) => shares.map((share) => share ?? 0)));
     const x = (k) => LEFT + k * (width - LEFT - 12) / count;
-    const y = (share) => 10 + 150 * (1 - share / most);
-    draw(lengths, "line", { x1: LEFT, x2: width, y1: y(0), y2: y(0), class: "axis" });
-    for (let k = 0; k <= count; k += count > 20 ? 10 : 1) draw(lengths, "text", { x: x(k), y: 176, "text-anchor": "middle" }, k);
-    draw(lengths, "text", { x: (LEFT + width) / 2, y: 191, "text-anchor": "middle" }, "path length k");
-    draw(lengths, "text", { x: LEFT - 5, y: y(most) + 4, "text-anchor": "end" }, `${Math.round(100 * most)}%`);
+    const y = (share) => TOP + 150 * (1 - share / most);
+    draw(lengths, "text", { x: 0, y: 12, class: "title" }, "share of all paths, or of all gradient, %");
+    for (let tens = 0; tens <= Math.round(10 * most); tens += 1) {
+      draw(lengths, "line", { x1: LEFT, x2: width, y1: y(tens / 10), y2: y(tens / 10), class: "axis" });
+      draw(lengths, "text", { x: LEFT - 5, y: y(tens / 10) + 4, "text-anchor": "end", class: "tick" }, 10 * tens);
+    }
+    for (let k = 0; k <= count; k += steps(count)) draw(lengths, "text", { x: x(k), y: 190, "text-anchor": "middle" }, k);
+    draw(lengths, "text", { x: (LEFT + width) / 2, y: 205, "text-anchor": "middle", class: "title" }, "path length k, units passed by their residual branch");
     for (const [key, shares] of curves) {
       const points = shares.map((share, k) => share === null ? "" : `${x(k).toFixed(1)},${y(share).toFixed(1)}`);
       draw(lengths, "polyline", { class: `curve c-${key}`, points: points.join(" ") });
     }
-    marker = draw(lengths, "line", { class: "here", y1: 8, y2: 160 });
+    marker = draw(lengths, "line", { class: "here", y1: TOP - 2, y2: TOP + 150 });
     marker.place = (k) => { marker.setAttribute("x1", x(k)); marker.setAttribute("x2", x(k)); };
   };
 

@@ -4,22 +4,27 @@ import base64
 import io
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 from PIL import Image
 
 from resnet_cli import __version__
 from resnet_cli.errors import UserError
 from resnet_cli.report.content import WORDS, content
 from resnet_cli.report.unravelled import networks
+from resnet_cli.report.wording import PROFILE_WORDS
 from resnet_cli.results.tables import atomic_write
 
 COLOURS = 64
 """Of an embedded plot; a palette makes it a quarter as large and looks the same."""
 WIDEST = 1440
 """Pixels of an embedded plot; our widest plots have as many and are not resampled."""
+WIDE = 1000
+"""Pixels from which a plot has several panels: on a phone it is scrolled and not shrunk."""
 
 
 def write_report(results: Path, out: Path) -> Path:
@@ -37,11 +42,16 @@ def write_report(results: Path, out: Path) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["embedded"] = embedded
+    environment.filters["size"] = _size
+    environment.filters["unbroken"] = _unbroken
+    environment.globals["wide"] = WIDE
     environment.filters["without"] = _without
     environment.filters["link"] = lambda path: _link(path, out)
     page = environment.get_template("page.html").render(
         parts=parts,
-        words=WORDS,
+        words=PROFILE_WORDS,
+        verdicts=WORDS,
+        settings={c.profile: c.setting for part in reversed(parts) for c in part.main_counts},
         networks=json.dumps(networks(results), separators=(",", ":")).replace("<", "\\u003c"),
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -55,6 +65,13 @@ def _without(caveat: str, profile: str) -> str:
     return caveat.removeprefix("profile ").removeprefix(f"{profile}: ")
 
 
+def _unbroken(text: str) -> Markup:
+    """Without a line's end in `CIFAR-10` and `ResNet-110`."""
+    return Markup(
+        re.sub(r"[A-Za-z]+-\d+", r'<span class="unbroken">\g<0></span>', str(escape(text)))
+    )
+
+
 def _link(path: Path, page: Path) -> str:
     """A file as the page links to it, relative to the page's folder."""
     return Path(os.path.relpath(path, page.parent)).as_posix()
@@ -66,12 +83,22 @@ def embedded(path: Path) -> str:
     Raises:
         UserError: it is no picture.
     """
-    try:
-        with Image.open(path) as picture:
-            picture.thumbnail((WIDEST, WIDEST * 4))
-            small = picture.convert("RGB").quantize(COLOURS)
-    except OSError:
-        raise UserError(f"{path}: is no picture; run its experiment again") from None
+    small = _opened(path).convert("RGB").quantize(COLOURS)
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as embedded, pixels."""
+    return _opened(path).size
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((WIDEST, WIDEST * 4))
+            picture.load()
+            return picture.copy()
+    except OSError:
+        raise UserError(f"{path}: is no picture; run its experiment again") from None

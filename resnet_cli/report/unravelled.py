@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from resnet_cli.config import ModelConfig
 from resnet_cli.models.resnet import make_places
-from resnet_cli.report.content import DATA
+from resnet_cli.report.wording import subject_of
 from resnet_cli.results.compare import by_preference
 from resnet_cli.results.tables import read_provenance, read_table
 
@@ -48,10 +48,10 @@ def _network(folder: Path) -> dict[str, Any] | None:
     told = read_provenance(spectrum_path)
     model = ModelConfig.model_validate(told["config"]["model"])
     places = make_places(model)
-    dataset = str(told["config"]["data"]["dataset"])
     paths = [int(n) for n in spectrum["paths"]]
     return {
-        "name": f"{model.label} on {DATA.get(dataset, dataset)} ({folder.name})",
+        "profile": folder.name,
+        "name": subject_of(folder.name, told),
         "baseline": float(lesions["baseline_error"].iloc[0]),
         "images": int(lesions["images"].iloc[0]),
         "errors": errors,

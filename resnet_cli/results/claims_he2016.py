@@ -1,8 +1,9 @@
 """The claims of paper 1 (He et al. 2016, arXiv:1603.05027), judged by what was measured.
 
-Each claim is a comparison of medians over seeds, to the last digit: a tie is no win, and a claim
-about several rows holds when it holds for each. Where a row is missing the claim is not measured,
-unless the rows that are there already refute it.
+Each claim is a comparison of medians over seeds, too close to call by the rule of
+`resnet_cli.results.claims`. A claim about several rows holds when it holds for each, does not hold
+when one of them contradicts it, and is else too close. Where a row is missing the claim is not
+measured, unless the rows that are there already refute it.
 """
 
 import math
@@ -13,9 +14,22 @@ from itertools import pairwise
 from pathlib import Path
 
 from resnet_cli.config import experiment_names, experiment_profiles, load_experiment
-from resnet_cli.papers import published
-from resnet_cli.results.claims import Claim, Verdict
-from resnet_cli.results.compare import Measured, Measurements, read_measurements
+from resnet_cli.papers import case_title, published
+from resnet_cli.results.claims import (
+    Claim,
+    Verdict,
+    above,
+    all_of,
+    at_most,
+    margin,
+    spread_at,
+)
+from resnet_cli.results.compare import (
+    FAILS_ABOVE,
+    Measured,
+    Measurements,
+    read_measurements,
+)
 
 PAPER = "he2016"
 SAME_WITHIN = 0.2
@@ -99,9 +113,13 @@ def _shortcuts(judge: "_Judge") -> Iterator[Claim]:
         yield claim
     yield judge.all(
         "Shortcuts of 0 and of 0.5 beside an unscaled F, exclusive gating with open gates, and "
-        "dropout fail (error above 20 %), and the identity does not",
+        "dropout fail, and the identity does not",
         table,
-        [*(judge.fails(table, case) for case in FAILING), judge.succeeds(table, ORIGINAL)],
+        [
+            judge.mark(table, (*FAILING, ORIGINAL)),
+            *(judge.fails(table, case) for case in FAILING),
+            judge.succeeds(table, ORIGINAL),
+        ],
     )
     yield judge.all(
         "Exclusive gating recovers as the shortcut nears the identity: bias -6 is better than 0",
@@ -231,8 +249,7 @@ def _imagenet(judge: "_Judge") -> Iterator[Claim]:
 class _Part:
     """One comparison that a claim consists of."""
 
-    holds: bool | None
-    """None when a row is missing."""
+    verdict: Verdict
     text: str
     rows: Sequence[Measured] = ()
     missing: Sequence[tuple[str, str]] = ()
@@ -248,24 +265,20 @@ class _Judge:
 
     def all(self, text: str, source: str, parts: Sequence[_Part]) -> Claim:
         """The claim that every part holds."""
-        verdict: Verdict = "holds"
-        if any(part.holds is False for part in parts):
-            verdict = "does not hold"
-        elif any(part.holds is None for part in parts):
-            verdict = "not measured"
         missing = list(dict.fromkeys(row for part in parts for row in part.missing))
         told = [part.text for part in parts if part.text]
         rows = [row for part in parts for row in part.rows]
-        if rows:
+        if any(row.num_seeds > 1 for row in rows):
             told.append(_seeds(rows))
+        if missing and rows:
+            told.append("not measured: " + "; ".join(case_title(case) for _, case in missing))
         if missing:
-            names = ", ".join(case for _, case in missing)
-            told.append(f"not measured: {names}; {self._command(missing)}")
+            told.append(self._command(missing))
         return Claim(
             PAPER,
             source,
             text,
-            verdict,
+            all_of(part.verdict for part in parts),
             "; ".join(told),
             self._caveat(rows),
             dataset=", ".join(sorted({row.dataset for row in rows})),
@@ -306,54 +319,63 @@ class _Judge:
     ) -> Claim:
         """The claim that a case's error is below all others'; tells only what decides."""
         parts = [self.above(table, case, best) for table, cases in others for case in cases]
-        measured = [part for part in parts if part.holds is not None]
+        measured = [part for part in parts if part.verdict != "not measured"]
         if not measured:
             return self.all(text, source, parts)
-        refuting = [part for part in measured if not part.holds]
-        nearest = min(measured, key=lambda part: part.rows[0].median)
-        if refuting:
-            told = "not above it: " + "; ".join(part.text for part in refuting)
-        else:
-            told = f"the lowest of the {len(measured)} others: {nearest.text}"
-            overlapping = [part.rows[0].case for part in measured if _overlap(*part.rows)]
-            if others_too := [case for case in overlapping if case != nearest.rows[0].case]:
-                told += f"; 95 % intervals overlap for {', '.join(others_too)} too"
-        summary = _Part(
-            all(part.holds for part in measured),
-            told,
-            list({id(row): row for part in measured for row in part.rows}.values()),
-        )
-        gaps = [_Part(None, "", (), part.missing) for part in parts if part.holds is None]
-        return self.all(text, source, [summary, *gaps])
+        verdict = all_of(part.verdict for part in measured)
+        told = []
+        for word, of in (("below it", "does not hold"), ("not told apart from it", "too close")):
+            if found := [part.text for part in measured if part.verdict == of]:
+                told.append(f"{word}: {'; '.join(found)}")
+        if verdict == "holds":
+            nearest = min(measured, key=lambda part: part.rows[0].median)
+            told.append(f"the lowest of the {len(measured)} others: {nearest.text}")
+        rows = list({id(row): row for part in measured for row in part.rows}.values())
+        gaps = [part for part in parts if part.verdict == "not measured"]
+        return self.all(text, source, [_Part(verdict, "; ".join(told), rows), *gaps])
 
     def above(self, source: str, higher: str, lower: str) -> _Part:
         """The error of `higher` is above that of `lower`."""
         rows, missing = self._find(source, higher, lower)
         if missing:
-            return _Part(None, "", (), missing)
-        return _Part(rows[0].median > rows[1].median, _against(*rows), rows)
+            return _Part("not measured", "", (), missing)
+        least = self._margin(*rows)
+        verdict = above(rows[0].median - rows[1].median, least)
+        return _Part(verdict, _against(rows, least if verdict == "too close" else None), rows)
 
     def about(self, source: str, case: str, other: str) -> _Part:
         """The two errors differ by SAME_WITHIN points at most."""
         rows, missing = self._find(source, case, other)
         if missing:
-            return _Part(None, "", (), missing)
-        close = abs(rows[0].median - rows[1].median) <= SAME_WITHIN  # NaN when both diverged
-        return _Part(close, _against(*rows), rows)
+            return _Part("not measured", "", (), missing)
+        least = self._margin(*rows)
+        verdict = at_most(abs(rows[0].median - rows[1].median), SAME_WITHIN, least)
+        return _Part(verdict, _against(rows, least if verdict == "too close" else None), rows)
 
-    def fails(self, source: str, case: str) -> _Part:
-        """The case fails or diverges."""
+    def fails(self, source: str, case: str, wanted: bool = True) -> _Part:
+        """The case fails or diverges, as most of its trainings have it."""
         rows, missing = self._find(source, case)
         if missing:
-            return _Part(None, "", (), missing)
-        return _Part(rows[0].status != "ok", str(rows[0]), rows)
+            return _Part("not measured", "", (), missing)
+        (row,) = rows
+        least = self._margin(row)
+        if row.fails_above is not None and abs(row.median - row.fails_above) < least:
+            return _Part("too close", f"{_named(row)} (too close: margin {least:.2f})", rows)
+        is_so = (row.status != "ok") == wanted
+        return _Part("holds" if is_so else "does not hold", _named(row), rows)
 
     def succeeds(self, source: str, case: str) -> _Part:
         """The case neither fails nor diverges."""
-        rows, missing = self._find(source, case)
-        if missing:
-            return _Part(None, "", (), missing)
-        return _Part(rows[0].status == "ok", str(rows[0]), rows)
+        return self.fails(source, case, wanted=False)
+
+    def mark(self, source: str, cases: Sequence[str]) -> _Part:
+        """Which error is a failure: told, and no comparison."""
+        rows, _ = self._find(source, *cases)
+        marks = sorted({row.fails_above for row in rows if row.fails_above is not None})
+        if not marks:
+            return _Part("holds", "")
+        told = f"failing is an error above {' or '.join(f'{mark:g}' for mark in marks)} %"
+        return _Part("holds", told if marks == [FAILS_ABOVE] else f"{told} here, in the paper 20 %")
 
     def lead_grows(self, source: str, low: str, high: str, suffix: str) -> _Part:
         """The original's error minus full pre-activation's is larger at depth `high`."""
@@ -362,15 +384,17 @@ class _Judge:
         ]
         rows, missing = self._find(source, *cases)
         if missing:
-            return _Part(None, "", (), missing)
+            return _Part("not measured", "", (), missing)
         first, second = (rows[i].median - rows[i + 1].median for i in (0, 2))
+        least = self._margin(*rows)
+        verdict = above(second - first, least)
         told = f"lead {_points(first)} at {low} and {_points(second)} at {high} layers"
-        if first == second:
-            told += ", a tie"
-        unsure = [d for d, i in ((low, 0), (high, 2)) if _overlap(rows[i], rows[i + 1])]
-        if unsure:
-            told += f", 95 % intervals of the two errors overlap at {' and '.join(unsure)}"
-        return _Part(second > first, told, rows)
+        if verdict == "too close":
+            told += f" (too close: margin {least:.2f})"
+        return _Part(verdict, told, rows)
+
+    def _margin(self, *rows: Measured) -> float:
+        return margin(*rows, spread=spread_at(self.profile))
 
     def _find(self, source: str, *cases: str) -> tuple[list[Measured], list[tuple[str, str]]]:
         """The rows of these cases, and those that are missing."""
@@ -433,25 +457,26 @@ def _error(row: Measured) -> str:
     return f"fails ({row.median:.2f} %)" if row.status == "fail" else f"{row.median:.2f} %"
 
 
-def _against(one: Measured, other: Measured) -> str:
-    """`dropout fail (89.72 %) against original 1.39 % (+88.33)`, with ties and overlaps told."""
-    if one.median == other.median:
-        return f"{one} against {other} (a tie)"
-    text = f"{one} against {other} ({_points(one.median - other.median)})"
-    return f"{text}, 95 % intervals overlap" if _overlap(one, other) else text
+def _named(row: Measured) -> str:
+    """`dropout 0.5: fails (89.72 %)`."""
+    return f"{case_title(row.case)}: {_error(row)}"
+
+
+def _against(rows: Sequence[Measured], least: float | None) -> str:
+    """`dropout 0.5: fails (89.72 %) against original unit: 1.39 % (+88.33)`; with the margin where
+    the two are too close."""
+    one, other = rows
+    told = _points(one.median - other.median)
+    if least is not None:
+        told += f", too close: margin {least:.2f}"
+    return f"{_named(one)} against {_named(other)} ({told})"
 
 
 def _points(difference: float) -> str:
-    """`+0.28`; where a network diverged there is no difference."""
+    """`+0.28`; where a network diverged there is no number."""
+    if math.isnan(difference):
+        return "a tie"
     return f"{difference:+.2f}" if math.isfinite(difference) else "unbounded"
-
-
-def _overlap(one: Measured, other: Measured) -> bool:
-    """Both have an interval, and these overlap."""
-    first, second = one.interval, other.interval
-    if first is None or second is None:
-        return False
-    return first[0] <= second[1] and second[0] <= first[1]
 
 
 def _seeds(rows: Sequence[Measured]) -> str:

@@ -23,8 +23,8 @@ import pandas
 from resnet_cli.config import PROFILES
 from resnet_cli.display import Display
 from resnet_cli.errors import UserError, unknown
-from resnet_cli.papers import PAPERS, published
-from resnet_cli.results.claims import Claim
+from resnet_cli.papers import PAPERS, case_title, published
+from resnet_cli.results.claims import Claim, counts, legend
 from resnet_cli.results.tables import provenance_path, read_provenance, read_table
 
 RESULTS = Path("results")
@@ -32,6 +32,12 @@ CONFIDENCE = 0.95
 PREFERENCE = ("paper", "cpu", "mini", "smoke")
 """Profiles from the one nearest to the papers' protocol. The first that has results is compared
 when none is named, and speaks first in the report; folders of other names follow, by name."""
+TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
+"""Where the provenance asks for no fewer. A folder of images has as many as it has."""
+FAILS_ABOVE = 20.0
+"""Percent: paper 1's mark of a failure, on data sets of ten classes."""
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
+"""The papers' data sets."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,10 @@ class Measured:
     """Percent, after the last epoch; infinite for a training that diverged."""
     statuses: tuple[str, ...]
     """`ok`, `fail` or `diverged` of each training."""
+    images: int | None = None
+    """Test images; None where nobody tells."""
+    fails_above: float | None = None
+    """Percent: the mark of a failure; None where there is none."""
 
     @property
     def num_seeds(self) -> int:
@@ -66,7 +76,8 @@ class Measured:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean, percent; None for one seed or a divergence."""
+        """The 95 % t interval of the mean, percent, cut at 0 and 100; None for one seed or a
+        divergence."""
         if self.num_seeds < 2 or not all(map(math.isfinite, self.errors)):
             return None
         from scipy import stats
@@ -75,7 +86,7 @@ class Measured:
         spread = statistics.stdev(self.errors)
         quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.num_seeds - 1))
         half = quantile * spread / math.sqrt(self.num_seeds)
-        return mean - half, mean + half
+        return max(0.0, mean - half), min(100.0, mean + half)
 
     def __str__(self) -> str:
         """`dropout fail (89.72 %)`, `original 1.39 %`, `scaling-0-1 diverged`."""
@@ -104,11 +115,24 @@ class Row:
     reference: bool
     """The paper quotes the number from elsewhere."""
     measured: Measured | None
+    paper_data: str = "cifar10"
+    """The data set that the paper measured on."""
+
+    @property
+    def title(self) -> str:
+        """The case in words, without its data set."""
+        return case_title(self.case.removesuffix(f"-{self.paper_data}"))
+
+    @property
+    def is_on_the_papers_data(self) -> bool:
+        """Whether it was measured on what the paper measured on; ImageNet is a folder of images."""
+        ours = "imagefolder" if self.paper_data == "imagenet" else self.paper_data
+        return self.measured is not None and self.measured.dataset == ours
 
     @property
     def difference(self) -> float | None:
-        """Median measured minus published, in points."""
-        if self.measured is None or self.published is None:
+        """Median measured minus published, in points; None where the data are not the paper's."""
+        if self.measured is None or self.published is None or not self.is_on_the_papers_data:
             return None
         return _finite(self.measured.median - self.published)
 
@@ -129,6 +153,7 @@ class Row:
             "published": self.published,
             "published_status": self.published_status or None,
             "published_approximate": self.approximate,
+            "published_dataset": self.paper_data,
             "profile": profile,
             "dataset": found.dataset if found is not None else None,
             "measured": _finite(found.median) if found is not None else None,
@@ -159,6 +184,7 @@ class Comparison:
             "profile": self.profile,
             "rows": [row.to_dict(self.profile) for row in self.rows],
             "claims": [vars(claim) for claim in self.claims],
+            "counts": counts(self.claims),
         }
 
 
@@ -230,31 +256,63 @@ def read_measurements(folder: Path) -> Measurements:
         UserError: a table cannot be read.
     """
     gathered: dict[tuple[str, str], dict[int, tuple[float, str, str]]] = {}
+    told: dict[tuple[str, str], tuple[int | None, float | None]] = {}
     for path in sorted(folder.glob("*/table.csv")):
-        source = _source(path)
+        config = _config(path)
+        source = _source(path, config)
         for row in read_table(path).to_dict("records"):
             error, status = float(row["test_error"]), str(row["status"])
             if status == "diverged" or not math.isfinite(error):
                 error, status = math.inf, "diverged"
             trainings = gathered.setdefault((source, str(row["case"])), {})
-            trainings.setdefault(int(row["seed"]), (error, status, str(row["dataset"])))
+            dataset = str(row["dataset"])
+            trainings.setdefault(int(row["seed"]), (error, status, dataset))
+            told.setdefault(
+                (source, str(row["case"])),
+                (test_images(config, dataset), _fails_above(config, dataset)),
+            )
     measurements: dict[str, dict[str, Measured]] = {}
     for (source, case), trainings in gathered.items():
         errors, statuses, datasets = zip(*trainings.values(), strict=True)
         measurements.setdefault(source, {})[case] = Measured(
-            source, case, ", ".join(dict.fromkeys(datasets)), errors, statuses
+            source,
+            case,
+            ", ".join(dict.fromkeys(datasets)),
+            errors,
+            statuses,
+            *told[source, case],
         )
     return measurements
 
 
-def _source(table: Path) -> str:
+def _config(table: Path) -> Mapping[str, Any]:
+    """The configuration that a table's provenance has; empty where there is none."""
+    config = read_provenance(table).get("config") if provenance_path(table).exists() else None
+    return config if isinstance(config, dict) else {}
+
+
+def _source(table: Path, config: Mapping[str, Any]) -> str:
     """The table or figure of the paper that a table.csv belongs to."""
-    if provenance_path(table).exists():
-        config = read_provenance(table).get("config")
-        figure = config.get("figure") if isinstance(config, dict) else None
-        if isinstance(figure, str):
-            return figure
-    return table.parent.name.partition("-")[0]
+    figure = config.get("figure")
+    return figure if isinstance(figure, str) else table.parent.name.partition("-")[0]
+
+
+def test_images(config: Mapping[str, Any], dataset: str) -> int | None:
+    """How many test images were used; None where nobody tells.
+
+    Args:
+        config: an experiment's, as its provenance has it; may be empty.
+    """
+    asked = (config.get("data") or {}).get("test_images")
+    return int(asked) if asked is not None else TEST_IMAGES.get(dataset)
+
+
+def _fails_above(config: Mapping[str, Any], dataset: str) -> float | None:
+    """As the runner has it, which marks no failures on data sets of more than ten classes."""
+    asked = config.get("fail_above", "auto")
+    if asked == "auto":
+        return FAILS_ABOVE if dataset in ("digits", "cifar10") else None
+    return None if asked is None else float(asked)
 
 
 # --- beside published ----------------------------------------------------------------------------
@@ -269,9 +327,11 @@ def rows(paper: str, measurements: Measurements) -> list[Row]:
     sources = list(dict.fromkeys(row.source for row in found))
     known = {(row.source, row.case) for row in found}
     for source in sources:
+        data = [row.paper_data for row in found if row.source == source]
         for case, measured in measurements.get(source, {}).items():
             if (source, case) not in known:
-                found.append(Row(source, case, None, "", False, False, measured))
+                of = next((name for name in data if case.endswith(f"-{name}")), data[0])
+                found.append(Row(source, case, None, "", False, False, measured, of))
     return sorted(found, key=lambda row: sources.index(row.source))
 
 
@@ -284,6 +344,7 @@ def _published_rows(paper: str) -> list[Row]:
             {
                 "source": table["figure"],
                 "case": table["quantity"].str.removeprefix("error-"),
+                "dataset": "cifar10",
                 "value": table["value"],
                 "status": "ok",
                 "checked": table["checked"],
@@ -301,6 +362,7 @@ def _published_rows(paper: str) -> list[Row]:
             approximate=bool(row["checked"] != "v"),
             reference=str(row["remark"]).startswith("reference"),
             measured=None,
+            paper_data=str(row["dataset"]),
         )
         for row in table.to_dict("records")
     ]
@@ -327,43 +389,79 @@ COLUMNS = ("case", "paper", "ours", "seeds", "95 % interval", "difference", "sta
 
 
 def show(comparison: Comparison, display: Display) -> None:
-    """Print a comparison: a table for each source that was measured, then the claims."""
+    """Print a comparison: a table for each source and data set that was measured, the claims."""
     paper, profile = comparison.paper, comparison.profile
-    sources: dict[str, list[Row]] = {}
+    tables: dict[str, dict[str, list[Row]]] = {}
     for row in comparison.rows:
-        sources.setdefault(row.source, []).append(row)
-    missing = []
-    for source, of_source in sources.items():
-        if all(row.measured is None for row in of_source):
+        tables.setdefault(row.source, {}).setdefault(row.paper_data, []).append(row)
+    missing, shown = [], []
+    for source, of_source in tables.items():
+        found = [name for name, rows in of_source.items() if any(row.measured for row in rows)]
+        if not found:
             missing.append(source)
-            continue
-        _show_source(f"{paper} {source}", profile, of_source, display)
-    if len(missing) < len(sources):
-        note = "ours: median over seeds; 95 % interval: Student's t, of the mean"
-        display.line(note, level=-1)
+        for name, of_data in of_source.items():
+            whole = f"{source} of {TITLES[name]}" if len(of_source) > 1 else source
+            if name in found:
+                _show_source(f"{paper} {whole}", profile, of_data, display)
+                shown += of_data
+            elif found:
+                missing.append(whole)
+    if shown:
+        display.paragraph(_note(shown), level=-1)
     if missing:
         display.paragraph(f"nothing measured at profile {profile}: {', '.join(missing)}", level=-1)
     display.line("", level=-1)
-    caveats = Counter(claim.caveat for claim in comparison.claims if claim.caveat)
-    general = next((caveat for caveat, count in caveats.most_common(1) if count > 1), "")
-    if general:
-        display.paragraph(
-            f"of the claims below, unless they say otherwise: {general}", hang=0, level=-1
-        )
-    for claim in comparison.claims:
-        display.paragraph(f"{claim.verdict.upper()}  {claim.source}: {claim.text}", level=-1)
-        display.paragraph(claim.evidence, indent=4, level=-1)
-        if claim.caveat and claim.caveat != general:
-            display.paragraph(f"({claim.caveat})", indent=4, level=-1)
-    counts = Counter(claim.verdict for claim in comparison.claims)
-    if counts:
-        display.paragraph(
-            f"{paper}, profile {profile}: {counts['holds']} of {len(comparison.claims)} claims "
-            f"hold, {counts['does not hold']} do not, {counts['not measured']} not measured",
-            level=-1,
-        )
+    _show_claims(comparison, display)
     if comparison.others:
-        display.line(f"other results: --profile {' | '.join(comparison.others)}", level=-1)
+        display.paragraph(f"other results: --profile {' | '.join(comparison.others)}", level=-1)
+
+
+def _note(rows: Sequence[Row]) -> str:
+    """What the columns of these rows are."""
+    told = ["ours: median over seeds"]
+    if any(row.measured is not None and row.measured.interval for row in rows):
+        told.append("95 % interval: Student's t, of the mean, cut at 0 and 100")
+    others = [r for r in rows if r.measured is not None and not r.is_on_the_papers_data]
+    if others:
+        of = " and ".join(dict.fromkeys(TITLES[row.paper_data] for row in others))
+        told.append(f"no difference where our data are not the paper's, {of}")
+    return "; ".join(told)
+
+
+def _show_claims(comparison: Comparison, display: Display) -> None:
+    """The claims, what their caveats share told once before them, and how many have which verdict.
+
+    Claims by formula stand last, alone and uncounted.
+    """
+    paper, profile = comparison.paper, comparison.profile
+    judged = [claim for claim in comparison.claims if not claim.by_formula]
+    if not judged:
+        return
+    own = caveats_of(paper).get(profile, "")
+    rests = {c.text: c.caveat.removeprefix(own).removeprefix("; ") for c in comparison.claims}
+    common = Counter(rests[c.text] for c in judged if c.caveat).most_common(1)
+    shared = common[0][0] if common and common[0][1] > 1 else ""
+    if general := "; ".join(part for part in (own, shared) if part and common):
+        display.paragraph(f"of the claims below, unless they say otherwise: {general}", level=-1)
+    if any(claim.verdict == "too close" for claim in judged):
+        display.paragraph(legend(profile), level=-1)
+    for claim in [*judged, *(claim for claim in comparison.claims if claim.by_formula)]:
+        verdict = claim.verdict.upper()
+        if claim.by_formula and claim.verdict != "not measured":
+            verdict += " BY FORMULA"
+        display.paragraph(f"{verdict}  {claim.source}: {claim.text}", level=-1)
+        display.paragraph(claim.evidence, indent=4, level=-1)
+        if rests[claim.text] not in ("", shared):
+            display.paragraph(f"({rests[claim.text]})", indent=4, level=-1)
+    found = counts(comparison.claims)
+    uncounted = len(comparison.claims) - len(judged)
+    display.paragraph(
+        f"{paper}, profile {profile}: {found['holds']} of {len(judged)} claims hold, "
+        f"{found['does not hold']} do not, {found['too close']} too close to call, "
+        f"{found['not measured']} not measured"
+        + (f"; by formula, not counted: {uncounted}" if uncounted else ""),
+        level=-1,
+    )
 
 
 def _show_source(name: str, profile: str, rows: Sequence[Row], display: Display) -> None:
@@ -391,10 +489,10 @@ def _shown(row: Row) -> list[object]:
         publication = f"about {row.published:g}"
     found = row.measured
     if found is None:
-        return [row.case, publication, None, None, None, None, row.status, None]
+        return [row.title, publication, None, None, None, None, row.status, None]
     interval = found.interval
     return [
-        row.case,
+        row.title,
         publication,
         _finite(found.median),
         found.num_seeds,

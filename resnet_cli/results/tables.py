@@ -394,16 +394,19 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--out") -> None:
     """Refuse a folder for results that could not take a file, before the work they come from.
 
     What is missing is not made: the nearest folder that is there must take a file (which has no
     name, or loses it at once), so that a refused command leaves nothing behind.
 
+    Args:
+        option: names another folder.
+
     Raises:
         UserError: the folder could not be made or written; the line says why and the mend.
     """
-    with explained(folder):
+    with explained(folder, option):
         there = folder
         while True:
             try:
@@ -431,25 +434,36 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_ELSEWHERE = "choose another folder with --out"
 _MENDS: dict[int, str] = {
-    errno.ENOSPC: f"the disk is full; free some space or {_ELSEWHERE}",
-    errno.EDQUOT: f"the disk quota is used up; free some space or {_ELSEWHERE}",
-    errno.EROFS: f"the file system is read-only; {_ELSEWHERE}",
-    errno.EACCES: f"no permission to write there; {_ELSEWHERE}",
-    errno.EPERM: f"no permission to write there; {_ELSEWHERE}",
-    errno.EEXIST: f"a file stands where its folder should be; move it or {_ELSEWHERE}",
-    errno.ENOTDIR: f"a file stands where its folder should be; move it or {_ELSEWHERE}",
-    errno.EISDIR: f"a folder stands where the file should be; move it or {_ELSEWHERE}",
-    errno.ENAMETOOLONG: f"the name is too long; {_ELSEWHERE}",
+    errno.ENOSPC: "the disk is full; free some space or {elsewhere}",
+    errno.EDQUOT: "the disk quota is used up; free some space or {elsewhere}",
+    errno.EROFS: "the file system is read-only; {elsewhere}",
+    errno.EACCES: "no permission to write there; {elsewhere}",
+    errno.EPERM: "no permission to write there; {elsewhere}",
+    errno.EEXIST: "a file stands where its folder should be; move it or {elsewhere}",
+    errno.ENOTDIR: "a file stands where its folder should be; move it or {elsewhere}",
+    errno.EISDIR: "a folder stands where the file should be; move it or {elsewhere}",
+    errno.ENAMETOOLONG: "the name is too long; {elsewhere}",
 }
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing `path` into one line with a mend."""
+def explained(path: Path, option: str = "--out") -> Iterator[None]:
+    """Turn an OSError while writing `path` into one line with a mend.
+
+    Args:
+        option: names another folder for results. Trainings have none: they lie in runs/.
+    """
     try:
         yield
     except OSError as error:
-        mend = _MENDS.get(error.errno or 0) or f"{error.strerror or error}; {_ELSEWHERE}"
+        elsewhere = f"choose another folder with {option}"
+        if "runs" in path.parts:
+            elsewhere = "work in another folder: trainings are kept in its runs/"
+        mend = _MENDS.get(error.errno or 0)
+        mend = (
+            f"{error.strerror or error}; {elsewhere}"
+            if mend is None
+            else mend.format(elsewhere=elsewhere)
+        )
         raise UserError(f"{shortened(path)}: cannot be written: {mend}") from error

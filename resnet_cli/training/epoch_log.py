@@ -43,9 +43,7 @@ def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError(
-            "--log tensorboard needs TensorBoard: pip install 'resnet-cli[tensorboard]'"
-        ) from None
+        raise UserError("--log tensorboard needs TensorBoard: pip install tensorboard") from None
     return SummaryWriter
 
 

@@ -274,7 +274,7 @@ def test_a_file_is_a_checkpoint(
     assert run_command(["eval", *common]) == 0
     assert "network: mine (adapted, 3 units) from mine.py" in capsys.readouterr().out
     assert run_command(["lesion", "--blocks", "1", "--images", "20", *common]) == 0
-    table = Path("results/local/lesion-mine/lesion_delete.csv")
+    table = Path("results/local/lesion-mine-digits-blocks1-images20/lesion_delete.csv")
     assert read_table(table)["blocks"].tolist() == ["0", "1", "2"]
     loaded = load_network("mine.py")
     assert read_provenance(table)["checkpoint"]["sha256"] == loaded.sha256
@@ -284,7 +284,7 @@ def test_a_file_is_a_checkpoint(
     assert run_command(["paths", "--exact", "--samples", "2", "--batch-size", "4", *common]) == 0
     assert "its sum differs from the ordinary gradient" in capsys.readouterr().out
     assert run_command(["signal", "--batch-size", "4", *common]) == 0
-    frame = read_table(Path("results/local/signal-mine/signal.csv"))
+    frame = read_table(Path("results/local/signal-mine-digits-batch4/signal.csv"))
     assert set(frame["state"]) == {"trained"}
 
 

@@ -370,6 +370,16 @@ def test_truncated_file_is_refused(zipped: bool, share: float, tmp_path: Path) -
         load_foreign(path)
 
 
+def test_nothing_of_the_readers_insides_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "weights.th"
+    path.write_bytes(b"\x80\x02e")  # a pickle that appends to a list that there is not
+    with pytest.raises(UserError) as caught:
+        load_foreign(path)
+    assert str(caught.value) == (
+        f"{path}: is no checkpoint, or cut short; download or save it again"
+    )
+
+
 def test_truncated_safetensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(their_state(), path)

@@ -22,6 +22,7 @@ from resnet_cli.models.weights import (
     read_card,
     read_safetensors,
     safetensors_bytes,
+    unusual_width,
     weights_bytes,
 )
 from resnet_cli.training.checkpoint import CURRENT, Position, save_checkpoint
@@ -215,6 +216,21 @@ def test_bundled_weights_by_name(
 def test_the_bundled_folder_travels_with_the_package() -> None:
     assert bundled_folder().name == "weights"
     assert bundled_folder().parent == Path(weights.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"depth": 20}, ""),
+        ({"depth": 20, "widths": (16, 32, 64)}, ""),
+        ({"depth": 20, "widths": (8, 16, 32)}, "8-32 wide"),
+        ({"depth": 15, "family": "vgg"}, ""),
+        ({"depth": 15, "family": "vgg", "widths": (24, 48, 88, 176, 176)}, "24-176 wide"),
+        ({"depth": 50, "branch": "bottleneck", "stem": "imagenet"}, ""),
+    ],
+)
+def test_an_unusual_width(model: dict[str, Any], expected: str) -> None:
+    assert unusual_width(ModelConfig(**model)) == expected
 
 
 # --- what is said of bad ones --------------------------------------------------------------------

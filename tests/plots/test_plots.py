@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from resnet_cli.cli import run_command
+from resnet_cli.config import load_experiment
 from resnet_cli.errors import UserError
 from resnet_cli.papers import published
 from resnet_cli.plots.draw import plot_for
@@ -29,12 +31,16 @@ from resnet_cli.plots.lesions import (
     lesion_single_figure,
 )
 from resnet_cli.plots.paths import exact_figure, path_survival_figure, paths_figure, spectrum_figure
+from resnet_cli.plots.redraw import main as redraw_main
+from resnet_cli.plots.redraw import redraw
 from resnet_cli.plots.signals import signal_figure
-from resnet_cli.plots.style import GREY, PALETTE, describe, published_label, save
+from resnet_cli.plots.style import GREY, PALETTE, largest_calm, published_label, save
+from resnet_cli.plots.titles import Heading, case_names, figure_title, heading_of, network_title
 from resnet_cli.plots.training import table_figure, training_figure
 from resnet_cli.results.tables import COLUMNS, header
 
-TITLE = "preact110, digits, profile mini"
+HEADING = Heading("fig3", "pre-act ResNet-110", "digits", 15, "mini")
+TITLE = "Figure 3: What is shown (ResNet-110, digits)"
 UNITS = 54
 
 
@@ -212,8 +218,8 @@ def test_training_draws_error_solid_and_loss_dashed() -> None:
         "iteration",
         "test error (%)",
         "training loss (nats)",
-        "original",
-        "preact",
+        "original unit",
+        "full pre-activation",
         "test error",
         "training loss",
     ]
@@ -238,6 +244,57 @@ def test_training_of_many_cases_has_a_panel_for_each_against_the_first() -> None
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == cases[1:]
     assert "case0 (in every panel)" in texts(figure)
+
+
+def test_a_panel_compares_with_the_original_of_the_same_depth() -> None:
+    cases = ["original-110", "original-164", "preact-110", "preact-164", "bn_after_addition-164"]
+    frame = training(cases)
+    frame["test_error"] += frame["case"].map({"original-110": 5.0, "original-164": 9.0}).fillna(0)
+    figure = training_figure(frame, TITLE)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    firsts = {name: float(lines(axes, "-")[0].get_ydata()[0]) for name, axes in panels.items()}
+    assert firsts == {
+        "full pre-activation, 110": 85.0,
+        "full pre-activation, 164": 89.0,
+        "BN after addition, 164": 89.0,
+    }
+    assert "the original unit of the same depth" in texts(figure)
+
+
+@pytest.mark.parametrize("cases", [["original", "dropout"], ["a", "b", "c", "d", "e", "dropout"]])
+def test_an_exploding_loss_does_not_stretch_the_axis(cases: list[str]) -> None:
+    frame = training(cases)
+    frame.loc[(frame["case"] == "dropout") & (frame["epoch"] > 1), "train_loss"] = 1e18
+    figure = training_figure(frame, TITLE)
+    losses = [axes for axes in figure.axes if axes.get_yscale() == "log"]
+    assert losses
+    assert all(axes.get_ylim()[1] < 10 for axes in losses)
+    assert "dropout 0.5 (loss off the scale)" in texts(figure)
+    assert sum("off the scale" in text for text in texts(figure)) == 1
+
+
+def test_no_error_runs_off_its_axis() -> None:
+    frame = training([f"case{number}" for number in range(6)])
+    frame.loc[frame["case"] == "case5", "test_error"] = 95.0
+    assert training_figure(frame, TITLE).axes[0].get_ylim()[1] > 95
+
+
+def test_a_training_of_which_only_the_end_is_known_is_a_point_and_says_so() -> None:
+    frame = training(["full", "active-23"])
+    frame = frame[(frame["case"] != "full") | (frame["epoch"] == 6)]
+    names = {"full": "all 54 units", "active-23": "23 of 54 units"}
+    figure = training_figure(frame, TITLE, names)
+    assert lines(figure.axes[0], "-")[0].get_marker() == "o"
+    assert {"all 54 units (only the end is known)", "23 of 54 units"} <= set(texts(figure))
+    assert "only the end" not in "".join(texts(training_figure(training(["a"], epochs=1), TITLE)))
+
+
+def test_the_largest_of_what_did_not_explode() -> None:
+    assert largest_calm([2.0, 3.0, 1e18], 1e3) == 3.0
+    assert largest_calm([2.0, 1e18], 1e3) == 2.0
+    assert largest_calm([1e18], 1e3) == 1e18
+    assert largest_calm([2.0, math.inf, math.nan, 30.0], 1e3) == 30.0
+    assert math.isnan(largest_calm([math.nan], 1e3))
 
 
 def test_training_that_diverged_ends_its_lines() -> None:
@@ -272,17 +329,18 @@ def test_table_shows_measured_beside_published() -> None:
     frame["case"] = ["original", "scaling-0-1", "dropout", "convolution"]
     figure = table_figure(frame, TITLE, numbers)
     axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(frame["case"])
+    names = ["original unit", "shortcut 0, F 1", "dropout 0.5", "1x1 convolution"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
     said = texts(figure)
     assert said[:2] == [TITLE, "test error (%)"]
-    for text in ("1.10", "diverged", "fail (88.0)", "2.00"):
+    assert said.count("measured") == 2  # a column and the bars in the legend
+    for text in ("1.10", "diverged", "fail, 88.0", "2.00", "published", "6.61", "12.22"):
         assert text in said
-    assert "published: cifar10" in said
-    assert "published: fail (> 20 %)" in said
-    marks = {round(float(line.get_xdata()[0]), 2): line.get_marker() for line in axes.lines}
-    assert marks[6.61] == marks[12.22] == "D"
-    assert ">" in marks.values()
-    assert all(line.get_markerfacecolor() == "white" for line in axes.lines)
+    assert said.count("fail, > 20") == 2
+    assert "published: CIFAR-10" in said
+    marks = [line for line in axes.lines if line.get_marker() == "D"]
+    assert [round(float(line.get_xdata()[0]), 2) for line in marks] == [6.61, 12.22]
+    assert all(line.get_markerfacecolor() == "white" for line in marks)
     assert axes.get_xlim() == pytest.approx((0, 1.25 * 12.22))
 
 
@@ -304,6 +362,27 @@ def test_table_of_several_seeds_shows_median_and_points() -> None:
     assert sorted(figure.axes[0].lines[0].get_xdata()) == [1.0, 1.5, 3.0]
 
 
+def test_a_bar_that_is_cut_off_is_broken_and_said_to_be() -> None:
+    figure = table_figure(table(a=1.0, b=88.0), TITLE)
+    strokes = [line for line in figure.axes[0].lines if line.get_ydata()[0] > 1.4]
+    assert len(strokes) == 4
+    assert "measured: fail, bar cut off" in texts(figure)
+    whole = table_figure(table(a=60.0, b=88.0).assign(status=["ok", "fail"]), TITLE)
+    assert whole.axes[0].get_xlim() == (0, 100)
+    assert len(whole.axes[0].lines) == 0
+    assert "measured: fail" in texts(whole)
+
+
+def test_the_columns_of_a_table_lie_within_the_figure() -> None:
+    numbers = published("he2016").query("source == 'table1'")
+    figure = table_figure(table(original=1.1, dropout=None), TITLE, numbers)
+    _save_to_memory(figure)
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= figure.axes[0].bbox.x1 - 1
+        assert box.x1 <= figure.bbox.width
+
+
 def test_table_of_perfect_and_of_failed_networks() -> None:
     assert table_figure(table(a=0.0), TITLE).axes[0].get_xlim() == (0, 1)
     assert table_figure(table(a=None), TITLE).axes[0].get_xlim() == (0, 100)
@@ -312,7 +391,7 @@ def test_table_of_perfect_and_of_failed_networks() -> None:
 def test_a_number_not_checked_is_called_approximate() -> None:
     numbers = published("he2016").query("source == 'table1'").assign(checked="m")
     said = texts(table_figure(table(original=1.1), TITLE, numbers))
-    assert "published, approximate: cifar10" in said
+    assert "published, approximate: CIFAR-10" in said
     assert published_label("5 to 17", "m") == "published, approximate: 5 to 17"
     assert published_label("5 to 17", "v") == "published: 5 to 17"
 
@@ -321,8 +400,8 @@ def test_a_number_not_checked_is_called_approximate() -> None:
 
 
 def test_single_deletions_of_two_networks() -> None:
-    networks = {"vgg15": deletions(1, [88.0, 90.0], 1.4), "preact110": deletions(1, [60, 1, 1])}
-    figure = lesion_single_figure(networks, TITLE, changes={"preact110": [0, 2]}, chance=90.0)
+    networks = {"VGG-15": deletions(1, [88.0, 90.0], 1.4), "ResNet-110": deletions(1, [60, 1, 1])}
+    figure = lesion_single_figure(networks, TITLE, changes={"ResNet-110": [0, 2]}, chance=90.0)
     axes = figure.axes[0]
     assert list(lines(axes, "-")[0].get_ydata()) == [88, 90]
     assert list(lines(axes, "-")[1].get_xdata()) == [0, 1, 2]
@@ -330,9 +409,29 @@ def test_single_deletions_of_two_networks() -> None:
     assert [line.get_ydata()[0] for line in baselines] == pytest.approx([1.4, 0.8])
     assert [line.get_xdata()[0] for line in lines(axes, ":")] == [0, 2]
     said = texts(figure)
-    assert said[:3] == [TITLE, "deleted unit (index)", "test error (%)"]
-    assert {"vgg15, one deleted", "intact (1.40 %)", "changes the shape"} <= set(said)
-    assert "guessing (90 %)" in said
+    assert said[:3] == [TITLE, "deleted unit or layer (index)", "test error (%)"]
+    assert said[3:] == [
+        "VGG-15",
+        "ResNet-110",
+        "changes the shape",
+        "VGG-15, intact (1.40 %)",
+        "ResNet-110, intact (0.80 %)",
+        "guessing (90 %)",
+    ]
+    styles = {text.get_text(): line for text, line in _legend(figure)}
+    assert styles["changes the shape"] == ":"
+    assert styles["guessing (90 %)"] == "-."
+
+
+def _legend(figure: Figure) -> list[tuple[Any, str]]:
+    (legend,) = figure.legends
+    styles = [line.get_linestyle() for line in legend.get_lines()]
+    return list(zip(legend.get_texts(), styles, strict=True))
+
+
+def test_single_deletions_of_one_network_name_it_in_the_title_only() -> None:
+    said = texts(lesion_single_figure({"VGG-15": deletions(1, [88.0])}, TITLE))
+    assert said[3:] == ["one layer deleted", "intact (0.80 %)"]
 
 
 def test_single_deletions_are_averaged_over_trainings_and_other_k_left_out() -> None:
@@ -365,7 +464,8 @@ def test_reorder_draws_every_sample_and_boxes_where_there_are_enough() -> None:
     points = [line for line in axes.lines if line.get_marker() == "."]
     assert list(points[0].get_xdata()) == taus
     assert axes.get_xlim()[0] > axes.get_xlim()[1]  # disorder grows to the right
-    assert any("Kendall tau" in text for text in texts(figure))
+    assert axes.get_xlim()[0] == 1.0  # no tau is larger
+    assert "Kendall tau of new and old order; boxes: tau in bins of 0.05" in texts(figure)
 
 
 def test_reorder_of_a_single_order() -> None:
@@ -385,10 +485,11 @@ def test_paths_are_three_axes_in_a_row() -> None:
     assert second.get_yscale() == "log"
     assert list(second.lines[0].get_ydata())[:2] == pytest.approx([1.2, 1.2 * math.exp(-1)])
     assert len(second.collections) == 2
+    assert "(a) × (b), 5 paths a length" in texts(figure)
     sampled, exact = third.lines
     assert sum(sampled.get_ydata()) == pytest.approx(100)
     assert sum(exact.get_ydata()) == pytest.approx(100)
-    assert "published: 5 to 17, cifar10" in texts(figure)
+    assert "published: 5 to 17, CIFAR-10" in texts(figure)
 
 
 @pytest.mark.parametrize("rising", [False, True])
@@ -416,6 +517,22 @@ def test_paths_without_a_spectrum_multiply_by_themselves() -> None:
     (line,) = figure.axes[2].lines
     weights = numpy.array([math.comb(9, k) * math.exp(-k) for k in range(10)])
     assert list(line.get_ydata()) == pytest.approx(list(100 * weights / weights.sum()))
+
+
+def test_the_band_of_the_product_is_the_standard_error_of_the_mean() -> None:
+    frame = gradients(9)
+    figure = paths_figure(lengths(9), frame, TITLE)
+    assert "± standard error" in texts(figure)
+    (line,) = figure.axes[2].lines
+    shares = numpy.asarray(line.get_ydata())
+    (band,) = figure.axes[2].collections
+    corners = band.get_paths()[0].vertices
+    norms = frame.loc[frame["k"] == 3, "grad_norm"].to_numpy()
+    relative = norms.std(ddof=1) / math.sqrt(len(norms)) / norms.mean()
+    heights = sorted({float(y) for x, y in numpy.asarray(corners) if x == 3.0})
+    assert heights == pytest.approx([shares[3] * (1 - relative), shares[3] * (1 + relative)])
+    spread = spectrum(9).assign(std_norm=frame.groupby("k")["grad_norm"].std().to_numpy())
+    assert len(paths_figure(lengths(9), frame, TITLE, spectrum=spread).axes[2].collections) == 1
 
 
 def test_paths_whose_gradient_vanished() -> None:
@@ -606,6 +723,26 @@ def test_signals_of_several_networks_have_a_row_for_each_state() -> None:
     assert labels[:3] == ["identity", "half", "none"]
 
 
+def test_signals_that_exploded_do_not_stretch_the_axis() -> None:
+    tables = {"identity": signals(1.0), "half": signals(0.5), "dropout": signals(1.0)}
+    trained = tables["dropout"]["state"] == "trained"
+    tables["dropout"].loc[trained, "activation_norm"] *= 1e12
+    figure = signal_figure(tables, TITLE)
+    assert figure.axes[3].get_ylim()[1] < 100
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:3] == ["identity", "half", "dropout (trained: off the scale)"]
+    alone = signal_figure({"dropout": tables["dropout"]}, TITLE)
+    assert alone.axes[0].get_ylim()[1] > 1e13
+    assert not any("off the scale" in text for text in texts(alone))
+
+
+def test_a_narrow_logarithmic_axis_has_plain_numbers() -> None:
+    figure = signal_figure({"n": signals(1.0)}, TITLE)
+    _save_to_memory(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert {"5", "10", "20"} <= set(labels)
+
+
 BENCHMARKS = {"bench", "bench_summary", "bench_scaling", "reliability"}
 """Tables that are read, not drawn."""
 FRAMES = {
@@ -630,7 +767,7 @@ FRAMES = {
     ("stem", "files"),
     [
         ("training", {"training.png": (720, 543)}),
-        ("table", {"table.png": (720, 306)}),
+        ("table", {"table.png": (720, 336)}),
         ("lesion_delete", {"lesion_single.png": (720, 510), "lesion_count.png": (720, 510)}),
         ("lesion_reorder", {"lesion_reorder.png": (720, 510)}),
         ("path_lengths", {"paths.png": (1440, 480)}),
@@ -648,13 +785,13 @@ FRAMES = {
 def test_plot_for_writes_the_figures_of_a_table(
     tmp_path: Path, stem: str, files: dict[str, tuple[int, int]]
 ) -> None:
-    written = plot_for(stem, FRAMES, tmp_path / "new", TITLE, network="n", changes=[0])
+    written = plot_for(stem, FRAMES, tmp_path / "new", HEADING, changes=[0])
     assert {path.name: size(path) for path in written} == files
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files)
 
 
 def test_a_long_title_is_broken_into_lines_that_fit() -> None:
-    title = "Deleting one layer of a VGG, or one unit of a residual network, digits, profile mini"
+    title = HEADING.over("Deleting one layer of a VGG, or one unit of a residual network")
     figure = spectrum_figure(spectrum(), title)
     _save_to_memory(figure)
     box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
@@ -668,27 +805,27 @@ def test_every_table_has_a_plot() -> None:
 
 
 def test_plot_for_waits_for_both_path_tables(tmp_path: Path) -> None:
-    assert plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, TITLE) == []
+    assert plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, HEADING) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_plot_for_draws_only_the_deletions_that_were_measured(tmp_path: Path) -> None:
     for k, name in ((1, "lesion_single.png"), (2, "lesion_count.png")):
         frames = {"lesion_delete": deletions(k, [1.0, 2.0])}
-        (path,) = plot_for("lesion_delete", frames, tmp_path, TITLE)
+        (path,) = plot_for("lesion_delete", frames, tmp_path, HEADING)
         assert path.name == name
 
 
 def test_plot_for_an_unknown_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown table 'lesions'"):
-        plot_for("lesions", FRAMES, tmp_path, TITLE)
+        plot_for("lesions", FRAMES, tmp_path, HEADING)
 
 
 @pytest.mark.parametrize("stem", sorted(FRAMES))
 def test_an_empty_table_is_refused(tmp_path: Path, stem: str) -> None:
     frames = FRAMES | {stem: FRAMES[stem].iloc[:0]}
     with pytest.raises(UserError, match=f"nothing to draw: {stem} has no rows"):
-        plot_for(stem, frames, tmp_path, TITLE)
+        plot_for(stem, frames, tmp_path, HEADING)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -711,9 +848,109 @@ def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
         save(spectrum_figure(spectrum(), TITLE), tmp_path / "a.png")
 
 
-def test_titles() -> None:
-    assert describe("preact110", "digits", "mini") == TITLE
-    assert describe("preact110", "digits") == "preact110, digits"
+def test_a_title_is_broken_before_its_parenthesis_and_not_within_words() -> None:
+    figure = spectrum_figure(spectrum(), HEADING.over("Error after deleting one unit"))
+    assert figure.get_suptitle().splitlines() == [
+        "Figure 3: Error after deleting one unit",
+        "(pre-act ResNet-110, digits, 15 epochs, profile mini)",
+    ]
+
+
+def test_titles_say_what_where_and_on_what() -> None:
+    title = "Figure 3: Shown (pre-act ResNet-110, digits, 15 epochs, profile mini)"
+    assert HEADING.over("Shown") == title
+    assert Heading(None, "ResNet-20", "cifar10").over("Shown") == "Shown (ResNet-20, CIFAR-10)"
+    assert Heading("discussion", "", "", 1).over("Shown") == "Shown (1 epoch)"
+    assert Heading().over("Shown") == "Shown"
+    # Neither the network nor the paper's data set is named twice.
+    told = Heading("table3", "ResNet-110", "digits").over("By depth, ResNet-110, CIFAR-10")
+    assert told == "Table 3: By depth, ResNet-110, CIFAR-10 (digits)".replace(", CIFAR-10", "")
+
+
+def test_names_in_words() -> None:
+    assert [
+        figure_title(name) for name in ("fig5a", "table1", "section4.3", "discussion", None)
+    ] == [
+        "Figure 5a",
+        "Table 1",
+        "Section 4.3",
+        "",
+        "",
+    ]
+    assert network_title("preact110") == "pre-act ResNet-110"
+    assert network_title("vgg15") == "VGG-15"
+    assert network_title("resnet110-exclusive_gating") == "ResNet-110, exclusive gating"
+    assert network_title("my-weights") == "my-weights"
+
+
+def test_headings_of_experiments() -> None:
+    table1 = load_experiment("he2016/table1", "mini")
+    title = heading_of(table1).over(table1.title)
+    assert title == "Table 1: Six kinds of shortcut, ResNet-110 (digits, 30 epochs, profile mini)"
+    dropout = next(case for case in table1.cases if case.name == "dropout")
+    assert heading_of(table1, dropout).network == "ResNet-110, dropout 0.5"
+    fig3 = load_experiment("veit2016/fig3", "mini")
+    assert heading_of(fig3).network == ""  # a VGG and a ResNet
+    assert [heading_of(fig3, case).network for case in fig3.cases] == [
+        "VGG-15",
+        "pre-act ResNet-110",
+    ]
+    fig8 = load_experiment("veit2016/fig8", "mini")
+    assert heading_of(fig8, fig8.cases[1], 2).network == (
+        "pre-act ResNet-110, stochastic depth, seed 2"
+    )
+
+
+def test_a_case_of_another_depth_than_the_papers_tells_both() -> None:
+    names = case_names(load_experiment("he2016/fig6a", "cpu"))
+    assert list(names.values()) == ["original unit, 38 for 110", "BN after addition, 38 for 110"]
+    names = case_names(load_experiment("he2016/fig6a", "mini"))
+    assert list(names.values()) == ["original unit, 110", "BN after addition, 110"]
+    names = case_names(load_experiment("he2016/table1", "cpu"))
+    assert names["exclusive-gating-bias-6"] == "exclusive gate, bias -6"
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_redrawn_plots_are_those_that_run_drew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["run", "veit2016/fig3", "--profile", "smoke", "-q"]) == 0
+    before = {path: path.read_bytes() for path in Path("results").rglob("*.png")}
+    assert len(before) == 3  # one of each case, one of both
+    for path in before:
+        path.unlink()
+    redraw_main(["results"])
+    assert {path: path.read_bytes() for path in Path("results").rglob("*.png")} == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "plots"),
+    [
+        ("veit2016/cpu/fig5a", ["lesion_count.png", "lesion_single.png"]),
+        ("veit2016/cpu/fig3", ["lesion_single.png"]),
+        (
+            "veit2016/third-party/fig6",
+            ["path_spectrum.png", "path_spectrum_stages.png", "paths.png"],
+        ),
+        ("he2016/cpu/table1", ["table.png", "training.png"]),
+    ],
+)
+def test_plots_are_drawn_again_from_tables_alone(
+    tmp_path: Path, folder: str, plots: list[str]
+) -> None:
+    for source in (RESULTS / folder).rglob("*"):
+        if source.suffix in (".csv", ".json"):
+            copy = tmp_path / source.relative_to(RESULTS / folder)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written = redraw(tmp_path)
+    assert sorted(path.name for path in written) == plots
+    assert all(path.stat().st_size < 200_000 for path in written)
+    assert all(path.read_bytes() == old for path, old in before.items())
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:

@@ -6,9 +6,10 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -16,12 +17,14 @@ from PIL import Image
 from resnet_cli.cli import run_command
 from resnet_cli.config import PROFILES, experiment_names
 from resnet_cli.errors import UserError
-from resnet_cli.papers import published
-from resnet_cli.report.content import DATA, content, figure_of, header
+from resnet_cli.papers import case_title, published
+from resnet_cli.plots.titles import DATASETS
+from resnet_cli.report.content import MARKS, Count, Finding, content, figure_of, header
 from resnet_cli.report.page import embedded, write_report
 from resnet_cli.report.unravelled import networks
-from resnet_cli.results.claims import Claim
-from resnet_cli.results.compare import compare, measured_profiles
+from resnet_cli.report.wording import command_again, network_of, trained
+from resnet_cli.results.claims import Claim, Verdict
+from resnet_cli.results.compare import compare
 from resnet_cli.results.tables import read_provenance, read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -38,25 +41,21 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_claim_of_each_profile_is_there_with_its_verdict() -> None:
     for part in content(RESULTS):
-        for profile, _, counts in part.counts:
-            claims = compare(part.paper.key, profile, RESULTS).claims
-            shown = [
-                claim
-                for section in part.sections
-                for judged in section.judged
-                if judged.profile == profile
-                for claim in judged.claims
-            ]
-            for claim in claims:
-                if claim.verdict != "not measured":
-                    text = claim.text.removesuffix(", CIFAR-10")  # two may have one evidence
-                    told = {claim.evidence, _unnamed(claim.evidence)}
-                    alike = [c for c in shown if c.evidence in told]
-                    (found,) = [c for c in alike if c.text.startswith(text)]
-                    assert (found.verdict, found.source) == (claim.verdict, claim.source)
-            assert sum(counts.values()) == len(claims)
-        once = {c.text for section in part.sections for j in section.judged for c in j.claims}
-        assert len(once) == part.claims
+        judged = [one for section in part.sections for one in section.judged]
+        for count in part.counts:
+            claims = compare(part.paper.key, count.profile, RESULTS).claims
+            findings = [f for one in judged for f in one.findings if f.profile == count.profile]
+            measured = [c for c in claims if c.verdict != "not measured" and not c.by_formula]
+            told = Counter((f.claim.source, f.claim.verdict) for f in findings if f.setting)
+            wanted = Counter((claim.source, claim.verdict) for claim in measured)
+            assert {k: n for k, n in told.items() if k[1] != "not measured"} == wanted
+            for claim in measured:
+                assert {claim.evidence, _unnamed(claim.evidence)} & {
+                    finding.claim.evidence for finding in findings
+                }
+            assert sum(count.verdicts.values()) == len(claims) - part.formulas
+        assert len(judged) == part.claims
+        assert all(section.first + section.further for section in part.sections if section.judged)
 
 
 def _unnamed(evidence: str) -> str:
@@ -64,13 +63,13 @@ def _unnamed(evidence: str) -> str:
     return re.sub(r"(one_layer|110|164|1001)-cifar10\b", r"\1", evidence)
 
 
-def test_a_list_of_claims_measures_one_of_them_or_stands_alone() -> None:
+def test_a_claim_has_the_opinions_there_are_or_stands_alone() -> None:
     for part in content(RESULTS):
         for section in part.sections:
-            for judged in section.judged:
-                measured = [c for c in judged.claims if c.verdict != "not measured"]
-                assert bool(measured) == bool(judged.profile)
-                assert measured or len(section.judged) == 1
+            for one in section.judged:
+                judged = [f for f in one.findings if f.is_judged]
+                assert judged or len(one.findings) == 1
+                assert not judged or all(f.is_judged or f.units for f in one.findings)
 
 
 def test_what_digits_measured_is_not_said_of_cifar() -> None:
@@ -79,40 +78,92 @@ def test_what_digits_measured_is_not_said_of_cifar() -> None:
     assert "CIFAR" not in section.title
     errors = section.errors[0]
     assert errors.dataset == "CIFAR-10"
-    assert "mini, digits" in errors.columns
+    assert "mini: digits, ResNet-110, 164 and 1001, 15 epochs" in errors.columns
     assert not any("cifar" in case for case, _, _ in errors.rows)
-    for claim in next(j for j in section.judged if j.profile == "mini").claims:
-        if claim.dataset:
-            told = f"{claim.evidence} {claim.ours}"
-            assert "cifar" not in told
-            assert "CIFAR" not in claim.text.removesuffix("(in the paper on CIFAR-10)")
-    (measurement,) = [m for m in section.measurements if m.setting == "mini, digits"]
+    for one in section.judged:
+        for finding in one.findings:
+            if finding.profile == "mini" and finding.is_judged:
+                told = f"{finding.claim.evidence} {finding.claim.ours}"
+                assert "cifar" not in told
+                assert "CIFAR" not in one.text.removesuffix("(in the paper on CIFAR-10)")
+    (measurement,) = [m for m in section.measurements if m.profile == "mini"]
     assert "CIFAR" not in measurement.title + "".join(plot.alt for plot in measurement.plots)
-    assert "these are digits" in measurement.note
 
 
-def test_the_first_screen_has_headlines_with_figures(page: Path) -> None:
+def test_the_first_screen_has_each_paper_in_short(page: Path) -> None:
     cards = page.read_text(encoding="utf-8").partition('id="unravelled"')[0]
     for part in content(RESULTS):
-        assert 3 <= len(part.headlines) <= 4
-        best: dict[str, tuple[str, Claim]] = {}
-        for name in reversed(measured_profiles(part.paper.key, RESULTS)):
-            for claim in compare(part.paper.key, name, RESULTS).claims:
-                if claim.verdict != "not measured" or claim.text not in best:
-                    best[claim.text] = name, claim
+        assert html.escape(part.paper.says) in cards
+        assert part.picture is not None
+        short = [headline for headline in part.headlines if headline.short]
+        assert len(short) == 3
         for headline in part.headlines:
-            shown = headline.claim
-            (name, claim), *_ = [b for text, b in best.items() if shown.text.startswith(text[:40])]
-            assert shown.verdict == claim.verdict
-            assert headline.setting.startswith(f"{name}, {DATA[claim.dataset]}, ")
-            assert "seed" in headline.setting
-            assert shown.published
-            for text in (shown.ours, headline.setting):
-                assert html.escape(text) in cards
-        verdicts = [claim.verdict for _, claim in best.values()]
-        assert part.holding == verdicts.count("holds")
-        assert part.measured == len(verdicts) - verdicts.count("not measured")
-        assert f"<strong>{part.holding} of {part.measured}</strong> measured claims hold" in cards
+            assert headline.published
+            for finding in headline.findings:
+                claims = compare(part.paper.key, finding.profile, RESULTS).claims
+                (claim,) = [c for c in claims if c.headline and c.text[:40] == headline.text[:40]]
+                assert finding.claim.verdict == claim.verdict
+                assert finding.claim.ours == claim.ours
+                assert html.escape(finding.claim.ours) in cards
+        for count in part.main_counts:
+            verdicts = Counter(
+                claim.verdict
+                for claim in compare(part.paper.key, count.profile, RESULTS).claims
+                if not claim.by_formula
+            )
+            measured = verdicts.total() - verdicts["not measured"]
+            told = f"{count.setting}: {verdicts['holds']} of {measured} hold"
+            if verdicts["too close"]:
+                told += f", {verdicts['too close']} too close to call"
+            assert str(count) == told
+            assert told in cards
+
+
+def test_a_formula_is_told_once_and_not_counted() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "veit2016")
+    section = next(section for section in part.sections if section.key == "fig7")
+    ((finding,),) = [one.findings for one in section.judged]
+    assert (finding.verdict, finding.setting) == ("holds by formula", "")
+
+
+def test_a_count_in_words() -> None:
+    verdicts = {"holds": 5, "does not hold": 3, "too close": 1, "not measured": 15}
+    count = Count("cpu", "CIFAR-10, short schedule", verdicts)
+    assert str(count) == "CIFAR-10, short schedule: 5 of 9 hold, 1 too close to call"
+    assert str(Count("mini", "Digits", {"holds": 2})) == "Digits: 2 of 2 hold"
+
+
+@pytest.mark.parametrize(
+    ("claim", "told", "mark"),
+    [
+        ({"verdict": "holds"}, "holds", "✓"),
+        ({"verdict": "does not hold"}, "does not hold", "✗"),
+        ({"verdict": "too close"}, "too close to call", "≈"),
+        ({"verdict": "not measured"}, "not measured", "–"),
+        ({"verdict": "holds", "by_formula": True}, "holds by formula", "✓"),
+    ],
+)
+def test_a_verdict_in_words(claim: dict[str, Any], told: str, mark: str) -> None:
+    found = Finding("cpu", "", Claim("he2016", "table1", "a claim", evidence="", **claim))
+    assert (found.verdict, found.mark) == (told, mark)
+    assert found.is_judged == (mark != "–")
+
+
+def test_every_verdict_has_a_mark() -> None:
+    assert {*MARKS, "not measured"} == set(get_args(Verdict))
+
+
+def test_a_claim_about_54_units_does_not_apply_to_nine() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "veit2016")
+    judged = [one for section in part.sections for one in section.judged]
+    (lengths,) = [one for one in judged if "5 to 17 of 54" in one.text]
+    verdicts = {finding.profile: finding.verdict for finding in lengths.findings}
+    assert verdicts["resnet20"] == verdicts["third-party"] == "does not apply (9 units)"
+    assert "not measured" not in verdicts.values()
+    assert {c.setting for c in part.counts if c not in part.main_counts} == {
+        "ResNet-20, ours, 50 epochs",
+        "ResNet-20, published by akamaster",
+    }
 
 
 @pytest.fixture
@@ -131,39 +182,23 @@ def partly_real(tmp_path: Path) -> Path:
     return home.parent
 
 
-def test_the_best_profile_speaks_for_each_claim(partly_real: Path) -> None:
+def test_each_profile_speaks_for_itself(partly_real: Path) -> None:
     (part,) = content(partly_real)
-    assert [h.setting for h in part.headlines] == [
-        "mini, digits, 1 seed",
-        "mini, digits, 1 seed",
-        "cpu, CIFAR-10, 1 seed",
-        "cpu, CIFAR-10, 3 seeds",
-    ]
-    assert [(setting, count) for setting, _, count in part.means] == [
-        ("cpu, CIFAR-10, 1 seed or 3 seeds", 6),
-        ("mini, digits, 1 seed or 3 seeds", 9),
-    ]
-    assert part.measured == 15  # no claim twice
+    assert [count.setting for count in part.main_counts] == ["CIFAR-10, short schedule", "Digits"]
+    for headline in part.headlines:
+        assert [finding.profile for finding in headline.findings] == ["cpu", "mini"]
     section = next(section for section in part.sections if section.key == "section4.3")
-    assert section.errors[0].columns == ["cpu, CIFAR-10", "mini, digits"]
-    assert [(j.setting, j.shown) for j in section.judged] == [
-        ("cpu, CIFAR-10", True),
-        ("mini, digits", False),
+    assert section.errors[0].columns == [
+        "cpu: CIFAR-10, ResNet-110, 45 epochs",
+        "mini: digits, ResNet-110, 45 epochs",
     ]
-
-
-def test_verdicts_that_differ_are_told(partly_real: Path) -> None:
-    table = partly_real / "veit2016/cpu/effective_paths/table.csv"
-    lines = table.read_text().splitlines()
-    errors = {"full": 6.5, "active-23": 6.0}
-    for number, line in enumerate(lines[1:], 1):
-        cells = line.split(",")
-        cells[6] = cells[7] = str(errors.get(cells[1], 7.0))
-        lines[number] = ",".join(cells)
-    table.write_text("\n".join(lines) + "\n")
-    (part,) = content(partly_real)
-    headline = part.headlines[3]
-    assert (headline.claim.verdict, headline.disagreeing) == ("holds", ["mini, digits"])
+    assert [m.profile for m in section.shown] == ["cpu"]
+    assert [m.profile for m in section.folded] == ["mini"]
+    (training,) = section.judged
+    assert [finding.setting for finding in training.findings] == [
+        "CIFAR-10, short schedule",
+        "Digits",
+    ]
 
 
 def test_a_caveat_stands_once_in_a_paper(page: Path) -> None:
@@ -172,10 +207,29 @@ def test_a_caveat_stands_once_in_a_paper(page: Path) -> None:
         assert text.count(words) == 1
 
 
+def test_a_single_seed_is_told_once_for_a_verdict() -> None:
+    for part in content(RESULTS):
+        for one in (one for section in part.sections for one in section.judged):
+            for finding in one.findings:
+                told = f"{finding.claim.seeds} {finding.claim.evidence} {finding.claim.caveat}"
+                assert len(re.findall(r"\b(?:1|one|a single) (?:seed|training)\b", told)) <= 1
+
+
+def test_trainings_are_shown_once() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
+    sections = {section.key: section for section in part.sections}
+    (table,) = [m for m in sections["table1"].measurements if m.profile == "cpu"]
+    (figure,) = [m for m in sections["fig3"].measurements if m.profile == "cpu"]
+    assert table.main is not None
+    assert table.main.path.stem == "table"
+    assert [plot.path.stem for plot in figure.plots] == ["training"]
+    assert figure.note == "Trainings of Table 1, as curves."
+
+
 def test_each_published_error_is_there() -> None:
     part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
     shown = {
-        (section.key, errors.dataset, case): error
+        (section.key, errors.dataset.partition(",")[0], case): error
         for section in part.sections
         for errors in section.errors
         for case, error, _ in errors.rows
@@ -183,12 +237,12 @@ def test_each_published_error_is_there() -> None:
     for row in published("he2016").to_dict("records"):
         if row["metric"] == "top5_error":
             continue
-        case = str(row["case"]).removesuffix(f"-{row['dataset']}")
-        error = shown[row["source"], DATA[row["dataset"]], case]
+        case = case_title(str(row["case"]).removesuffix(f"-{row['dataset']}"))
+        error = shown[row["source"], DATASETS[row["dataset"]], case]
         if row["status"] == "fail":
             assert error == "fail"
         else:
-            assert f"{row['value']:.2f} %" in error
+            assert f"{row['value']:.2f}" in error
             assert ("about" in error) == (row["checked"] != "v")
 
 
@@ -196,36 +250,102 @@ def test_what_was_measured_stands_beside_it() -> None:
     part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
     section = next(section for section in part.sections if section.key == "table1")
     measured = read_table(RESULTS / "he2016/mini/table1/table.csv").set_index("case")
+    titles = {case_title(case): case for case in measured.index}
     (table,) = section.errors
-    column = table.columns.index("mini, digits")
+    assert table.dataset == "CIFAR-10, ResNet-110"
+    assert table.columns == [
+        "cpu: CIFAR-10, ResNet-38, 2 epochs",
+        "mini: digits, ResNet-110, 30 epochs",
+    ]
+    assert set(titles) == {case for case, _, _ in table.rows}
     for case, _, errors in table.rows:
-        assert f"{measured.loc[case, 'test_error']:.2f} %" in errors[column]
+        assert f"{measured.loc[titles[case], 'test_error']:.2f}" in errors[1]
+        assert "%" not in "".join(errors)
+
+
+def test_a_heading_names_no_network_that_we_did_not_train() -> None:
+    part = next(part for part in content(RESULTS) if part.paper.key == "he2016")
+    titles = {section.key: section.title for section in part.sections}
+    assert titles["table1"] == "Table 1: Six kinds of shortcut"
+    assert titles["fig6"] == "Figure 6: Training curves"
+    section = next(section for section in part.sections if section.key == "table1")
+    plot = section.shown[0].main
+    assert plot is not None
+    assert plot.alt.startswith(
+        "Six kinds of shortcut, ResNet-38; cpu: CIFAR-10, ResNet-38, 2 epochs: "
+    )
 
 
 def test_every_experiment_measured_is_there_with_its_command() -> None:
     for part in content(RESULTS):
         found = {(m.profile, m.experiment): m for s in part.sections for m in s.measurements}
         for folder in (RESULTS / part.paper.key).glob("*/*"):
-            measurement = found[folder.parent.name, f"{part.paper.key}/{folder.name}"]
+            name = f"{part.paper.key}/{folder.name}"
+            measurement = found[folder.parent.name, name]
             assert len(measurement.tables) == len(list(folder.rglob("*.csv")))
             assert measurement.plots
             assert all(provenance is not None for _, provenance in measurement.tables)
             told = read_provenance(measurement.tables[0][0])["command"]
-            if told.startswith(("resnet-cli run ", "resnet-cli reproduce ")):
-                assert measurement.command == told  # the one that was typed
-            assert measurement.command.startswith("resnet-cli ")
+            words = measurement.command.split()
+            if measurement.profile in PROFILES:
+                assert words[:5] == ["resnet-cli", "run", name, "--profile", measurement.profile]
+                assert set(words[5:]) <= {"--pretrained", "--data-dir", "DATA"}
+                assert ("--pretrained" in words) == ("--pretrained" in told)
+                if name != "veit2016/fig7":
+                    assert ("DATA" in words) == ("--data-dir" in told)
+            else:
+                assert "/" not in measurement.command
+                assert measurement.command.startswith(f"resnet-cli {told.split()[1]} ")
 
 
-def test_a_command_that_cannot_be_given_again_is_the_experiments(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("resnet-cli run he2016/table1 he2016/fig3 --budget 60s --shard 1/2 --data-dir /x", ""),
+        ("resnet-cli reproduce he2016 --profile cpu --pretrained", " --pretrained"),
+        ("resnet-cli run x --set train.lr=0.2 --seed=3", " --set train.lr=0.2 --seed 3"),
+        ("python script.py", ""),
+    ],
+)
+def test_the_command_that_gives_it_again(typed: str, again: str) -> None:
+    told = {"command": typed, "seeds": [0], "config": {"data": {"dataset": "cifar10"}}}
+    assert command_again("he2016/table1", "cpu", told) == (
+        f"resnet-cli run he2016/table1 --profile cpu{again} --data-dir DATA"
+    )
+
+
+def test_the_command_of_a_study_of_given_weights() -> None:
+    command = "resnet-cli paths --exact --checkpoint ../w/a-b.th --data-dir ../d --out results/x"
+    assert command_again("veit2016/fig6", "third-party", {"command": command}) == (
+        "resnet-cli paths --exact --checkpoint a-b.th --data-dir DATA"
+    )
+
+
+def test_what_was_trained_in_words() -> None:
+    config: dict[str, Any] = {
+        "data": {"dataset": "cifar10"},
+        "model": {"family": "resnet", "depth": 110},
+        "train": {"epochs": 14},
+        "cases": [
+            {"name": "a", "model": {"family": "vgg", "depth": 15}},
+            {"name": "b", "model": {}, "train": {"epochs": 1}},
+            {"name": "c", "model": {"depth": 20}},
+        ],
+    }
+    told = {"config": config, "seeds": [0]}
+    assert trained(told) == "CIFAR-10, VGG-15, ResNet-20 and 110, 1 and 14 epochs"
+    assert trained(told, ["b"]) == "CIFAR-10, ResNet-110, 1 epoch"
+    assert trained(told | {"seeds": []}) == ""
+    weights = {"checkpoint": {"source": "../some/model.pt"}}
+    assert network_of(told | weights) == "VGG-15 and ResNet-20 and 110, model.pt"
+
+
+def test_a_formula_takes_no_data(tmp_path: Path) -> None:
     shutil.copytree(RESULTS / "veit2016/mini/fig7", tmp_path / "veit2016/mini/fig7")
-    provenance = tmp_path / "veit2016/mini/fig7/path_survival.provenance.json"
-    told = json.loads(provenance.read_text())
-    told["command"] = "python script.py"
-    provenance.write_text(json.dumps(told))
     (part,) = content(tmp_path)
     (measurement,) = [m for section in part.sections for m in section.measurements]
     assert measurement.command == "resnet-cli run veit2016/fig7 --profile mini"
-    assert measurement.setting == "mini"  # a formula takes no data
+    assert measurement.setting == "mini: a formula, no network"
 
 
 def test_what_is_not_measured_has_its_command() -> None:
@@ -239,13 +359,14 @@ def test_plots_are_told_apart(page: Path) -> None:
     assert len({plot.alt for m in measurements for plot in m.plots}) == sum(
         len(m.plots) for m in measurements
     )
+    names = {name.split("/")[-1] for name in experiment_names()}
     for measurement in measurements:
         home = RESULTS / measurement.experiment.split("/")[0] / measurement.profile
         for plot in measurement.plots:
             *_, case = ["", *plot.path.relative_to(home).parts[1:-1]]
             assert plot.alt.endswith(f", of {case}") == bool(case)
             assert case or ", of " not in plot.alt.rpartition(": ")[2]
-        assert measurement.folded or measurement.profile in PROFILES
+        assert measurement.main is None or measurement.main.path.parent.name in names
     alts = re.findall(r'<img [^>]*alt="([^"]*)"', page.read_text(encoding="utf-8"))
     assert len(set(alts)) == len(alts)
 
@@ -268,8 +389,14 @@ def test_no_header_lacks_what_the_page_needs() -> None:
 
 
 def test_the_unravelled_view_has_the_tables_numbers() -> None:
-    found = {network["name"]: network for network in networks(RESULTS)}
-    mini = found["preact110 on digits (mini)"]
+    found = {network["profile"]: network for network in networks(RESULTS)}
+    assert [network["name"] for network in found.values()] == [
+        "ResNet-110, 14 epochs, CIFAR-10",
+        "ResNet-110, 15 epochs, digits",
+        "ResNet-20, ours, 50 epochs, CIFAR-10",
+        "ResNet-20, published by akamaster, CIFAR-10",
+    ]
+    mini = found["mini"]
     lesions = read_table(RESULTS / "veit2016/mini/fig3/preact110/lesion_delete.csv")
     assert mini["errors"] == lesions["test_error"].tolist()
     assert mini["downsampling"] == [18, 36]
@@ -398,7 +525,7 @@ def test_no_error_and_nothing_wider_than_the_window(browser: Any, page: Path, wi
 @in_a_browser
 def test_the_slider(browser: Any, page: Path) -> None:
     opened(browser, page)
-    mini = next(n for n in networks(RESULTS) if n["name"].endswith("(mini)"))
+    mini = next(n for n in networks(RESULTS) if n["profile"] == "mini")
     browser.execute_script(
         "const c = document.getElementById('network');"
         "c.value = [...c.options].findIndex((o) => o.text === arguments[0]);"
@@ -438,6 +565,108 @@ RIGHT, LEFT, HOME, END = "\ue014", "\ue012", "\ue011", "\ue010"
 
 def reading(browser: Any) -> str:
     return str(browser.execute_script("return document.getElementById('unit-text').textContent"))
+
+
+@in_a_browser
+def test_the_arrow_keys_go_on_from_a_click(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    place = browser.execute_script(
+        "const u = document.getElementById('units');"
+        "u.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "const b = u.querySelectorAll('.unit')[30].querySelector('.hit').getBoundingClientRect();"
+        "return [(b.left + b.right) / 2, b.top + 5]"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        event = {"type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    assert reading(browser).startswith("Unit 30 (")
+    browser.switch_to.active_element.send_keys(RIGHT)
+    assert reading(browser).startswith("Unit 31 (")
+    browser.switch_to.active_element.send_keys(LEFT, LEFT)
+    assert reading(browser).startswith("Unit 29 (")
+
+
+@in_a_browser
+def test_the_tab_key_leads_from_the_slider_to_the_units(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    browser.execute_script("document.getElementById('length').focus()")
+    browser.switch_to.active_element.send_keys("\ue004", RIGHT)
+    assert reading(browser).startswith("Unit 1 (")
+
+
+@in_a_browser
+def test_the_axes_stay_when_the_network_changes(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    axes = browser.execute_script(
+        "const c = document.getElementById('network');"
+        "return [...c.options].map((option, index) => { c.value = index;"
+        "c.dispatchEvent(new Event('change'));"
+        "return [...document.querySelectorAll('#lengths .tick')].map((t) => t.textContent); })"
+    )
+    assert len(axes) == len(networks(RESULTS))
+    assert all(ticks == axes[0] for ticks in axes)
+    most = max(
+        share or 0
+        for network in networks(RESULTS)
+        for key in ("share_paths", "share_sampled", "share_exact")
+        for share in network[key]
+    )
+    ticks = [int(tick) for tick in axes[0]]
+    assert ticks == list(range(0, ticks[-1] + 1, 10))
+    assert ticks[-1] - 10 < 100 * most <= ticks[-1]
+    titles = browser.execute_script(
+        "return [...document.querySelectorAll('svg .title')].map((t) => t.textContent)"
+    )
+    assert titles[0] == "test error after deleting the unit, %"
+    assert len(titles) == 4
+
+
+@in_a_browser
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen(browser: Any, page: Path, width: int, height: int) -> None:
+    opened(browser, page, width)
+    bottoms = browser.execute_script(
+        "return [...document.querySelectorAll('.card')].map((card) =>"
+        "['.score', '.glance', '.thumbnail img'].map((part) =>"
+        "card.querySelector(part).getBoundingClientRect().bottom))"
+    )
+    seen = bottoms if width > 600 else [bottoms[0][:2]]  # on a phone one paper, its picture cut
+    assert all(bottom <= height for card in seen for bottom in card)
+
+
+@in_a_browser
+def test_what_is_folded_opens_by_key(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    folded = "const d = document.querySelector('#he2016-table1 details.claim');"
+    assert browser.execute_script(folded + "return d.open") is False
+    browser.execute_script(folded + "d.querySelector('summary').focus()")
+    browser.switch_to.active_element.send_keys("\ue007")
+    assert browser.execute_script(folded + "return d.open") is True
+    assert "30.15 %" in browser.execute_script(folded + "return d.innerText")
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_of_readable_length(browser: Any, page: Path, width: int) -> None:
+    opened(browser, page, width)
+    high = browser.execute_script("return document.documentElement.scrollHeight")
+    assert high < (14000 if width > 600 else 20500)
+    stuck = (
+        "return [...document.querySelectorAll('body *')].filter((e) =>"
+        "getComputedStyle(e).position === 'fixed').length"
+    )
+    assert browser.execute_script(stuck) == 0  # nothing covers text
+
+
+@in_a_browser
+def test_numbers_stay_in_one_line_on_a_phone(browser: Any, page: Path) -> None:
+    opened(browser, page, 390)
+    lines = browser.execute_script(
+        "return [...document.querySelectorAll('table.sortable td')].filter((d) => d.offsetParent)"
+        ".map((d) => { const r = document.createRange(); r.selectNodeContents(d);"
+        "return new Set([...r.getClientRects()].map((b) => b.top)).size; })"
+    )
+    assert max(lines) == 1
 
 
 @in_a_browser
@@ -492,8 +721,8 @@ def test_a_unit_that_stands_out_is_named(browser: Any, page: Path) -> None:
         "c.dispatchEvent(new Event('change'));"
         "return document.getElementById('units-caption').textContent; })"
     )
-    found = {n["name"]: text for n, text in zip(networks(RESULTS), captions, strict=True)}
-    text = found["preact110 on digits (mini)"]  # there unit 0 costs most of all
+    found = {n["profile"]: text for n, text in zip(networks(RESULTS), captions, strict=True)}
+    text = found["mini"]  # there unit 0 costs most of all
     assert "Unit 0 stands out although it does not" in text
 
 

@@ -8,9 +8,20 @@ from pathlib import Path
 import pytest
 
 from resnet_cli.cli import run_command
+from resnet_cli.config import DataConfig
+from resnet_cli.data import CIFAR_COUNTS, load_split
+from resnet_cli.display import Display
 from resnet_cli.errors import UserError
-from resnet_cli.results.claims import Claim
-from resnet_cli.results.compare import Measured, compare, read_measurements, rows
+from resnet_cli.results.claims import Claim, Verdict, all_of, counts
+from resnet_cli.results.compare import (
+    TEST_IMAGES,
+    Comparison,
+    Measured,
+    compare,
+    read_measurements,
+    rows,
+    show,
+)
 from resnet_cli.results.tables import COLUMNS, provenance_path
 
 Errors = dict[str, list[float | None]]
@@ -59,6 +70,13 @@ def test_the_interval_is_students_t_of_the_mean() -> None:
     low, high = measured(1.0, 2.0, 3.0, 4.0, 5.0).interval or (0.0, 0.0)
     half = 2.7764451 * math.sqrt(2.5) / math.sqrt(5)
     assert (low, high) == pytest.approx((3 - half, 3 + half), abs=1e-6)
+
+
+def test_no_error_is_below_0_or_above_100() -> None:
+    low, high = measured(1.0, 11.0, 10.0).interval or (-1.0, -1.0)  # uncut: -6.3 to 21.0
+    assert low == 0
+    assert high == pytest.approx(22 / 3 + 4.3026527 * math.sqrt(30.333333333) / math.sqrt(3))
+    assert (measured(99.0, 89.0, 90.0).interval or (0.0, 0.0))[1] == 100
 
 
 def test_equal_errors_have_an_interval_without_width() -> None:
@@ -121,6 +139,39 @@ def test_a_seed_measured_twice_counts_once(write: Write) -> None:
     assert found.errors == (2.0, 3.0, 4.0)
 
 
+@pytest.mark.parametrize(
+    ("config", "dataset", "images", "mark"),
+    [
+        (None, "digits", 360, 20.0),
+        (None, "cifar100", 10_000, None),  # no failures on a hundred classes
+        ({"fail_above": "auto", "data": {"test_images": None}}, "cifar10", 10_000, 20.0),
+        ({"fail_above": 60.0, "data": {"test_images": 100}}, "cifar10", 100, 60.0),
+        ({"fail_above": None}, "imagefolder", None, None),
+    ],
+)
+def test_images_and_the_mark_of_a_failure(
+    write: Write,
+    config: dict[str, object] | None,
+    dataset: str,
+    images: int | None,
+    mark: float | None,
+) -> None:
+    path = write("table1", {"original": [2.0]}, dataset=dataset)
+    if config is not None:
+        provenance_path(path).write_text(json.dumps({"config": config}))
+    found = read_measurements(path.parents[1])["table1"]["original"]
+    assert (found.images, found.fails_above) == (images, mark)
+
+
+def test_test_images_are_those_of_the_data() -> None:
+    digits = load_split(DataConfig(dataset="digits"), "test")
+    assert {
+        "digits": len(digits),
+        "cifar10": CIFAR_COUNTS["test"],
+        "cifar100": CIFAR_COUNTS["test"],
+    } == TEST_IMAGES
+
+
 def test_a_damaged_table_is_named(write: Write) -> None:
     path = write("table1", {"original": [2.0]})
     path.write_text("experiment,case\n")
@@ -132,7 +183,8 @@ def test_a_damaged_table_is_named(write: Write) -> None:
 
 
 def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
-    path = write("table1", {"dropout": [90.0], "original": [7.0, 6.0, 6.5]})
+    errors: Errors = {"dropout": [90.0], "original": [7.0, 6.0, 6.5]}
+    path = write("table1", errors, dataset="cifar10")
     found = [r for r in rows("he2016", read_measurements(path.parents[1])) if r.source == "table1"]
     assert [row.case for row in found][:2] == ["original", "scaling-0-1"]
     assert len(found) == 11
@@ -143,6 +195,21 @@ def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
     assert (dropout.published, dropout.published_status) == (None, "fail")
     assert (dropout.difference, dropout.status) == (None, "fail")
     assert found[1].status == "not measured"
+
+
+def test_no_difference_to_an_error_of_other_data(write: Write) -> None:
+    path = write("table1", {"original": [0.83]})  # of digits
+    write("table3-cifar100", {"original-164-cifar100": [30.0]}, dataset="cifar100")
+    write("table5", {"original-152-320": [22.0]}, dataset="imagefolder")
+    found = {(r.source, r.case): r for r in rows("he2016", read_measurements(path.parents[1]))}
+    assert found["table1", "original"].published == 6.61
+    assert found["table1", "original"].difference is None
+    hundred = found["table3", "original-164-cifar100"]
+    assert hundred.paper_data == "cifar100"
+    assert hundred.difference == pytest.approx(30 - 25.16)
+    folder = found["table5", "original-152-320"]
+    assert folder.paper_data == "imagenet"
+    assert folder.difference == pytest.approx(22 - 21.3)
 
 
 def test_rows_of_other_papers_stand_as_published(write: Write) -> None:
@@ -178,6 +245,7 @@ def test_json_has_no_numbers_that_json_lacks(write: Write) -> None:
         "published": 6.61,
         "published_status": "ok",
         "published_approximate": False,
+        "published_dataset": "cifar10",
         "profile": "mini",
         "dataset": "digits",
         "measured": None,
@@ -228,20 +296,55 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_prints_rows_and_claims(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write("table1", {"original": [1.0, 1.5, 2.0], "dropout": [90.0, 89.0, 88.0]})
+    errors: Errors = {"original": [1.0, 1.5, 2.0], "dropout": [90.0, 89.0, 88.0]}
+    write("table1", errors, dataset="cifar10")
     write("table1", {"original": [1.0]}, profile="smoke")
     results = str(tmp_path / "results")
     assert run_command(["compare", "he2016", "--profile", "mini", "--results", results]) == 0
     out = capsys.readouterr().out
-    cells = [cell.strip() for cell in _line(out, "original").strip("│").split("│")]
+    cells = [cell.strip() for cell in _line(out, "original unit").strip("│").split("│")]
     # mean 1.5, deviation 0.5, t(0.975, 2) = 4.3027: 1.5 -+ 1.242
-    expected = ["original", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok"]
+    expected = ["original unit", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok"]
     assert cells == expected
     assert "fail" in _line(out, "dropout").split("│")[2]
-    assert "he2016 table1: test error in percent, profile mini, digits" in out
+    assert "he2016 table1: test error in percent, profile mini, cifar10" in out
     assert "nothing measured at profile mini: table2, table3, table4, table5, text" in out
     assert "HOLDS  table1: Dropout on the shortcut is worse than the identity, or fails" in out
     assert "other results: --profile smoke" in out
+
+
+@pytest.mark.usefixtures("wide")
+def test_digits_are_not_set_against_cifar(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors: Errors = {"original-110-cifar10": [2.8], "preact-110-cifar10": [1.7]}
+    write("table3-cifar10", errors)
+    results = str(tmp_path / "results")
+    assert run_command(["compare", "he2016", "--profile", "mini", "--results", results]) == 0
+    out = capsys.readouterr().out
+    cells = [cell.strip() for cell in _line(out, "original unit, 110").strip("│").split("│")]
+    assert cells == ["original unit, 110", "6.61", "2.80", "1", "-", "ok"]
+    assert "no difference where our data are not the paper's, CIFAR-10" in out
+    assert "he2016 table3 of CIFAR-10: test error in percent, profile mini, digits" in out
+    assert "table3 of CIFAR-100, table4" in out  # not measured
+    assert "original-110-cifar10" not in out
+
+
+@pytest.mark.parametrize("paper", ["he2016", "veit2016"])
+@pytest.mark.parametrize("profile", ["mini", "cpu"])
+def test_our_results_fit_the_terminal(
+    paper: str, profile: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    results = str(Path(__file__).parents[2] / "results")
+    assert run_command(["compare", paper, "--profile", profile, "--results", results]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "cifar10-" not in out
+    first = {line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")}
+    whole = {row.title for row in compare(paper, profile, Path(results)).rows}
+    words = {word for title in whole for word in title.split()}
+    assert {word for cell in first for word in cell.split()} <= words | {"case"}  # none is broken
 
 
 def _line(text: str, case: str) -> str:
@@ -261,6 +364,74 @@ def test_the_command_as_json(
     by_case = {(r["source"], r["case"]): r for r in content["rows"]}
     assert by_case["table1", "original"]["measured"] == 1.0
     assert {claim["verdict"] for claim in content["claims"]} == {"holds", "not measured"}
+    verdicts = [claim["verdict"] for claim in content["claims"]]
+    assert content["counts"] == {
+        "holds": verdicts.count("holds"),
+        "does not hold": 0,
+        "too close": 0,
+        "not measured": verdicts.count("not measured"),
+    }
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+
+def claim(verdict: Verdict, text: str = "x", caveat: str = "", formula: bool = False) -> Claim:
+    of = f"of {text}"
+    return Claim("he2016", "table1", text, verdict, of, caveat, by_formula=formula)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        (["holds", "holds"], "holds"),
+        (["holds", "too close"], "too close"),
+        (["holds", "not measured", "too close"], "not measured"),
+        (["too close", "does not hold", "not measured", "holds"], "does not hold"),
+    ],
+)
+def test_what_several_comparisons_make(verdicts: list[Verdict], whole: Verdict) -> None:
+    assert all_of(verdicts) == whole
+
+
+def test_a_formula_is_not_counted() -> None:
+    found = counts(
+        [claim("holds"), claim("too close"), claim("holds", formula=True), claim("not measured")]
+    )
+    assert found == {"holds": 1, "does not hold": 0, "too close": 1, "not measured": 1}
+
+
+@pytest.mark.usefixtures("wide")
+def test_claims_are_printed_with_what_they_share_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "profile mini: the paper's depth, but 16x16 digits and 15 epochs (Table 1: 30) instead "
+    own += "of CIFAR; one of the 360 test images is 0.28 points"
+    claims = [
+        claim("holds", "formula", formula=True),
+        claim("too close", "a", f"{own}; one seed"),
+        claim("does not hold", "b", f"{own}; one seed"),
+        claim("holds", "c", f"{own}; other words"),
+        claim("not measured", "d"),
+    ]
+    show(Comparison("he2016", "mini", tmp_path, [], claims), Display())
+    out = capsys.readouterr().out
+    assert out.count("360 test images") == out.count("one seed") == 1
+    assert "unless they say otherwise: profile mini: the paper's depth" in out
+    assert "    (other words)\n" in out
+    assert out.count("TOO CLOSE means: ") == 1
+    lines = out.splitlines()
+    assert [line for line in lines if "  table1: " in line] == [
+        "TOO CLOSE  table1: a",
+        "DOES NOT HOLD  table1: b",
+        "HOLDS  table1: c",
+        "NOT MEASURED  table1: d",
+        "HOLDS BY FORMULA  table1: formula",
+    ]
+    assert lines[-1] == (
+        "he2016, profile mini: 1 of 4 claims hold, 1 do not, 1 too close to call, 1 not measured; "
+        "by formula, not counted: 1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_the_files_are_tidy(paper: str) -> None:
         ("bn_after_addition-164", "BN after addition, 164"),
         ("original-110-one_layer-cifar10", "original unit, 110, one layer"),
         ("preact-1001-batch64-cifar10", "full pre-activation, 1001, batch 64"),
-        ("active-23", "active 23"),
+        ("active-23", "23 units active"),
         ("mine_own", "mine own"),
     ],
 )

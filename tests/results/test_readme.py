@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cli.results.claims import counts
 from resnet_cli.results.compare import compare
 from resnet_cli.results.tables import read_table
 
@@ -18,9 +19,7 @@ PAPERS = {"1": "he2016", "2": "veit2016"}
 @pytest.mark.parametrize("number", PAPERS)
 def test_claims_are_counted(number: str, profile: str) -> None:
     claims = compare(PAPERS[number], profile, ROOT / "results").claims
-    verdicts = [claim.verdict for claim in claims]
-    counts = [verdicts.count(v) for v in ("holds", "does not hold", "not measured")]
-    row = " | ".join(map(str, counts))
+    row = " | ".join(str(count) for count in counts(claims).values())
     assert f"| paper {number}, `{profile}` | {row} |" in FOUND
 
 

@@ -184,7 +184,7 @@ def test_a_checkpoint_in_both_states(
     monkeypatch.chdir(tmp_path)
     command = ["signal", "--checkpoint", "preact56-digits", "--batch-size", "4"]
     assert run_command(command) == 0
-    frame = read_table(Path("results/local/signal-preact56/signal.csv"))
+    frame = read_table(Path("results/local/signal-preact56-digits-batch4/signal.csv"))
     assert frame.groupby("state").size().to_dict() == {"initial": 28, "trained": 28}
     assert "trained" in capsys.readouterr().out
 

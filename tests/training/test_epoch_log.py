@@ -198,7 +198,7 @@ def test_no_training_begins_for_a_log_that_cannot_be_written(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
     assert run_command([*TRAINING[command], "--log", "tensorboard"]) == 2
     assert capsys.readouterr().err == (
-        "resnet-cli: --log tensorboard needs TensorBoard: pip install 'resnet-cli[tensorboard]'\n"
+        "resnet-cli: --log tensorboard needs TensorBoard: pip install tensorboard\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,166 @@
+"""What the page calls a profile, a network, a command: from provenance where that tells."""
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config import PROFILES
+from resnet_cli.models.weights import bundled_names, read_card
+from resnet_cli.plots.titles import DATASETS
+
+SCHEDULES = {
+    "paper": "the paper's schedule",
+    "cpu": "short schedule",
+    "mini": "",
+    "smoke": "trained for seconds",
+}
+"""A profile beside its data: `CIFAR-10, short schedule`."""
+
+PROFILE_WORDS: Mapping[str, str] = {
+    "paper": "the published protocol, on GPUs",
+    "cpu": "real images, hours on two cores; errors stay above the published ones",
+    "mini": "the papers' depths on 16x16 handwritten digits, minutes; shows effects, not numbers",
+    "smoke": "tiny networks, seconds; shows that the code runs",
+}
+"""A profile: what is measured there, and what that can show."""
+
+FAMILIES = {"resnet": "ResNet", "vgg": "VGG"}
+Told = Mapping[str, Any]
+"""A provenance, as `read_provenance` gives it."""
+
+
+def setting(profile: str, datasets: Iterable[str], network: str = "") -> str:
+    """`CIFAR-10, short schedule`; for a folder that is no profile, its network.
+
+    Args:
+        datasets: of what was measured, each perhaps several joined by `, `.
+        network: as `network_of` has it.
+    """
+    if profile not in PROFILES:
+        return network or profile
+    names = dict.fromkeys(name for told in datasets for name in told.split(", ") if name)
+    told = ", ".join(DATASETS.get(name, name) for name in names) or profile
+    schedule = SCHEDULES[profile] if names else ""
+    return told[:1].upper() + told[1:] + (f", {schedule}" if schedule else "")
+
+
+def network_of(told: Told) -> str:
+    """`ResNet-20, ours, 50 epochs`, `ResNet-20, published by akamaster`: the network that a study
+    of given weights took."""
+    checkpoint = told.get("checkpoint") or {}
+    source = Path(str(checkpoint.get("source") or ""))
+    names = " and ".join(_networks(_models(told)))
+    if source.name in bundled_names():
+        return f"{names}, ours, {read_card(source.name)['epochs']} epochs"
+    if publisher := re.match(r"(\w+)-\w+", source.stem):
+        return f"{names}, published by {publisher[1]}"
+    return f"{names}, {source.name}" if source.name else names
+
+
+def subject_of(profile: str, told: Told) -> str:
+    """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took."""
+    dataset = DATASETS.get(_dataset(told), _dataset(told))
+    if profile not in PROFILES:
+        return f"{network_of(told)}, {dataset}"
+    return ", ".join([*trained(told).split(", ")[1:], dataset])
+
+
+def _dataset(told: Told) -> str:
+    return str(((told.get("config") or {}).get("data") or {}).get("dataset") or "")
+
+
+def trained(told: Told, cases: Collection[str] = ()) -> str:
+    """`CIFAR-10, ResNet-38, 2 epochs`: what an experiment trained, from its resolved config.
+
+    Args:
+        cases: only these; empty for all.
+    """
+    config = told.get("config") or {}
+    dataset = _dataset(told)
+    base = config.get("train") or {}
+    if not told.get("seeds") or not config.get("model"):
+        return ""
+    trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
+    epochs = sorted({train["epochs"] for train in trains if train.get("epochs")})
+    parts = [DATASETS.get(dataset, dataset), *_networks(_models(told, cases))]
+    if epochs:
+        parts.append(f"{_listed(epochs)} epoch{'' if epochs == [1] else 's'}")
+    return ", ".join(parts)
+
+
+def column(profile: str, told: str) -> str:
+    """`cpu: CIFAR-10, ResNet-38, 2 epochs`: a profile with what `trained` says of it."""
+    return f"{profile}: {told}" if told else profile
+
+
+def _cases(config: Told, cases: Collection[str]) -> list[Told]:
+    found = config.get("cases") or [{}]
+    return [case for case in found if not cases or case.get("name") in cases] or [{}]
+
+
+def _models(told: Told, cases: Collection[str] = ()) -> list[Told]:
+    config = told.get("config") or {}
+    base = config.get("model") or {}
+    return [base | (case.get("model") or {}) for case in _cases(config, cases)]
+
+
+def _networks(models: Sequence[Told]) -> list[str]:
+    """`VGG-15`, `ResNet-110, 164 and 1001`: a family at a time."""
+    depths: dict[str, list[int]] = {}
+    for model in models:
+        family = str(model.get("family"))
+        depths.setdefault(FAMILIES.get(family, family), []).append(int(model.get("depth") or 0))
+    return [f"{family}-{_listed(sorted(set(found)))}" for family, found in depths.items()]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+KEPT = ("--set", "--seed")
+"""Options with a value that decide what is measured."""
+
+
+def command_again(experiment: str, profile: str, told: Told) -> str:
+    """The command that gives a result again: one experiment, without a budget or a shard, the data
+    as `DATA`. Of a command that studied given weights, what was typed but for its folders."""
+    typed = shlex.split(str(told.get("command") or ""))
+    if profile not in PROFILES and typed[:1] == ["resnet-cli"]:
+        return _without_folders(typed)
+    words = ["resnet-cli", "run", experiment, "--profile", profile]
+    for option, value in _options(typed):
+        if option in KEPT:
+            words += [option, shlex.quote(value)]
+    if "--pretrained" in typed:
+        words.append("--pretrained")
+    if told.get("seeds") and _dataset(told) not in ("", "digits"):
+        words += ["--data-dir", "DATA"]
+    return " ".join(words)
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """(option, the word after it or after its `=`)."""
+    found = []
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            found.append((option, value if equals else "".join(words[place + 1 : place + 2])))
+    return found
+
+
+def _without_folders(words: Sequence[str]) -> str:
+    kept, before = [], ""
+    for word in words:
+        if before == "--data-dir":
+            kept.append("DATA")
+        elif before == "--checkpoint":
+            kept.append(shlex.quote(Path(word).name))
+        elif before != "--out" and word != "--out":
+            kept.append(shlex.quote(word))
+        before = word
+    return " ".join(kept)
