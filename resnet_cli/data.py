@@ -825,6 +825,8 @@ class Batches:
                 f"the normalisation is for images of {list(normalization.mean.shape)} (channels, "
                 f"height, width); {split.dataset} has {list(shape)}"
             )
+        self.shape = shape
+        """Of an image: channels, height, width."""
         self.device = torch.device(device)
         self.classes = split.classes
         self.labels = split.labels.to(self.device)

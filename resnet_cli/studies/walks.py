@@ -130,8 +130,7 @@ def evaluate_walks(
     if engine == "fast":
         shared[1:] = [_common_prefix(a, b) for a, b in itertools.pairwise(visits)]
         passes = len(batches) * units_computed(visits, shared) / len(network.units)
-        size = batches.evaluation(0, 1)[0].shape[2]
-        network = folded(network, winograd=pays_winograd(network, size, passes))
+        network = folded(network, winograd=pays_winograd(network, batches.shape[1], passes))
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()

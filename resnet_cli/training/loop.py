@@ -118,12 +118,11 @@ class Trainer:
         images = self.share.stop - self.share.start
         in_groups = images > (config.batch_norm_group or images)
         a_core_each = SideBySide.fits(self.network) if in_groups else torch.get_num_threads() == 1
-        size = self.train.evaluation(0, 1)[0].shape[2]
         passes = 3.0 * self.batch_size * self.total
         return (
             config.precision != "bfloat16"
             and a_core_each
-            and pays_winograd(self.network, size, passes)
+            and pays_winograd(self.network, self.train.shape[1], passes)
         )
 
     def fit(self) -> bool:
