@@ -107,6 +107,8 @@ class _Convolution(torch.autograd.Function):
         return _backward(x, weights, gradients[0], *ctx.needs_input_grad)
 
 
+@functools.cache
+@torch.inference_mode(False)  # it serves trainings as well
 def _weight_matrix(dtype: torch.dtype) -> Tensor:
     """G x G [36, 9]: a 3x3 kernel, as a column, to its 6x6 places."""
     matrix = torch.tensor(G, dtype=dtype)
@@ -165,6 +167,7 @@ def _backward(
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     at_outputs, pixels = _values(gradient), _values(x)
     at_x = torch.empty_like(x) if wants_input else None
+    at_pixels = None if at_x is None else _values(at_x)
     at_weights = torch.zeros_like(weights) if wants_weight else None
     one, zero = np.ones(width * ins, np.float32), np.zeros(width * ins, np.float32)
     transposed = weights.transpose(1, 2)
@@ -175,9 +178,9 @@ def _backward(
             tiles = block.tiles * (part[1] - part[0])
             led = block.input_places[:, :tiles].transpose(1, 2)
             torch.baddbmm(at_weights, led, block.output_places[:, :tiles], out=at_weights)
-        if at_x is not None:
+        if at_pixels is not None:
             torch.bmm(block.output_places, transposed, out=block.input_places)
-            block.places_to_inputs(block.inputs, *part, block.sums, _values(at_x))
+            block.places_to_inputs(block.inputs, *part, block.sums, at_pixels)
     if at_weights is None:
         return at_x, None
     kernels = _weight_matrix(weights.dtype).T @ at_weights.view(PLACES, -1)

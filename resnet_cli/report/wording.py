@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_cli.config import PROFILES
 from resnet_cli.models.weights import bundled_names, read_card
-from resnet_cli.plots.titles import DATASETS
+from resnet_cli.plots.titles import DATASETS, FAMILIES
 
 SCHEDULES = {
     "paper": "the paper's schedule",
@@ -26,7 +26,6 @@ PROFILE_WORDS: Mapping[str, str] = {
 }
 """A profile: what is measured there, and what that can show."""
 
-FAMILIES = {"resnet": "ResNet", "vgg": "VGG"}
 Told = Mapping[str, Any]
 """A provenance, as `read_provenance` gives it."""
 
