@@ -24,22 +24,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cli.cli import app, run_command
-from resnet_cli.config import (
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-    experiments_folder,
-    load_experiment,
-    parse_range,
-    parse_setting,
-)
-from resnet_cli.data import load_split, parse_normalization
-from resnet_cli.errors import RunError, UserError
+from resnet_cli.config.experiments import experiments_folder, load_experiment, parse_setting
+from resnet_cli.config.fields import parse_range
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import load_split, parse_normalization
 from resnet_cli.models import build
-from resnet_cli.models.weights import load_network, weights_bytes
-from resnet_cli.rerun import read
-from resnet_cli.training.interrupt import parse_duration
+from resnet_cli.run.rerun import read
+from resnet_cli.runtime.errors import RunError, UserError
+from resnet_cli.runtime.interrupt import parse_duration
+from resnet_cli.weights.load import load_network, weights_bytes
 
 FUZZ = settings.get_profile("fuzz")
 FEW = DataConfig(train_images=8)

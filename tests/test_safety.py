@@ -25,12 +25,12 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli import download
 from resnet_cli.cli import run_command
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig, config_hash
-from resnet_cli.data import parse_normalization
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig, config_hash
+from resnet_cli.datasets import download
+from resnet_cli.datasets.data import parse_normalization
 from resnet_cli.models import build
-from resnet_cli.models.weights import read_safetensors, safetensors_bytes, weights_bytes
+from resnet_cli.weights.load import read_safetensors, safetensors_bytes, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 MARK = "created"

@@ -21,11 +21,11 @@ from resnet_cli.bench.measure import (
     torchrun_seconds,
     with_peak,
 )
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.data import Batches, Normalization, Split
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.network import Head, measure
-from resnet_cli.seeding import stream
+from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.lesion import draw_deletions
 from resnet_cli.studies.paths import exact_spectrum, sample_path_gradients
 from resnet_cli.studies.walks import delete, evaluate_walks, intact

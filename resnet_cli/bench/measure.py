@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from resnet_cli.allocator import keep_freed_memory
+from resnet_cli.runtime.allocator import keep_freed_memory
 
 Work = Callable[[], object]
 

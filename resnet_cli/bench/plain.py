@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from resnet_cli.data import Split
+from resnet_cli.datasets.data import Split
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
 

@@ -10,11 +10,11 @@ import torch
 
 from resnet_cli.bench.items import ITEMS, Found, Item, Settings, point_seconds, points
 from resnet_cli.bench.measure import Side, matrix_peak, with_peak
-from resnet_cli.display import Display, duration
-from resnet_cli.errors import unknown
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
-from resnet_cli.training.interrupt import Interrupted, Stopper
+from resnet_cli.runtime.display import Display, duration
+from resnet_cli.runtime.errors import unknown
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
 
 SCALING = "scaling"
 """The name, beside those of ITEMS, of the measurement of how cost grows."""

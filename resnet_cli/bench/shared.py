@@ -5,10 +5,10 @@ The first process prints how many seconds the slowest took for its share of the 
 
 import sys
 
-from resnet_cli import processes
-from resnet_cli.allocator import keep_freed_memory
 from resnet_cli.bench.items import Settings, steps_in_groups
 from resnet_cli.bench.measure import timed
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.allocator import keep_freed_memory
 
 
 def main(depth: int, steps: int) -> None:

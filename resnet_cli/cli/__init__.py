@@ -5,7 +5,7 @@ Commands stand in the order in which `--help` lists them.
 """
 
 from resnet_cli.cli import experiments, studies, tools  # noqa: F401  (each adds its commands)
-from resnet_cli.cli.application import app
+from resnet_cli.cli.app import app
 from resnet_cli.cli.entry import main, run_command
 
 __all__ = ["app", "main", "run_command"]

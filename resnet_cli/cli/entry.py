@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from resnet_cli import processes
-from resnet_cli.cli.application import app
-from resnet_cli.errors import RunError, UserError, shortened
+from resnet_cli.cli.app import app
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import RunError, UserError, shortened
 
 
 def run_command(arguments: list[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def _outcome(arguments: list[str] | None) -> int:
         _say(f"{shortened(error.filename)}: {error.strerror}")
         return 2 if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:
-        from resnet_cli.training.interrupt import Interrupted
+        from resnet_cli.runtime.interrupt import Interrupted
 
         if isinstance(error, Interrupted):
             _say(str(error))

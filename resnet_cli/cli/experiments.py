@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_cli import completion
-from resnet_cli.cli.application import app, examples
+from resnet_cli.cli import completion
+from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
     ComparedProfileOption,
@@ -43,14 +43,14 @@ from resnet_cli.cli.shared import (
     show_files,
     writable,
 )
-from resnet_cli.errors import UserError
+from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from resnet_cli.context import Context
-    from resnet_cli.display import Display
-    from resnet_cli.fanout import Failure
-    from resnet_cli.rerun import Told
-    from resnet_cli.training.interrupt import Stopper
+    from resnet_cli.run.executors import Failure
+    from resnet_cli.run.rerun import Told
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.runtime.interrupt import Stopper
+    from resnet_cli.studies.subject import Context
 
     Ahead = Callable[
         [list[Any], list[Path], Context, Display, Stopper], tuple[bool, list[Failure | None]]
@@ -83,7 +83,7 @@ def train(
     verbose: VerboseOption = False,
 ) -> None:
     """Train all cases and seeds of an experiment. What is unfinished goes on where it stopped."""
-    from resnet_cli.config import load_experiment
+    from resnet_cli.config.experiments import load_experiment
 
     display = make_display(as_json, quiet, verbose)
     loaded = load_experiment(experiment, profile, settings or (), seed)
@@ -137,8 +137,8 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Run experiments whole: trainings, studies, tables, plots. Done parts are skipped."""
-    from resnet_cli.config import expand_names, load_experiment
-    from resnet_cli.rerun import is_provenance, read
+    from resnet_cli.config.experiments import expand_names, load_experiment
+    from resnet_cli.run.rerun import is_provenance, read
 
     display = make_display(as_json, quiet, verbose)
     own = _own_device(device, executor)
@@ -178,9 +178,9 @@ def _run_again(
     ahead: "Ahead | None",
 ) -> None:
     """What a provenance file tells: an experiment, or a study that trains nothing."""
-    from resnet_cli.config import Experiment
-    from resnet_cli.rerun import check_data, run_typed
-    from resnet_cli.runner import measure_signals
+    from resnet_cli.config.schema import Experiment
+    from resnet_cli.run.experiment import measure_signals
+    from resnet_cli.run.rerun import check_data, run_typed
 
     check_data(told, context)
     if isinstance(told.work, Experiment) and not told.untrained:
@@ -244,12 +244,13 @@ def reproduce(
     verbose: VerboseOption = False,
 ) -> None:
     """Run all experiments of a paper, then compare. Missing data leave the others running."""
-    from resnet_cli.config import PROFILES, load_experiment
-    from resnet_cli.errors import unknown
-    from resnet_cli.papers import PAPERS
-    from resnet_cli.results.compare import compare as compare_paper
-    from resnet_cli.results.compare import show as show_comparison
-    from resnet_cli.runner import paper_experiments
+    from resnet_cli.claims.compare import compare as compare_paper
+    from resnet_cli.claims.compare import show as show_comparison
+    from resnet_cli.claims.papers import PAPERS
+    from resnet_cli.config.experiments import load_experiment
+    from resnet_cli.config.schema import PROFILES
+    from resnet_cli.run.experiment import paper_experiments
+    from resnet_cli.runtime.errors import unknown
 
     display = make_display(as_json, quiet, verbose)
     if profile not in PROFILES:
@@ -307,8 +308,8 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Set measured beside published. Tables row by row, claims with verdicts."""
-    from resnet_cli.results.compare import compare as compare_paper
-    from resnet_cli.results.compare import show as show_comparison
+    from resnet_cli.claims.compare import compare as compare_paper
+    from resnet_cli.claims.compare import show as show_comparison
 
     display = make_display(as_json, quiet)
     comparison = compare_paper(paper, profile, results)
@@ -343,8 +344,9 @@ def _offered(
     names: list[str], profile: str | None, display: "Display"
 ) -> tuple[list[str], list[str]]:
     """Which experiments have this profile, and which have not; the latter get a line each."""
-    from resnet_cli.config import PROFILES, experiment_profiles
-    from resnet_cli.errors import unknown
+    from resnet_cli.config.experiments import experiment_profiles
+    from resnet_cli.config.schema import PROFILES
+    from resnet_cli.runtime.errors import unknown
 
     if profile is None:
         return names, []
@@ -404,7 +406,7 @@ def _ahead(
 
     It returns whether to go on, and what failed of each experiment.
     """
-    from resnet_cli.errors import unknown
+    from resnet_cli.runtime.errors import unknown
 
     if executor not in ("serial", "ray"):
         raise unknown("executor", executor, ("serial", "ray"))
@@ -412,7 +414,7 @@ def _ahead(
         raise UserError("--ray-address and --ray-cpus go with --executor ray")
     if executor == "ray" and shard is not None:
         raise UserError("--shard is for machines without Ray; leave out --executor ray")
-    from resnet_cli import fanout
+    from resnet_cli.run import executors as fanout
 
     if shard is not None:
         number, of = fanout.parse_shard(shard)
@@ -459,7 +461,7 @@ def _carry_out(
     Given `failures`, an experiment whose data are missing is noted there and the others go on; so
     is one that failed in what was done ahead, which asks for `failures`.
     """
-    from resnet_cli.runner import default_out, run_experiment
+    from resnet_cli.run.experiment import default_out, run_experiment
 
     stopper = make_stopper(budget)
     if results is None:

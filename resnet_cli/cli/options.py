@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resnet_cli import completion
+from resnet_cli.cli import completion
 
 ExperimentName = Annotated[
     str,

@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from resnet_cli import processes
-from resnet_cli.errors import UserError
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from resnet_cli.context import Context, Subject
-    from resnet_cli.display import Display
-    from resnet_cli.study_runner import Written
-    from resnet_cli.training.interrupt import Stopper
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.runtime.interrupt import Stopper
+    from resnet_cli.studies.runner import Written
+    from resnet_cli.studies.subject import Context, Subject
 
 T = TypeVar("T")
 
 
 def make_display(as_json: bool, quiet: bool = False, verbose: bool = False) -> "Display":
     """What speaks for the command; nothing in the other processes of torchrun."""
-    from resnet_cli.display import Display
+    from resnet_cli.runtime.display import Display
 
     silent = processes.rank() > 0
     return Display(as_json=as_json, verbosity=int(verbose) - int(quiet), silent=silent)
@@ -38,10 +38,10 @@ def make_context(
     Raises:
         UserError: an option names no device, engine or log that there is.
     """
-    from resnet_cli.context import Context
-    from resnet_cli.device import pick_device
-    from resnet_cli.engine import ENGINES
-    from resnet_cli.errors import unknown
+    from resnet_cli.runtime.device import pick_device
+    from resnet_cli.runtime.engine import ENGINES
+    from resnet_cli.runtime.errors import unknown
+    from resnet_cli.studies.subject import Context
     from resnet_cli.training.epoch_log import check_log
 
     if engine not in ENGINES:
@@ -62,7 +62,7 @@ def make_stopper(budget: str | None) -> "Stopper":
     Raises:
         UserError: the budget is no duration.
     """
-    from resnet_cli.training.interrupt import Stopper, parse_duration
+    from resnet_cli.runtime.interrupt import Stopper, parse_duration
 
     return Stopper(None if budget is None else parse_duration(budget))
 
@@ -77,10 +77,10 @@ def find_network(
     test_size: int | None = None,
 ) -> "Subject":
     """The network a study is about, with lines that say which and what it is."""
-    from resnet_cli.config import DataConfig
-    from resnet_cli.context import find_subject
-    from resnet_cli.errors import unknown
-    from resnet_cli.models.weights import unusual_width
+    from resnet_cli.config.schema import DataConfig
+    from resnet_cli.runtime.errors import unknown
+    from resnet_cli.studies.subject import find_subject
+    from resnet_cli.weights.load import unusual_width
 
     known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
     if dataset is not None and dataset not in known:
@@ -123,7 +123,7 @@ def range_of(option: str, text: str) -> tuple[int, ...]:
     Raises:
         UserError: it names none; the line begins with the option.
     """
-    from resnet_cli.config import parse_range
+    from resnet_cli.config.fields import parse_range
 
     try:
         return parse_range(text)

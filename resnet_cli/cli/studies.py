@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from resnet_cli import completion
-from resnet_cli.cli.application import app, examples
+from resnet_cli.cli import completion
+from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
     CheckpointOption,
@@ -39,12 +39,12 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.errors import UserError
+from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from resnet_cli.context import Context
-    from resnet_cli.display import Display
-    from resnet_cli.study_runner import AnyStudy
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.studies.runner import AnyStudy
+    from resnet_cli.studies.subject import Context
 
 SAMPLES = 20
 BATCH_SIZE = 128
@@ -79,8 +79,8 @@ def evaluate_command(
     verbose: VerboseOption = False,
 ) -> None:
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
-    from resnet_cli.evaluation import evaluate
-    from resnet_cli.training.interrupt import watched
+    from resnet_cli.runtime.interrupt import watched
+    from resnet_cli.training.evaluation import evaluate
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)
@@ -177,7 +177,7 @@ def lesion(
     verbose: VerboseOption = False,
 ) -> None:
     """Delete or reorder units and measure the test error."""
-    from resnet_cli.config import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
+    from resnet_cli.config.schema import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
 
     if sum(option is not None for option in (blocks, only, reorder, greedy, additivity)) > 1:
         raise UserError(
@@ -294,7 +294,7 @@ def paths(
     verbose: VerboseOption = False,
 ) -> None:
     """Measure path lengths and the gradient by path length."""
-    from resnet_cli.config import PathsStudy
+    from resnet_cli.config.schema import PathsStudy
 
     if estimator not in ("batch", "image"):
         raise UserError(f"--estimator {estimator}: use batch or image")
@@ -393,7 +393,8 @@ def signal(
     verbose: VerboseOption = False,
 ) -> None:
     """Measure activations and gradients unit by unit. Untrained and trained; shortcuts' factors."""
-    from resnet_cli.config import SignalStudy, load_experiment
+    from resnet_cli.config.experiments import load_experiment
+    from resnet_cli.config.schema import SignalStudy
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)
@@ -424,7 +425,7 @@ def signal(
     for name, given in of_networks:
         if given is not None:
             raise UserError(f"{name} and an EXPERIMENT exclude each other")
-    from resnet_cli.runner import measure_signals
+    from resnet_cli.run.experiment import measure_signals
 
     loaded = load_experiment(experiment, profile, settings or ())
     question = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | question
@@ -458,7 +459,7 @@ def _study(
     **options: Any,
 ) -> None:
     """Ask a study of a network; `question` has the options that name the folder by default."""
-    from resnet_cli.study_runner import run_study
+    from resnet_cli.studies.runner import run_study
 
     context, _, _, normalize, images = subject
     question = dict(question) | {

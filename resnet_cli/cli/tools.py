@@ -5,8 +5,8 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from resnet_cli import completion
-from resnet_cli.cli.application import app, examples
+from resnet_cli.cli import completion
+from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     DataDirOption,
     DownloadOption,
@@ -20,7 +20,7 @@ from resnet_cli.cli.options import (
     VerboseOption,
 )
 from resnet_cli.cli.shared import make_context, make_display, make_stopper, writable
-from resnet_cli.errors import UserError
+from resnet_cli.runtime.errors import UserError
 
 
 @app.command(
@@ -32,7 +32,7 @@ from resnet_cli.errors import UserError
 )
 def list_command(as_json: JsonOption = False) -> None:
     """List the experiments that travel with the program."""
-    from resnet_cli.config import experiment_titles
+    from resnet_cli.config.experiments import experiment_titles
 
     display = make_display(as_json)
     titles = experiment_titles()
@@ -57,7 +57,7 @@ def show(
     """Show an experiment's configuration with all defaults."""
     import yaml
 
-    from resnet_cli.config import load_experiment
+    from resnet_cli.config.experiments import load_experiment
 
     loaded = load_experiment(experiment, profile, settings or (), seed)
     content = loaded.model_dump(mode="json")
@@ -122,8 +122,8 @@ def data(
     verbose: VerboseOption = False,
 ) -> None:
     """Tell which data sets are there, and where. --download fetches one."""
-    from resnet_cli.data import Finding, data_root, find
-    from resnet_cli.errors import unknown
+    from resnet_cli.datasets.data import Finding, data_root, find
+    from resnet_cli.runtime.errors import unknown
 
     names = ("digits", "cifar10", "cifar100")
     if dataset is not None and dataset not in names:
@@ -132,7 +132,7 @@ def data(
     if download:
         if dataset is None or dataset == "digits":
             raise UserError("--download needs a name: resnet-cli data cifar10 --download")
-        from resnet_cli.download import fetch
+        from resnet_cli.datasets.download import fetch
 
         with display.progress(f"fetching {dataset}") as update:
             name = cast('Literal["cifar10", "cifar100"]', dataset)
@@ -238,8 +238,8 @@ def weights(
     """List the trained networks that come with the program. --export adds one."""
     import yaml
 
-    from resnet_cli.bundles import bundle, card_lines, cards, network_of
-    from resnet_cli.errors import unknown
+    from resnet_cli.runtime.errors import unknown
+    from resnet_cli.training.bundle import bundle, card_lines, cards, network_of
 
     display = make_display(as_json, verbose=verbose)
     if (export is None) != (name is None):

@@ -2,11 +2,11 @@
 
 import torch
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.network import Network, initialize
 from resnet_cli.models.resnet import make_resnet
 from resnet_cli.models.vgg import make_vgg
-from resnet_cli.seeding import stream_seed
+from resnet_cli.runtime.seeding import stream_seed
 
 __all__ = ["Network", "build"]
 

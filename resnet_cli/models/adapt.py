@@ -44,9 +44,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.errors import UserError, one_line
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import Place, ResidualUnit
+from resnet_cli.runtime.errors import UserError, one_line
 
 FUNCTION = "network"
 """The function that a user's file defines, without parameters."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.models.network import measure
 

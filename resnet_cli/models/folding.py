@@ -17,7 +17,7 @@ def folded(network: Network, *, winograd: bool = False) -> Network:
 
     Args:
         winograd: 3x3 convolutions take fewer multiplications, and take the batch norm and ReLUs
-            beside them along (`resnet_cli.models.winograd`). For processors and float32.
+            beside them along (`resnet_cli.kernels.winograd`). For processors and float32.
     """
     copied = copy.deepcopy(network).eval()
     for module in list(copied.modules()):
@@ -44,7 +44,7 @@ def _fold(sequence: nn.Sequential) -> None:
 
 def _take_winograd(sequence: nn.Sequential) -> None:
     """Put one layer in place of each run of [batch norm], [ReLU], convolution, [ReLU]."""
-    from resnet_cli.models.winograd import WinogradConv2d, fits  # numba takes its time to import
+    from resnet_cli.kernels.winograd import WinogradConv2d, fits  # numba takes its time to import
 
     done: list[tuple[str, nn.Module]] = []
     waiting = list(sequence.named_children())

@@ -73,7 +73,7 @@ class Network(nn.Module):
 
         For one thread each: only matrix products, a part of it, would use more.
         """
-        from resnet_cli.models.winograd import fits  # numba takes its time to import
+        from resnet_cli.kernels.winograd import fits  # numba takes its time to import
 
         for module in self.modules():
             if isinstance(module, Convolution):

@@ -6,7 +6,7 @@ ImageNet: He et al. 2015 (arXiv:1512.03385), table 1; four stages of bottleneck 
 
 from torch import nn
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.network import Head, Network
 from resnet_cli.models.units import (
     EXPANSION,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from resnet_cli.config import TrainConfig
+from resnet_cli.config.schema import TrainConfig
 from resnet_cli.models.network import Network
-from resnet_cli.seeding import stream
+from resnet_cli.runtime.seeding import stream
 
 
 def survival_probabilities(config: TrainConfig, num_units: int) -> list[float]:

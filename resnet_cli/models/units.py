@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 
 EXPANSION = 4
 """A bottleneck's output has four times the channels of its 3x3 layer (He et al. 2015)."""
@@ -48,12 +48,12 @@ class Convolution(nn.Conv2d):
     """A convolution that a training may compute with fewer multiplications."""
 
     winograd = False
-    """In training, go by `resnet_cli.models.winograd` (`Network.use_winograd`)."""
+    """In training, go by `resnet_cli.kernels.winograd` (`Network.use_winograd`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, K, H', W']."""
         if self.winograd and self.training:
-            from resnet_cli.models.winograd import convolve, fits_image  # imports numba
+            from resnet_cli.kernels.winograd import convolve, fits_image  # imports numba
 
             if fits_image(x):
                 return convolve(x, self.weight, self.bias)

@@ -9,7 +9,7 @@ Every layer but the classifier is a unit that a study can delete.
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import Convolution, Place, PlainUnit, ZeroPadding
 

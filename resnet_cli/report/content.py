@@ -12,20 +12,7 @@ from typing import Any
 
 import yaml
 
-from resnet_cli.config import PROFILES, experiment_names, experiments_folder
-from resnet_cli.errors import UserError
-from resnet_cli.papers import PAPERS, published
-from resnet_cli.plots.titles import DATASETS
-from resnet_cli.report.wording import (
-    column,
-    command_again,
-    network_of,
-    setting,
-    trained,
-)
-from resnet_cli.results.claims import Claim
-from resnet_cli.results.claims import counts as counts_of
-from resnet_cli.results.compare import (
+from resnet_cli.claims.compare import (
     Comparison,
     Measured,
     Row,
@@ -33,7 +20,21 @@ from resnet_cli.results.compare import (
     compare,
     measured_profiles,
 )
+from resnet_cli.claims.judge import Claim
+from resnet_cli.claims.judge import counts as counts_of
+from resnet_cli.claims.papers import PAPERS, published
+from resnet_cli.config.experiments import experiment_names, experiments_folder
+from resnet_cli.config.schema import PROFILES
+from resnet_cli.figures.titles import DATASETS
+from resnet_cli.report.wording import (
+    column,
+    command_again,
+    network_of,
+    setting,
+    trained,
+)
 from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.runtime.errors import UserError
 
 BEYOND = "beyond"
 """The section of experiments that belong to no table and no figure."""

@@ -13,11 +13,11 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from resnet_cli import __version__
-from resnet_cli.errors import UserError
 from resnet_cli.report.content import WORDS, content
 from resnet_cli.report.unravelled import networks
 from resnet_cli.report.wording import PROFILE_WORDS
 from resnet_cli.results.tables import atomic_write
+from resnet_cli.runtime.errors import UserError
 
 COLOURS = 64
 """Of an embedded plot; a palette makes it a quarter as large and looks the same."""

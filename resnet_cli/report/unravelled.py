@@ -7,10 +7,10 @@ from typing import Any
 
 from pandas import DataFrame
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.claims.compare import by_preference
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.resnet import make_places
 from resnet_cli.report.wording import subject_of
-from resnet_cli.results.compare import by_preference
 from resnet_cli.results.tables import read_provenance, read_table
 
 LESIONS = ("fig3/preact110", "fig3", "fig5a")

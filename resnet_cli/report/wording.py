@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config import PROFILES
-from resnet_cli.models.weights import bundled_names, read_card
-from resnet_cli.plots.titles import DATASETS, FAMILIES
+from resnet_cli.config.schema import PROFILES
+from resnet_cli.figures.titles import DATASETS, FAMILIES
+from resnet_cli.weights.load import bundled_names, read_card
 
 SCHEDULES = {
     "paper": "the paper's schedule",

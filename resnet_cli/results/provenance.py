@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resnet_cli import __version__
-from resnet_cli.config import config_hash
+from resnet_cli.config.schema import config_hash
 
 PROGRAM = "resnet-cli"
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")

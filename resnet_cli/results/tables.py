@@ -24,8 +24,8 @@ from typing import Any
 
 import pandas
 
-from resnet_cli.errors import UserError, shortened, unknown
 from resnet_cli.results.provenance import Provenance
+from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "training": (

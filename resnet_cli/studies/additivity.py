@@ -13,10 +13,10 @@ from typing import Any
 import numpy
 from scipy.stats import pearsonr, spearmanr
 
-from resnet_cli.data import Batches
-from resnet_cli.engine import Engine
-from resnet_cli.errors import UserError
+from resnet_cli.datasets.data import Batches
 from resnet_cli.models.network import Network
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.lesion import Deletion, draw_deletions
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
 

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from resnet_cli.data import Batches
-from resnet_cli.engine import Engine
-from resnet_cli.errors import UserError
+from resnet_cli.datasets.data import Batches
 from resnet_cli.models.network import Network
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.lesion import measured_columns
 from resnet_cli.studies.walks import Outcome, delete, evaluate_walks, intact
 

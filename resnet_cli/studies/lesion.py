@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from scipy.stats import kendalltau
 
-from resnet_cli.data import Batches
-from resnet_cli.engine import Engine
-from resnet_cli.errors import UserError
+from resnet_cli.datasets.data import Batches
 from resnet_cli.models.network import Network, same_shape_groups
 from resnet_cli.models.units import Place
-from resnet_cli.seeding import stream
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.walks import Outcome, Walk, delete, evaluate_walks, intact, reorder
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from resnet_cli.errors import UserError
+from resnet_cli.runtime.errors import UserError
 
 Row = dict[str, Any]
 

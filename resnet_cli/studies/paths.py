@@ -30,15 +30,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli import processes
-from resnet_cli.data import Batches, to_device
-from resnet_cli.engine import Engine
-from resnet_cli.errors import UserError
+from resnet_cli.datasets.data import Batches, to_device
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
-from resnet_cli.seeding import stream
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.pullback import Pullback, identity, trace, trace_autograd
-from resnet_cli.threads import map_in_threads
 
 Row = dict[str, Any]
 Report = Callable[[int, int], None]

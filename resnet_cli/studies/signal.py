@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.models.units import PlainUnit, ResidualUnit, Scale, Unit
+from resnet_cli.runtime.errors import UserError
 
 Row = dict[str, Any]
 

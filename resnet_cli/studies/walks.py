@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli import processes
-from resnet_cli.data import Batches
-from resnet_cli.engine import Engine
-from resnet_cli.errors import UserError
-from resnet_cli.evaluation import BATCH_SIZE
+from resnet_cli.datasets.data import Batches
 from resnet_cli.models.folding import folded
 from resnet_cli.models.network import Network, pays_winograd
 from resnet_cli.models.units import Place
-from resnet_cli.threads import map_in_threads
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.training.evaluation import BATCH_SIZE
 
 
 class Step(NamedTuple):

@@ -2,7 +2,7 @@
 
 A checkpoint is one safetensors file: weights, momentum and statistics as tensors, the position
 as JSON. There is no generator state in it, because no generator outlives an iteration: every
-random draw is a function of the seed and the iteration (`resnet_cli.seeding`).
+random draw is a function of the seed and the iteration (`resnet_cli.runtime.seeding`).
 
 A new checkpoint is written beside the last one, read back and compared by hash, and only then put
 in its place; the last one is kept as `checkpoint.previous.safetensors`. A damaged file is set
@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_cli.errors import RunError, UserError
-from resnet_cli.models.weights import read_safetensors, safetensors_bytes
 from resnet_cli.results.tables import atomic_write
+from resnet_cli.runtime.errors import RunError, UserError
+from resnet_cli.weights.load import read_safetensors, safetensors_bytes
 
 FORMAT = "resnet-cli checkpoint 1"
 CURRENT = "checkpoint.safetensors"

@@ -1,9 +1,9 @@
 """One network trained by several processes, each on its share of every batch.
 
-torchrun starts the processes (`resnet_cli.processes`). Each takes whole batch-norm groups of the
-batch, in the order of the ranks; gradients are added up, and running statistics are put together
-in the groups' order. So what is trained is what one process trains with the same groups, to
-rounding, whatever the number of processes. Only dropout draws other numbers: each process has a
+torchrun starts the processes (`resnet_cli.runtime.processes`). Each takes whole batch-norm groups
+of the batch, in the order of the ranks; gradients are added up, and running statistics are put
+together in the groups' order. So what is trained is what one process trains with the same groups,
+to rounding, whatever the number of processes. Only dropout draws other numbers: each process has a
 generator of its own.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from resnet_cli import processes
-from resnet_cli.errors import UserError
 from resnet_cli.models.network import Network
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.groups import Outcome
 
 

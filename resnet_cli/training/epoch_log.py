@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from resnet_cli import processes
-from resnet_cli.errors import UserError, unknown
 from resnet_cli.results.tables import explained
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError, unknown
 
 LogName = Literal["tensorboard"]
 LOGS: tuple[LogName, ...] = get_args(LogName)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.models.network import Network
-from resnet_cli.threads import map_in_threads
+from resnet_cli.runtime.threads import map_in_threads
 
 Outcome = tuple[Tensor, Tensor]
 """The sum of the losses of a group, and the number of images classified wrongly."""

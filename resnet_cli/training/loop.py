@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli import processes
-from resnet_cli.allocator import return_large_blocks
-from resnet_cli.config import RunConfig
-from resnet_cli.data import Batches, epoch_order
-from resnet_cli.device import autocast
-from resnet_cli.engine import Engine
-from resnet_cli.evaluation import evaluate
+from resnet_cli.config.schema import RunConfig
+from resnet_cli.datasets.data import Batches, epoch_order
 from resnet_cli.models.network import Network, can_compile, pays_winograd
 from resnet_cli.models.survival import draw_active, set_survival
-from resnet_cli.seeding import stream, stream_seed
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.allocator import return_large_blocks
+from resnet_cli.runtime.device import autocast
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from resnet_cli.training.distributed import batch_share, combined
+from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.schedule import learning_rate, total_iterations
 

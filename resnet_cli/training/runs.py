@@ -17,18 +17,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from resnet_cli import processes
-from resnet_cli.config import RunConfig
-from resnet_cli.context import Context
+from resnet_cli.config.schema import RunConfig
 from resnet_cli.models import build
-from resnet_cli.models.weights import WEIGHTS_FILE, weights_bytes
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
+from resnet_cli.studies.subject import Context
 from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.epoch_log import EpochLog
-from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import LOCK_FILE, owned
+from resnet_cli.weights.load import WEIGHTS_FILE, weights_bytes
 
 RUN_FILE = "run.json"
 

@@ -2,7 +2,7 @@
 
 import math
 
-from resnet_cli.config import TrainConfig
+from resnet_cli.config.schema import TrainConfig
 
 
 def total_iterations(config: TrainConfig, iterations_per_epoch: int) -> int:

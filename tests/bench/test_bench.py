@@ -26,12 +26,12 @@ from resnet_cli.bench.items import (
 from resnet_cli.bench.measure import Side, Work, alternate, matrix_peak, timed, with_peak
 from resnet_cli.bench.run import choose, run_benchmarks
 from resnet_cli.cli import run_command
-from resnet_cli.display import Display
-from resnet_cli.errors import UserError
 from resnet_cli.results.tables import header, is_pair, read_table
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.studies.paths import CutNetwork, path_gradient
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
-from resnet_cli.training.interrupt import Interrupted, Stopper
 
 Captured = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("forks_of_torch")

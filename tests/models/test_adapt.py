@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.cli import run_command
-from resnet_cli.config import ModelConfig
-from resnet_cli.errors import UserError
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.models.adapt import Adapted, Parts, adapt, load_adapted
-from resnet_cli.models.weights import load_network
 from resnet_cli.results.tables import read_provenance, read_table
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths import CutNetwork, exact_spectrum, path_gradient
 from resnet_cli.studies.signal import measure_signal
+from resnet_cli.weights.load import load_network
 
 Captured = pytest.CaptureFixture[str]
 
@@ -249,7 +249,7 @@ def test_a_head_that_ends_too_early() -> None:
 MINE = """
 import torch
 from torch import nn
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.models.adapt import Parts, adapt
 
@@ -297,7 +297,10 @@ def test_a_file_is_a_checkpoint(
         ("def network(): return 1 / 0", "ZeroDivisionError: division by zero"),
         ("def network(): return 5", "network() returned int; return what adapt(...) gives"),
         ("import nowhere_at_all", "ModuleNotFoundError"),
-        ("from resnet_cli.errors import UserError\nraise UserError('of its own')", "of its own"),
+        (
+            "from resnet_cli.runtime.errors import UserError\nraise UserError('of its own')",
+            "of its own",
+        ),
     ],
 )
 def test_a_file_that_fails(

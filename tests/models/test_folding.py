@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
+from resnet_cli.kernels.winograd import WinogradConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.folding import folded
-from resnet_cli.models.winograd import WinogradConv2d
 
 NETWORKS = {
     "full": ModelConfig(depth=14, widths=(4, 6, 8)),

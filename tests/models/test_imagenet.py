@@ -9,9 +9,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
-from resnet_cli.models.foreign import load_foreign
+from resnet_cli.weights.foreign import load_foreign
 
 PROJECTION_NORMS = 2 * (256 + 512 + 1024 + 2048)
 """Parameters of the batch norms after torchvision's four projections."""

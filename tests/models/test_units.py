@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build, units
 from resnet_cli.models.units import Place, PlainUnit, ResidualUnit, ZeroPadding
 

@@ -14,18 +14,19 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+from resnet_cli.claims.compare import compare
+from resnet_cli.claims.judge import Claim, Verdict
+from resnet_cli.claims.papers import case_title, published
 from resnet_cli.cli import run_command
-from resnet_cli.config import PROFILES, experiment_names
-from resnet_cli.errors import UserError
-from resnet_cli.papers import case_title, published
-from resnet_cli.plots.titles import DATASETS
+from resnet_cli.config.experiments import experiment_names
+from resnet_cli.config.schema import PROFILES
+from resnet_cli.figures.titles import DATASETS
 from resnet_cli.report.content import MARKS, Count, Finding, content, figure_of, header
 from resnet_cli.report.page import embedded, write_report
 from resnet_cli.report.unravelled import networks
 from resnet_cli.report.wording import command_again, network_of, trained
-from resnet_cli.results.claims import Claim, Verdict
-from resnet_cli.results.compare import compare
 from resnet_cli.results.tables import read_provenance, read_table
+from resnet_cli.runtime.errors import UserError
 
 RESULTS = Path(__file__).parents[2] / "results"
 Captured = pytest.CaptureFixture[str]

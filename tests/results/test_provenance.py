@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnet_cli import __version__
-from resnet_cli.config import config_hash
+from resnet_cli.config.schema import config_hash
 from resnet_cli.results import provenance
 from resnet_cli.results.provenance import Checkpoint, collect, source_state, typed_command
 

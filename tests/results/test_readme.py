@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cli.results.claims import counts
-from resnet_cli.results.compare import compare
+from resnet_cli.claims.compare import compare
+from resnet_cli.claims.judge import counts
 from resnet_cli.results.tables import read_table
 
 ROOT = Path(__file__).parents[2]

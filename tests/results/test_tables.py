@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_cli.errors import UserError
 from resnet_cli.results import tables
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import (
@@ -28,6 +27,7 @@ from resnet_cli.results.tables import (
     write_table,
     write_together,
 )
+from resnet_cli.runtime.errors import UserError
 
 HEADERS = {
     "training": "experiment,case,seed,epoch,iteration,lr,train_loss,train_error,test_loss,"

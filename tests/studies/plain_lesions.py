@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.bench import plain
-from resnet_cli.config import ModelConfig
-from resnet_cli.data import Batches, Normalization, Split
+from resnet_cli.config.schema import ModelConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
 

@@ -8,11 +8,11 @@ import torch
 from plain_lesions import make_batches, make_network, plain_logits, silence
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
-from resnet_cli.data import Batches
-from resnet_cli.errors import UserError
+from resnet_cli.config.schema import ModelConfig
+from resnet_cli.datasets.data import Batches
 from resnet_cli.models import Network, build
 from resnet_cli.results.tables import header
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.additivity import compare_damages, correlations, draw_sets
 from resnet_cli.studies.lesion import Deletion, draw_deletions
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from resnet_cli.claims.veit2016 import JUDGES, claims
 from resnet_cli.cli import run_command
-from resnet_cli.config import PROFILES, Experiment, experiment_names, find_experiment
-from resnet_cli.config import load_experiment as load
-from resnet_cli.errors import UserError
+from resnet_cli.config.experiments import experiment_names, find_experiment
+from resnet_cli.config.experiments import load_experiment as load
+from resnet_cli.config.schema import PROFILES, Experiment
 from resnet_cli.models import build
-from resnet_cli.results.claims_veit2016 import JUDGES, claims
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.runtime.errors import UserError
 
 NAMES = [name for name in experiment_names() if name.startswith("veit2016/")]
 ONLY_PAPER = {"veit2016/fig4"}
@@ -129,7 +130,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smoke]:
         patch.chdir(folder)
         spoken: list[str] = []
         patch.setattr(
-            "resnet_cli.display.Display.summary",
+            "resnet_cli.runtime.display.Display.summary",
             lambda self, content: spoken.append(json.dumps(content)),
         )
         assert run_command(["run", *RUNNABLE, "--profile", "smoke", "-q"]) == 0

@@ -7,10 +7,10 @@ import torch
 from plain_lesions import make_batches, make_network, plain_logits, silence
 from torch.nn import functional
 
-from resnet_cli.data import Batches, Split
-from resnet_cli.errors import UserError
+from resnet_cli.datasets.data import Batches, Split
 from resnet_cli.models import Network
 from resnet_cli.results.tables import header
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import greedy
 from resnet_cli.studies.greedy import choose_units, delete_greedily
 from resnet_cli.studies.lesion import Deletion, delete_units

@@ -13,14 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli.config import DataConfig, ModelConfig
-from resnet_cli.data import Batches, Normalization, Split, load_split, parse_normalization
-from resnet_cli.errors import UserError
-from resnet_cli.evaluation import evaluate
+from resnet_cli.config.schema import DataConfig, ModelConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
 from resnet_cli.models import Network, build
-from resnet_cli.models.foreign import load_foreign
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import header
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.lesion import (
     Deletion,
     Reordering,
@@ -30,6 +28,8 @@ from resnet_cli.studies.lesion import (
     reorder_units,
 )
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
+from resnet_cli.training.evaluation import evaluate
+from resnet_cli.weights.foreign import load_foreign
 
 SHARED = Path(__file__).parents[3] / "shared"
 AKAMASTER = SHARED / "checkpoints" / "akamaster-resnet20-12fca82f.th"

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from resnet_cli.errors import UserError
 from resnet_cli.results.tables import header
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.path_survival import path_survival
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
-from resnet_cli.data import Batches, Normalization, Split
-from resnet_cli.engine import ENGINES
-from resnet_cli.errors import UserError
+from resnet_cli.config.schema import ModelConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import header
+from resnet_cli.runtime.engine import ENGINES
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import paths
 from resnet_cli.studies.paths import (
     CutNetwork,

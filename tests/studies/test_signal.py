@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from resnet_cli.cli import run_command
-from resnet_cli.config import ModelConfig
-from resnet_cli.errors import UserError
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import header, is_pair, read_table
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.signal import closed_form_deviation, measure_signal
 
 Captured = pytest.CaptureFixture[str]

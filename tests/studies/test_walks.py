@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import ModelConfig
-from resnet_cli.data import Batches, Normalization, Split
-from resnet_cli.errors import UserError
-from resnet_cli.evaluation import BATCH_SIZE, evaluate
+from resnet_cli.config.schema import ModelConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split
+from resnet_cli.kernels.winograd import WinogradConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import PlainUnit, Unit
-from resnet_cli.models.winograd import WinogradConv2d
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import walks as walks_module
 from resnet_cli.studies.walks import Outcome, Step, Walk, delete, evaluate_walks, intact, reorder
+from resnet_cli.training.evaluation import BATCH_SIZE, evaluate
 
 CLASSES = 5
 IMAGES = BATCH_SIZE + 7  # a whole batch and a cut one

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from resnet_cli.errors import RunError, UserError
 from resnet_cli.results import tables
+from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.training import checkpoint
 from resnet_cli.training.checkpoint import (
     CURRENT,

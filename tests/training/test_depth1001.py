@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.data import Split, parse_normalization
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import Split, parse_normalization
 from resnet_cli.models import build
 from resnet_cli.models.network import Network
 from resnet_cli.training import loop

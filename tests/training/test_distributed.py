@@ -21,21 +21,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_cli import processes
 from resnet_cli.cli import run_command
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.context import Context
-from resnet_cli.data import Batches, load_split, parse_normalization
-from resnet_cli.device import pick_device
-from resnet_cli.errors import UserError
-from resnet_cli.evaluation import Evaluation, evaluate
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import Batches, load_split, parse_normalization
 from resnet_cli.models import build
-from resnet_cli.models.weights import load_network
-from resnet_cli.processes import share_of
 from resnet_cli.results.tables import read_provenance, read_table
-from resnet_cli.seeding import stream
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.device import pick_device
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.processes import share_of
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.studies.subject import Context
 from resnet_cli.training.distributed import check_shares
+from resnet_cli.training.evaluation import Evaluation, evaluate
 from resnet_cli.training.loop import Trainer
+from resnet_cli.weights.load import load_network
 
 ROOT = Path(__file__).parents[2]
 SERVER = multiprocessing.get_context("forkserver")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from resnet_cli import processes
 from resnet_cli.cli import run_command
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.context import Context
-from resnet_cli.errors import UserError
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
+from resnet_cli.studies.subject import Context
 from resnet_cli.training.epoch_log import COLUMNS, FOLDER, LOGS, EpochLog, check_log
-from resnet_cli.training.interrupt import Interrupted, Stopper
 from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run, write_log
 

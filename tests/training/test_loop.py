@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.data import Batches, epoch_order, load_split, parse_normalization
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import Batches, epoch_order, load_split, parse_normalization
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import draw_active, survival_probabilities
 from resnet_cli.models.units import Convolution
-from resnet_cli.seeding import stream, stream_seed
+from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training import loop
 from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.groups import SideBySide

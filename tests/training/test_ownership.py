@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cli.errors import UserError
-from resnet_cli.training.interrupt import Interrupted
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.training.ownership import LOCK_FILE, OWNER_FILE, owned
 
 ROOT = Path(__file__).parents[2]

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_cli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.context import Context, find_subject
-from resnet_cli.errors import UserError
-from resnet_cli.evaluation import evaluate
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.models import build
-from resnet_cli.models.weights import load_network
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Interrupted, Stopper, parse_duration
+from resnet_cli.studies.subject import Context, find_subject
 from resnet_cli.training import runs as runs_module
 from resnet_cli.training.checkpoint import CURRENT
-from resnet_cli.training.interrupt import Interrupted, Stopper, parse_duration
+from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, is_over, train_run
+from resnet_cli.weights.load import load_network
 
 CPU = torch.device("cpu")
 RUN = RunConfig(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnet_cli.config import TrainConfig
+from resnet_cli.config.schema import TrainConfig
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
 PAPER = TrainConfig(iterations=64_000)

@@ -29,8 +29,8 @@ import pandas
 import sklearn.datasets  # noqa: F401
 import torch
 
-import resnet_cli.runner
-import resnet_cli.study_runner
+import resnet_cli.run.experiment
+import resnet_cli.studies.runner
 from resnet_cli.cli import run_command
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
@@ -106,9 +106,9 @@ def run_in_child(folder: Path, arguments: list[str], fault: Fault) -> Ended:
 
 def _install(fault: Fault) -> Callable[[], int]:
     """Put the fault into this process; returns a counter of its moments."""
-    for module in (resnet_cli.runner, resnet_cli.study_runner):
+    for module in (resnet_cli.run.experiment, resnet_cli.studies.runner):
         module.plot_for = lambda *args, **options: []  # plots take time and hold no result
-    resnet_cli.runner._plot_deletions = lambda *args: []
+    resnet_cli.run.experiment._plot_deletions = lambda *args: []
     loop.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step, so that most moments are writes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     passed = 0

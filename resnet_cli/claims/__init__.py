@@ -1,0 +1,1 @@
+"""The papers' claims and numbers, and the verdicts on them."""

@@ -1,0 +1,119 @@
+"""The papers' numbers, as tidy tables that travel with the package.
+
+he2016.csv: He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks
+(arXiv:1603.05027). One error a row: `source` (table1 … table5, text), `case` (the slug that
+experiments use), `network`, `dataset`, `metric` (test_error, top1_error, top5_error), `value`
+(percent, the paper's median of 5 runs on CIFAR; empty where it says "fail"), `mean` and `std` where
+given, `status` (ok, or fail: error above 20 %), `checked`, `remark`.
+
+veit2016.csv: Veit, Wilber, Belongie 2016, Residual Networks Behave Like Ensembles of Relatively
+Shallow Networks (arXiv:1605.06431). One number a row: `figure` (fig3 … fig8, section4.3, text),
+`quantity`, `value`, `checked`, `remark`.
+
+`checked` is v for a number compared with the paper's text, m for one from memory, which may only
+be shown with the word "approximate".
+"""
+
+import csv
+import math
+from functools import cache
+from pathlib import Path
+
+import pandas
+
+from resnet_cli.runtime.errors import unknown
+
+PAPERS = ("he2016", "veit2016")
+NUMBERS = ("value", "mean", "std")
+
+
+def published(paper: str) -> pandas.DataFrame:
+    """A paper's numbers; a copy, so that callers may change it.
+
+    Returns:
+        The columns above; `value`, `mean` and `std` float64 (NaN where empty), all others text.
+
+    Raises:
+        UserError: there is no such paper.
+    """
+    if paper not in PAPERS:
+        raise unknown("paper", paper, PAPERS)
+    return _read(paper).copy()
+
+
+def published_error(paper: str, source: str, case: str) -> float | None:
+    """The error that a paper gives for a case, percent; top-1 where it gives top-1 and top-5.
+
+    Args:
+        source: the table or figure: `table1`, `section4.3`.
+        case: a slug of he2016.csv; for veit2016 what follows `error-` in `quantity`.
+
+    Returns:
+        None when the paper says "fail" or has no such case.
+
+    Raises:
+        UserError: there is no such paper.
+    """
+    table = published(paper)
+    if paper == "veit2016":
+        rows = table[(table["figure"] == source) & (table["quantity"] == f"error-{case}")]
+    else:
+        rows = table[
+            (table["source"] == source)
+            & (table["case"] == case)
+            & (table["metric"] != "top5_error")
+            & (table["status"] == "ok")
+        ]
+    return float(rows["value"].iloc[0]) if len(rows) else None
+
+
+CASES = {
+    "original": "original unit",
+    "preact": "full pre-activation",
+    "full_preactivation": "full pre-activation",
+    "bn_after_addition": "BN after addition",
+    "relu_before_addition": "ReLU before addition",
+    "relu_only_preactivation": "ReLU-only pre-activation",
+    "scaling-0-1": "shortcut 0, F 1",
+    "scaling-0.5-1": "shortcut 0.5, F 1",
+    "scaling-0.5-0.5": "shortcut 0.5, F 0.5",
+    "exclusive-gating-bias0to-5": "exclusive gate, bias 0",
+    "exclusive-gating-bias-6": "exclusive gate, bias -6",
+    "exclusive-gating-bias-7": "exclusive gate, bias -7",
+    "shortcut-gating-bias0": "shortcut-only gate, bias 0",
+    "shortcut-gating-bias-6": "shortcut-only gate, bias -6",
+    "convolution": "1x1 convolution",
+    "dropout": "dropout 0.5",
+    "full": "all units active",
+    "active-23": "23 units active",
+    "active-24": "24 units active",
+}
+"""What the first part of a case's slug means."""
+
+
+def case_title(case: str) -> str:
+    """The words for a slug of an experiment's case, for tables and plots: `original-110-cifar10`
+    is "original unit, 110". The data set is left out, since ours may be another than the paper's;
+    a slug of no table comes back as it is, with spaces."""
+    known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
+    if not known:
+        return case.replace("-", " ").replace("_", " ")
+    slug = max(known, key=len)
+    rest = [part for part in case[len(slug) :].split("-") if part]
+    rest = [part for part in rest if part not in ("cifar10", "cifar100")]
+    words = [part.replace("_", " ").replace("batch", "batch ") for part in rest]
+    return ", ".join([CASES[slug], *words])
+
+
+@cache
+def _read(paper: str) -> pandas.DataFrame:
+    with Path(__file__).with_name(f"{paper}.csv").open(encoding="utf-8", newline="") as file:
+        columns, *rows = csv.reader(file)
+    table = {}
+    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+        if column in NUMBERS:
+            numbers = [float(value) if value else math.nan for value in values]
+            table[column] = pandas.Series(numbers, dtype="float64")
+        else:
+            table[column] = pandas.Series(values, dtype=str)
+    return pandas.DataFrame(table)

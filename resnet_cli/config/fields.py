@@ -1,0 +1,133 @@
+"""The base of all configuration models, the types of their fields, and one-line errors."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
+
+MAX_RANGE = 1_000_000
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and values of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def parse_range(value: object) -> tuple[int, ...]:
+    """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
+
+    Raises:
+        ValueError: the text is no such range, a number is negative, or there are too many.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
+        raise ValueError(f"{value!r:.80} is no range; write 3, 1-20 or 1,5,9")
+    if not isinstance(value, int | str) and not value:
+        raise ValueError("the range is empty; write 3, 1-20 or 1,5,9")
+    numbers: set[int] = set()
+    total = 0
+    parts = str(value).split(",") if isinstance(value, int | str) else [str(v) for v in value]
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if match is None:
+            raise ValueError(f"{str(value)!r:.80} is no range; write 3, 1-20 or 1,5,9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{part.strip()!r} runs backwards; write {last}-{first}")
+        total += last + 1 - first
+        if total > MAX_RANGE:
+            raise ValueError(f"a range of more than {MAX_RANGE:,} numbers")
+        numbers.update(range(first, last + 1))
+    return tuple(sorted(numbers))
+
+
+def as_tuple(value: object) -> object:
+    """YAML and JSON have lists where the schema has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
+Size = Annotated[int, Field(gt=0, le=100_000)]
+Sizes = Annotated[tuple[Size, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
+
+
+def _encodable(text: str) -> str:
+    """Text that a file can hold.
+
+    Raises:
+        ValueError: it cannot: half a pair of UTF-16 (a surrogate) stands alone in it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a character (a lone surrogate)") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
+    """`content` as a `model`.
+
+    Args:
+        source: where the content stands, for the error's line.
+
+    Raises:
+        UserError: it does not fit; the line says what of it does not first.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        # Unknown keys come first: a mistyped key that is required is missing as well.
+        first, *others = sorted(
+            error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
+        )
+        location = [str(part) for part in first["loc"]]
+        where = shortened(".".join(location))
+        also = dict.fromkeys(shortened(".".join(map(str, e["loc"])), 60) for e in others)
+        also.pop(where, None)
+        more = f"; wrong as well: {shortened(', '.join(also))}" if also else ""
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, location[:-1])
+            raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
+        message = one_line(first["msg"].removeprefix("Value error, "), 300)
+        if first["type"] == "union_tag_not_found":
+            kinds = (kind for m in _models_in(model) for kind in get_args(_kind_of(m)))
+            message = f"needs kind: {', '.join(sorted(kinds))}"
+        given = first["input"]
+        got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"
+        where = f"{where}: " if where else ""
+        raise UserError(f"{source}: {where}{message}{got}{more}") from None
+
+
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that are valid at a location inside a model."""
+    current: Any = model
+    for part in location:
+        if part.isdigit():
+            continue
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = field.annotation if field is not None else current
+        for candidate in _models_in(current):
+            if not part.isdigit() and (
+                len(_models_in(current)) == 1 or part in get_args(_kind_of(candidate))
+            ):
+                current = candidate
+                break
+    return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+def _kind_of(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].annotation if "kind" in model.model_fields else None

@@ -1,0 +1,476 @@
+"""The schema of an experiment: network, data, training, study, cases; and the hash of a run."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from resnet_cli.config.fields import IntRange, Sizes, Strict, Text, as_tuple, validated
+from resnet_cli.config.yaml_reader import merge
+
+Profile = Literal["smoke", "mini", "cpu", "paper"]
+PROFILES: tuple[str, ...] = get_args(Profile)
+MAX_DEPTH = 10_000
+"""No file may ask for a network so deep that building it would take the machine."""
+
+Branch = Literal["basic", "one_layer", "bottleneck"]
+Placement = Literal[
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+    "full_preactivation",
+]
+Shortcut = Literal[
+    "identity", "scaling", "exclusive_gating", "shortcut_only_gating", "convolution", "dropout"
+]
+
+LAYERS_PER_BRANCH: dict[str, int] = {"basic": 2, "one_layer": 1, "bottleneck": 3}
+IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
+    "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
+    "bottleneck": {
+        50: (3, 4, 6, 3),
+        101: (3, 4, 23, 3),
+        152: (3, 8, 36, 3),
+        200: (3, 24, 36, 3),
+    },
+    "one_layer": {},
+}
+VGG_LAYERS: dict[int, tuple[int, ...]] = {
+    10: (1, 1, 2, 2, 2),
+    12: (2, 2, 2, 2, 2),
+    15: (2, 2, 3, 3, 3),
+    18: (2, 2, 4, 4, 4),
+}
+
+
+class ModelConfig(Strict):
+    """A network: which h, F and f its residual units have, how many and how wide."""
+
+    family: Literal["resnet", "vgg"] = "resnet"
+    depth: int = Field(le=MAX_DEPTH)
+    """Weighted layers. CIFAR: 6n+2 (basic), 3n+2 (one_layer), 9n+2 (bottleneck)."""
+    branch: Branch = "basic"
+    """F: two 3x3 layers, one 3x3 layer, or 1x1-3x3-1x1."""
+    placement: Placement = "full_preactivation"
+    """Where BN and ReLU stand (paper 1, Figure 4 a-e)."""
+    shortcut: Shortcut = "identity"
+    """h (paper 1, Figure 2 a-f)."""
+    shortcut_scale: float = 1.0
+    """lambda on the shortcut, for `scaling`."""
+    residual_scale: float = 1.0
+    """The factor on F, for `scaling`."""
+    gate_bias: float = -6.0
+    """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both gatings."""
+    shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """The share of the shortcut's values dropped, for `dropout`."""
+    stage_change: Literal["auto", "projection", "zero_padding"] = "auto"
+    """The shortcut where the shape changes. `auto`: zero padding (option A, He et al. 2015,
+    section 4.2) for original-type CIFAR networks of basic or one-layer units, else a 1x1
+    projection (option B; the authors' released resnet-1k-layers code)."""
+    stride_in: Literal["auto", "1x1", "3x3"] = "auto"
+    """Which layer of a bottleneck has the stride. `auto`: CIFAR the first 1x1 (the authors'
+    resnet-1k-layers code), ImageNet the 3x3 (fb.resnet.torch, torchvision)."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    units: Sizes | None = None
+    """Units in each stage, for a network that is not one of the papers'; else the depth tells."""
+    widths: Sizes | None = None
+    """Channels of each stage (before a bottleneck's fourfold expansion)."""
+
+    @model_validator(mode="after")
+    def _fits_a_family(self) -> "ModelConfig":
+        stages = len(self.stage_units())
+        if len(self.stage_widths()) != stages:
+            raise ValueError(
+                f"widths: {stages} stages need as many widths, not {len(self.stage_widths())}"
+            )
+        if self.family == "vgg":
+            fitting = {"family", "depth", "widths"}
+            for key in sorted(self.model_fields_set - fitting):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for residual networks; a VGG has none")
+        if self.shortcut != "scaling" and (self.shortcut_scale, self.residual_scale) != (1.0, 1.0):
+            raise ValueError("shortcut_scale and residual_scale need shortcut: scaling")
+        return self
+
+    def stage_units(self) -> tuple[int, ...]:
+        """Units in each stage (for VGG: convolutions in each stage).
+
+        Raises:
+            ValueError: no network of the family has this depth.
+        """
+        if self.family == "vgg":
+            if self.depth not in VGG_LAYERS:
+                raise ValueError(
+                    f"depth {self.depth} fits no VGG; the depths are "
+                    f"{', '.join(map(str, VGG_LAYERS))} (convolutions and two linear layers)"
+                )
+            return VGG_LAYERS[self.depth]
+        if self.units is not None:
+            depth = sum(self.units) * LAYERS_PER_BRANCH[self.branch] + 2
+            if self.depth != depth:
+                raise ValueError(
+                    f"depth {self.depth} does not fit units {list(self.units)} of {self.branch} "
+                    f"units: these have depth {depth}"
+                )
+            return self.units
+        if self.stem == "imagenet":
+            known = IMAGENET_UNITS[self.branch]
+            if self.depth not in known:
+                raise ValueError(
+                    f"depth {self.depth} with {self.branch} units is no ImageNet network; use "
+                    "basic with 18 or 34, or bottleneck with 50, 101, 152 or 200"
+                )
+            return known[self.depth]
+        per_n = 3 * LAYERS_PER_BRANCH[self.branch]
+        n, rest = divmod(self.depth - 2, per_n)
+        if rest or n < 1:
+            below, above = max(n, 1) * per_n + 2, (max(n, 0) + 1) * per_n + 2
+            near = f"{below} or {above}" if below != above else f"{below}"
+            raise ValueError(
+                f"depth {self.depth} fits no network of {self.branch} units: "
+                f"depth must be {per_n}n+2, for example {near}"
+            )
+        return (n, n, n)
+
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each stage, before a bottleneck's expansion."""
+        if self.widths is not None:
+            return self.widths
+        if self.family == "vgg":
+            return (64, 128, 256, 512, 512)
+        if self.stem == "imagenet":
+            return (64, 128, 256, 512)
+        return tuple(16 * 2**stage for stage in range(len(self.stage_units())))
+
+    @property
+    def label(self) -> str:
+        """A short name for folders and tables: `preact110`, `resnet110-dropout`, `vgg15`."""
+        if self.family == "vgg":
+            return f"vgg{self.depth}"
+        names = {"original": "resnet", "full_preactivation": "preact"}
+        parts = [names.get(self.placement, f"{self.placement}-") + str(self.depth)]
+        if self.branch == "one_layer":
+            parts.append("one_layer")
+        if self.shortcut != "identity":
+            parts.append(self.shortcut)
+        return "-".join(parts)
+
+
+class DataConfig(Strict):
+    """A data set and how its images become batches."""
+
+    dataset: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
+    image_size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """Pixels a side. digits: 16 (default) or 32; imagefolder: 224; CIFAR is always 32."""
+    test_size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """imagefolder: pixels a side of the test images; null: image_size. Up to image_size, the
+    centre of an image whose shorter side is 256/224 of that (224 from 256); a larger test crop
+    is taken from a shorter side of its own size (paper 1, section 5: "a single 320x320 crop from
+    s = 320")."""
+    normalize: str = "auto"
+    """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
+    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: imagenet for imagefolder, else channel."""
+    augment: Literal["auto", "crop", "scale", "scale_aspect"] = "auto"
+    """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For
+    imagefolder also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al.
+    2015, section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an
+    aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6). `auto`: scale
+    for imagefolder, else crop."""
+    pad: int = Field(default=4, ge=0, le=64)
+    """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""
+    flip: bool = True
+    """Mirror each training image left to right with probability one half."""
+    train_images: PositiveInt | None = None
+    """Only the first N training images."""
+    test_images: PositiveInt | None = None
+    """Only the first N test images."""
+
+    @model_validator(mode="after")
+    def _fits_the_data_set(self) -> "DataConfig":
+        if self.dataset != "imagefolder":
+            if self.augment not in ("auto", "crop"):
+                raise ValueError(
+                    f"augment: {self.augment} needs dataset: imagefolder; {self.dataset} has crop"
+                )
+            if self.test_size is not None:
+                raise ValueError(
+                    f"test_size needs dataset: imagefolder; {self.dataset} is tested at its size"
+                )
+        return self
+
+    @property
+    def augmentation(self) -> Literal["crop", "scale", "scale_aspect"]:
+        """`augment`, with `auto` resolved."""
+        if self.augment != "auto":
+            return self.augment
+        return "scale" if self.dataset == "imagefolder" else "crop"
+
+    @property
+    def normalization(self) -> str:
+        """`normalize`, with `auto` resolved."""
+        if self.normalize != "auto":
+            return self.normalize
+        return "imagenet" if self.dataset == "imagefolder" else "channel"
+
+
+class TrainConfig(Strict):
+    """SGD with momentum; the schedule by iterations (one iteration is one optimizer step)."""
+
+    epochs: PositiveInt | None = None
+    iterations: PositiveInt | None = None
+    """Length of the run; give either epochs or iterations."""
+    batch_size: PositiveInt = 128
+    batch_norm_group: PositiveInt | None = 64
+    """Images that share batch statistics. Paper 1 splits 128 over two GPUs, so 64; null: all."""
+    lr: PositiveFloat = 0.1
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: Literal["milestones", "one_cycle"] = "milestones"
+    warmup_iterations: int = Field(default=400, ge=0)
+    warmup_lr: PositiveFloat = 0.01
+    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(as_tuple)] = (32000, 48000)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    one_cycle_rise: float = Field(default=0.3, gt=0, lt=1)
+    """one_cycle: the share of the run in which the rate rises linearly to `lr`; then it falls
+    linearly to zero."""
+    stochastic_depth: float | None = Field(default=None, gt=0, le=1)
+    """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
+    active_units: PositiveInt | None = None
+    """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
+    checkpoint_units: bool = False
+    """Keep only the units' inputs and recompute the rest in the backward pass."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, float32 elsewhere."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on the test split; the last epoch is always evaluated."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("give exactly one of epochs and iterations")
+        if self.stochastic_depth is not None and self.active_units is not None:
+            raise ValueError("stochastic_depth and active_units exclude each other")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        return self
+
+
+class LesionStudy(Strict):
+    """What studies that delete or move units share."""
+
+    images: PositiveInt | None = None
+    """Only the first N test images; null: all."""
+
+
+class DeleteStudy(LesionStudy):
+    """Delete k units at random (paper 2, Figures 3 and 5a); k = 1 deletes each in turn."""
+
+    kind: Literal["delete"]
+    k: IntRange = (1,)
+    samples: PositiveInt = 20
+    """Draws for each k > 1."""
+    per_class: bool = False
+    """Also the error on each class (lesion_classes.csv)."""
+
+
+class ReorderStudy(LesionStudy):
+    """Swap pairs of units of equal shape (paper 2, Figure 5b)."""
+
+    kind: Literal["reorder"]
+    swaps: IntRange
+    samples: PositiveInt = 20
+
+
+class PathsStudy(Strict):
+    """Path lengths and the gradient by path length (paper 2, Figure 6)."""
+
+    kind: Literal["paths"]
+    k: IntRange | None = None
+    """Path lengths to sample; null: every length."""
+    samples: PositiveInt = 100
+    """Sampled paths for each k."""
+    batch_size: PositiveInt = 128
+    """Images in the batch that one sample's gradient belongs to."""
+    estimator: Literal["batch", "image"] = "batch"
+    """One path for the whole batch, as published, or a path of its own for each image."""
+    exact: bool = True
+    """Add the exact spectrum: the gradient that all paths of a length deliver together."""
+    stages: bool = False
+    """Also the exact spectrum of each stage: only its units count for a path's length."""
+    unit: int | None = Field(default=None, ge=0)
+    """Also the exact spectrum of the gradient at this unit's parameters."""
+    lengths_only: bool = False
+    """Only the number of paths by length; no gradient is measured."""
+
+
+class GreedyStudy(LesionStudy):
+    """Delete the least harmful unit again and again, beside random deletions (beyond paper 2)."""
+
+    kind: Literal["greedy"]
+    max_units: PositiveInt = 20
+    samples: PositiveInt = 20
+    """Random sets for each number of units, to compare with."""
+    choose_on: Literal["test", "train"] = "test"
+    """The images the units are chosen on. `test`: those that are measured, which flatters."""
+    choose_images: PositiveInt | None = None
+    """Only the first N images to choose on; for `choose_on: train`."""
+
+
+class AdditivityStudy(LesionStudy):
+    """Joint damage of k deleted units against the sum of single damages (beyond paper 2)."""
+
+    kind: Literal["additivity"]
+    k: IntRange = tuple(range(2, 11))
+    samples: PositiveInt = 20
+    """Random sets for each k."""
+
+    @model_validator(mode="after")
+    def _sets(self) -> "AdditivityStudy":
+        if min(self.k) < 2:
+            raise ValueError("k starts at 2: one unit's damage is its own sum")
+        return self
+
+
+class SignalStudy(Strict):
+    """Activations, gradients and the shortcut factor by unit, untrained and trained (paper 1,
+    equations 3-8)."""
+
+    kind: Literal["signal"]
+    batch_size: PositiveInt = 128
+    """Training images in the one batch that is measured."""
+
+
+class PathSurvivalStudy(Strict):
+    """The share of paths of each length left after deleting units (paper 2, Figure 7).
+
+    Arithmetic: nothing is trained."""
+
+    kind: Literal["path_survival"]
+    deleted: IntRange = (1, 10, 20)
+
+
+Study = Annotated[
+    DeleteStudy
+    | ReorderStudy
+    | PathsStudy
+    | GreedyStudy
+    | AdditivityStudy
+    | SignalStudy
+    | PathSurvivalStudy,
+    Field(discriminator="kind"),
+]
+
+
+class Case(Strict):
+    """One row of a table: overrides of the experiment's network, data or training."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=100)
+    """Also names the folder of its study."""
+    title: Text | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunConfig(Strict):
+    """One training, whole: what determines its weights, and nothing else."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    seed: int = Field(ge=0)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the complete resolved configuration, defaults included (64 hex digits)."""
+        return config_hash(self.model_dump(mode="json"))
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder under `runs/`."""
+        return f"{self.model.label}-{self.data.dataset}-seed{self.seed}-{self.hash[:10]}"
+
+
+def _below_results(name: str) -> str:
+    """A name that leads to a folder below results/, and nowhere else.
+
+    Raises:
+        ValueError: it could lead elsewhere, or no folder can have it.
+    """
+    if PurePath(name).anchor or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError("is no relative path without empty, '.' and '..' parts")
+    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
+        raise ValueError("holds a backslash or a control character")
+    return name
+
+
+class Experiment(Strict):
+    """A resolved experiment: one file at one profile, ready to run."""
+
+    name: Annotated[Text, AfterValidator(_below_results)]
+    """The file's name without `.yaml`, with its folders below `experiments/`."""
+    profile: Profile
+    title: Text
+    paper: Literal["he2016", "veit2016"] | None = None
+    figure: Text | None = None
+    """The table or figure of the paper it reproduces: `table1`, `fig5a`."""
+    note: Text | None = None
+    """What this profile does otherwise than the paper."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    study: Study | None = None
+    fail_above: float | Literal["auto"] | None = "auto"
+    """A test error above this many percent counts as `fail`. `auto`: 20, as paper 1 marks it, on
+    data sets of at most 10 classes; no limit on others."""
+    seeds: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = (0,)
+    cases: Annotated[tuple[Case, ...], BeforeValidator(as_tuple)] = (Case(name="main"),)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Experiment":
+        names = [case.name for case in self.cases]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("cases must be one or more, with different names")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must be one or more different numbers, none negative")
+        return self
+
+    def run_config(self, case: Case, seed: int) -> RunConfig:
+        """The training of one case and seed.
+
+        Raises:
+            UserError: the case's overrides do not fit the schema.
+        """
+        merged = {
+            part: merge(getattr(self, part).model_dump(exclude_unset=True), getattr(case, part))
+            for part in ("model", "data", "train")
+        }
+        return validated(RunConfig, merged | {"seed": seed}, f"{self.name}: case {case.name!r}")
+
+    def runs(self) -> list[tuple[Case, RunConfig]]:
+        """Every training of the experiment, cases in order, seeds within a case."""
+        return [(case, self.run_config(case, seed)) for case in self.cases for seed in self.seeds]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the resolved experiment (64 hex digits)."""
+        return config_hash(self.model_dump(mode="json"))
+
+
+def config_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a configuration, as 64 hex digits."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,273 @@
+"""Path lengths and the gradient by path length (paper 2, Figures 6 and 7)."""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy
+import pandas
+
+from resnet_cli.claims.papers import published
+from resnet_cli.figures.style import (
+    DECADES,
+    HEIGHT,
+    PALETTE,
+    ROW_WIDTH,
+    WIDTH,
+    log_axis,
+    new_figure,
+    not_empty,
+    published_label,
+    set_title,
+    styled,
+)
+from resnet_cli.studies.intervals import shortest_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@styled
+def paths_figure(
+    lengths: pandas.DataFrame,
+    gradients: pandas.DataFrame,
+    title: str,
+    *,
+    spectrum: pandas.DataFrame | None = None,
+) -> "Figure":
+    """Path lengths, gradient by length, and their product, in a row: paper 2, Figures 6a-c.
+
+    In (b) the line is the median, the bands hold 50 and 90 % of the samples. In (c) everything is
+    a share of its own total, and the band is the sampling error: one standard error of the mean
+    norm of each length; the interval published for 54 units is drawn for 54 units only.
+
+    Args:
+        lengths: rows of path_lengths.csv.
+        gradients: rows of path_gradients.csv.
+        spectrum: rows of path_spectrum.csv, whose exact column is drawn beside the product.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(lengths, "path_lengths")
+    not_empty(gradients, "path_gradients")
+    figure = new_figure(ROW_WIDTH, 3.2)
+    first, second, third = figure.subplots(1, 3, sharex=True)
+
+    first.fill_between(
+        lengths["k"], 100 * lengths["fraction"], color=PALETTE[0], alpha=0.2, linewidth=0
+    )
+    first.plot(lengths["k"], 100 * lengths["fraction"], color=PALETTE[0])
+    first.set_ylim(bottom=0)
+    first.set_ylabel("paths of this length (% of all)")
+    first.set_title("(a) how many paths")
+
+    by_length = gradients[gradients["grad_norm"] > 0].groupby("k")["grad_norm"]
+    if len(by_length):
+        quantiles = by_length.quantile(numpy.array([0.05, 0.25, 0.5, 0.75, 0.95])).unstack()
+        k = quantiles.index.to_numpy()
+        for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
+            second.fill_between(
+                k,
+                quantiles[low],
+                quantiles[high],
+                color=PALETTE[0],
+                alpha=alpha,
+                linewidth=0,
+                label=f"{100 * (high - low):.0f} % of samples",
+            )
+        marker = "o" if len(k) < 15 else None
+        second.plot(
+            k, quantiles[0.5], color=PALETTE[0], marker=marker, markersize=3, label="median"
+        )
+        log_axis(second, quantiles.to_numpy(), decades=2 * DECADES)
+        medians = quantiles[0.5].to_numpy()
+        second.legend(loc="upper left" if medians[-1] > medians[0] else "upper right")
+    second.set_ylabel("gradient norm at the input")
+    second.set_title("(b) gradient of one path")
+
+    product = _product(lengths, gradients) if spectrum is None else spectrum
+    samples = gradients.groupby("k").size()
+    sampled = product[product["share_total"].notna()]
+    k, shares = sampled["k"].to_numpy(), 100 * sampled["share_total"].to_numpy(dtype=float)
+    label = f"(a) × (b), {_range(samples)} paths a length"
+    third.plot(k, shares, color=PALETTE[0], label=label)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        relative = sampled["std_norm"].to_numpy(dtype=float) / sampled["mean_norm"].to_numpy(float)
+    error = shares * relative / numpy.sqrt(samples.reindex(k).to_numpy(dtype=float))
+    if numpy.isfinite(error).any():
+        third.fill_between(
+            k,
+            numpy.maximum(shares - error, 0),
+            shares + error,
+            color=PALETTE[0],
+            alpha=0.22,
+            linewidth=0,
+            label="± standard error",
+        )
+    if "share_exact" in product and product["share_exact"].notna().any():
+        exact = product[["k", "share_exact"]].dropna()
+        third.plot(
+            exact["k"],
+            100 * exact["share_exact"],
+            color=PALETTE[1],
+            linestyle="-.",
+            label="exact, paths may cancel",
+        )
+    _published_interval(third, units=int(lengths["k"].max()))
+    third.set_ylabel("share of the total (%)")
+    third.set_title("(c) gradient by path length")
+    top = min(third.get_ylim()[1], 110.0)
+    third.set_ylim(0, top * 1.6)
+    third.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, top) if tick <= min(top, 100)])
+    third.legend(
+        loc="upper right",
+        frameon=True,
+        framealpha=1,
+        edgecolor="none",
+        fontsize=7.5,
+        borderaxespad=0,
+    )
+    for axes in (first, second, third):
+        axes.set_xlabel("path length k (units passed)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    set_title(figure, title)
+    return figure
+
+
+@styled
+def spectrum_figure(spectrum: pandas.DataFrame, title: str) -> "Figure":
+    """Sampled total and exact norm by path length, log scale, 90 % intervals shaded.
+
+    The interval is the shortest run of lengths that holds 90 % of the curve's own total.
+
+    Args:
+        spectrum: rows of path_spectrum.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(spectrum, "path_spectrum")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    curves = [
+        ("total", PALETTE[0], "-", "sampled: paths × mean norm"),
+        ("exact_norm", PALETTE[1], "-.", "exact: norm of their sum"),
+    ]
+    drawn = []
+    for column, color, linestyle, name in curves:
+        rows = spectrum[spectrum[column] > 0]
+        if rows.empty:
+            continue
+        first, last = shortest_interval(list(rows["k"]), list(rows[column]), 0.9)
+        axes.plot(
+            rows["k"],
+            rows[column],
+            color=color,
+            linestyle=linestyle,
+            label=f"{name}; 90 % in {first}–{last}",
+        )
+        drawn.append((rows[(rows["k"] >= first) & (rows["k"] <= last)], column, color))
+    if drawn:
+        log_axis(axes, spectrum[["total", "exact_norm"]].to_numpy(dtype=float))
+        bottom = axes.get_ylim()[0]
+        for inside, column, color in drawn:
+            axes.fill_between(
+                inside["k"], bottom, inside[column], color=color, alpha=0.18, linewidth=0
+            )
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("path length k (units passed)")
+    axes.set_ylabel("gradient norm at the input")
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled
+def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
+    """Exact spectra by path length, one curve for each stage or unit, each as shares of its sum.
+
+    Args:
+        spectra: rows of path_spectrum_stages.csv or path_spectrum_unit.csv.
+        key: `stage` or `unit`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(spectra, f"path_spectrum_{'stages' if key == 'stage' else key}")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for number, (value, rows) in enumerate(spectra.groupby(key)):
+        weights = list(rows["exact_norm"])
+        name = f"{key} {value}"
+        if any(weight > 0 for weight in weights):
+            first, last = shortest_interval(list(rows["k"]), weights, 0.9)
+            name += f"; 90 % in {first}–{last}"
+        color = PALETTE[number % len(PALETTE)]
+        axes.plot(
+            rows["k"],
+            100 * rows["share_exact"],
+            color=color,
+            marker="o",
+            markersize=4,
+            label=name,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
+    axes.set_ylabel("share of the exact norms (%)")
+    axes.set_ylim(bottom=0)
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled
+def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
+    """The share of paths of each length left after deleting units: paper 2, Figure 7.
+
+    Args:
+        survival: rows of path_survival.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(survival, "path_survival")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for (count, rows), color in zip(
+        survival.groupby("deleted"), itertools.cycle(PALETTE), strict=False
+    ):
+        axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("path length k (units passed)")
+    axes.set_ylabel("paths left (% of this length)")
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _range(counts: "pandas.Series[int]") -> str:
+    """`20`, or `10 to 20` where they differ."""
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _product(lengths: pandas.DataFrame, gradients: pandas.DataFrame) -> pandas.DataFrame:
+    """k, mean_norm, std_norm, share_total: the last is the share of (fraction of paths) x (mean
+    gradient norm) at each length."""
+    norms = gradients.groupby("k")["grad_norm"]
+    found = pandas.DataFrame({"mean_norm": norms.mean(), "std_norm": norms.std()})
+    product = lengths.set_index("k")["fraction"] * found["mean_norm"]
+    return found.assign(share_total=product / product.sum()).reset_index()
+
+
+def _published_interval(axes: "Axes", units: int) -> None:
+    """Paper 2's interval of path lengths, where the network has as many units as the paper's."""
+    numbers = published("veit2016")
+    if units != int(numbers.loc[numbers["quantity"] == "units", "value"].iloc[0]):
+        return
+    rows = numbers[
+        (numbers["figure"] == "fig6c")
+        & numbers["quantity"].isin(["effective_from", "effective_to"])
+    ]
+    first, last = sorted(float(value) for value in rows["value"])
+    checked = "v" if (rows["checked"] == "v").all() else "m"
+    label = published_label(f"{first:.0f} to {last:.0f}, CIFAR-10", checked)
+    axes.axvspan(first, last, color="#e3e3e3", zorder=0, label=label)

@@ -1,0 +1,155 @@
+"""What all figures share: colours, sizes, titles, axes, and how one is written."""
+
+import functools
+import io
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy
+import pandas
+
+from resnet_cli.results.tables import atomic_write
+from resnet_cli.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+WIDTH, HEIGHT = 4.8, 3.4
+"""Inches of one plot, made for a column of half a page."""
+TITLE_CHARACTERS_PER_INCH = 12
+ROW_WIDTH = 9.6
+"""Inches of a row of three."""
+FAIL_ABOVE = 20.0
+"""Percent; paper 1, Table 1, calls a higher error "fail"."""
+MOST_IN_ONE = 4
+"""Cases drawn in one axes; more get a panel each, against the first."""
+DECADES = 12
+"""A logarithmic axis shows so many at most, down from its largest value (6b: twice as many)."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, told apart with any colour vision."""
+GREY = "#555555"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(build: Callable[P, R]) -> Callable[P, R]:
+    """Run with STYLE, whatever the user's matplotlibrc says, and leave that as it was."""
+
+    @functools.wraps(build)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            for key, value in STYLE.items():
+                matplotlib.rcParams[key] = value
+            return build(*args, **kwargs)
+
+    return styled
+
+
+def published_label(text: str, checked: str) -> str:
+    """The legend of a paper's number; one not checked against the paper is "approximate"."""
+    label = "published" if checked == "v" else "published, approximate"
+    return f"{label}: {text}" if text else label
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of its own, unknown to pyplot. width, height: inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def set_title(figure: "Figure", title: str) -> None:
+    """The figure's title, broken into lines that fit its width, first before its parenthesis."""
+    width = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
+    shown, opening, setting = title.partition(" (")
+    parts = [title] if len(title) <= width else [shown, (opening + setting).strip()]
+    lines = [textwrap.fill(part, width, break_on_hyphens=False) for part in parts if part]
+    figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
+
+
+def thousands(axes: "Axes") -> None:
+    """`32k` for 32000 on the x axis, where the numbers are that large."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if axes.get_xlim()[1] >= 5000:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0"))
+
+
+def log_axis(
+    axes: "Axes", values: Any, decades: int = DECADES, margins: tuple[float, float] = (2.0, 3.0)
+) -> None:
+    """A logarithmic y axis over the positive values, of at most so many decades.
+
+    Below the lowest and above the highest are `margins`, as factors. Where it spans
+    less than two decades, its ticks are plain numbers at 1, 2 and 5.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = numpy.asarray(values, dtype=float)
+    positive = values[numpy.isfinite(values) & (values > 0)]
+    axes.set_yscale("log")
+    high = float(positive.max())
+    low = max(float(positive.min()), high * 10.0**-decades)
+    axes.set_ylim(low / margins[0], high * margins[1])
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def largest_calm(maxima: Sequence[float], factor: float) -> float:
+    """The largest of some curves' maxima, those aside that exploded: that are more than `factor`
+    times the middle one, or not finite. An axis up to it shows the others."""
+    finite = sorted(value for value in maxima if math.isfinite(value))
+    if not finite:
+        return math.nan
+    return max(value for value in finite if value <= factor * finite[(len(finite) - 1) // 2])
+
+
+@styled
+def save(figure: "Figure", path: Path) -> Path:
+    """Write a PNG of at most 256 colours, a third as large as one of all; equal figures give
+    equal bytes (no date, no version of the writer)."""
+    from PIL import Image
+
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(buffer, format="png", optimize=True, dpi=(DPI, DPI))
+    atomic_write(path, buffer.getvalue())
+    return path
+
+
+def not_empty(rows: pandas.DataFrame, what: str) -> None:
+    if rows.empty:
+        raise UserError(f"nothing to draw: {what} has no rows")

@@ -1,0 +1,106 @@
+"""What plots say in words: titles, and the names of networks, data sets and cases."""
+
+import re
+from dataclasses import dataclass
+
+from resnet_cli.claims.papers import case_title
+from resnet_cli.config.schema import Case, Experiment
+
+DATASETS = {
+    "digits": "digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+    "imagefolder": "class folders",
+}
+FAMILIES = {"preact": "pre-act ResNet", "resnet": "ResNet", "vgg": "VGG"}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a plot's title says beside what is shown."""
+
+    figure: str | None = None
+    """The paper's table or figure, as an experiment names it: `fig5a`, `table1`."""
+    network: str = ""
+    dataset: str = ""
+    epochs: int | None = None
+    profile: str | None = None
+
+    def over(self, shown: str) -> str:
+        """The title of a plot: `Figure 5b: Error after reordering units (ResNet-110, CIFAR-10, 14
+        epochs, profile cpu)`. What `shown` says already is not said again, nor the paper's data
+        set at its end."""
+        for name in DATASETS.values():
+            shown = shown.removesuffix(f", {name}")
+        setting = [] if self.network in shown else [self.network]
+        setting += [DATASETS.get(self.dataset, self.dataset)]
+        setting += [f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"] if self.epochs else []
+        setting += [f"profile {self.profile}"] if self.profile else []
+        told = ", ".join(part for part in setting if part)
+        source = figure_title(self.figure)
+        title = f"{source}: {shown}" if source else shown
+        return f"{title} ({told})" if told else title
+
+
+def heading_of(
+    experiment: Experiment, case: Case | None = None, seed: int | None = None
+) -> Heading:
+    """The heading of an experiment's plots; of one case's, or one training's, where it is given.
+
+    The network is named where all cases have it, up to the shortcut and the placement.
+    """
+    cases = [case] if case is not None else experiment.cases
+    runs = [experiment.run_config(case, experiment.seeds[0]) for case in cases]
+    networks = {network_title(run.model.label).split(", ")[0] for run in runs}
+    network = networks.pop() if len(networks) == 1 else ""
+    if case is not None and len(experiment.cases) > 1:
+        name = case_name(case)
+        network = network if name in network else f"{network}, {name}"
+    if seed is not None:
+        network += f", seed {seed}"
+    return Heading(
+        experiment.figure,
+        network,
+        runs[0].data.dataset,
+        runs[0].train.epochs,
+        experiment.profile,
+    )
+
+
+def case_name(case: Case) -> str:
+    """A case in words: the experiment's title for it, or what its name means."""
+    return case.title or case_title(case.name)
+
+
+def case_names(experiment: Experiment) -> dict[str, str]:
+    """The cases of an experiment in words. A name that tells the paper's depth where the profile
+    has another tells both: "original unit, 38 for 110"."""
+    names = {}
+    for case, run in experiment.runs():
+        depth, told = str(run.model.depth), case_name(case)
+        paper = re.search(r"(?<=, )\d{2,}\b", told) if case.title is None else None
+        if paper is not None and paper[0] != depth:
+            told = told.replace(paper[0], f"{depth} for {paper[0]}")
+        names[case.name] = told
+    return names
+
+
+def network_title(label: str) -> str:
+    """A network in words: `preact110` is "pre-act ResNet-110", `resnet110-dropout`
+    "ResNet-110, dropout"; the name of weights of others comes back as it is."""
+    found = re.fullmatch(r"(preact|resnet|vgg)(\d+)(?:-(.+))?", label)
+    if found is None:
+        return label
+    family, depth, rest = found.groups()
+    words = [f"{FAMILIES[family]}-{depth}", *(part for part in (rest or "").split("-") if part)]
+    return ", ".join(words).replace("_", " ")
+
+
+def figure_title(figure: str | None) -> str:
+    """`fig5a` is "Figure 5a", `table1` "Table 1", `section4.3` "Section 4.3"; others are ""."""
+    found = re.fullmatch(r"(fig|table|section)([\d.]+[a-z]?)", figure or "")
+    if found is None:
+        return ""
+    kind = {"fig": "Figure", "table": "Table", "section": "Section"}[found[1]]
+    return f"{kind} {found[2]}"

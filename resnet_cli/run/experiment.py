@@ -1,0 +1,396 @@
+"""Carries out experiments: trains what is missing, asks the studies, writes tables and plots."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.claims.papers import PAPERS, published_error
+from resnet_cli.config.experiments import experiment_names
+from resnet_cli.config.schema import (
+    Case,
+    DeleteStudy,
+    Experiment,
+    LesionStudy,
+    PathSurvivalStudy,
+    RunConfig,
+    SignalStudy,
+)
+from resnet_cli.figures.draw import plot_deletions, plot_for, plot_signals
+from resnet_cli.figures.titles import Heading, heading_of
+from resnet_cli.results.provenance import collect
+from resnet_cli.results.tables import read_table, write_table
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.display import Display, duration
+from resnet_cli.runtime.errors import unknown
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
+from resnet_cli.studies.path_survival import path_survival
+from resnet_cli.studies.runner import AnyStudy, Written, run_study
+from resnet_cli.studies.subject import Context, Subject, find_subject, untrained_subject
+from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
+from resnet_cli.training.loop import Progress
+from resnet_cli.training.runs import (
+    FinishedRun,
+    find_finished,
+    is_over,
+    train_run,
+    write_log,
+)
+from resnet_cli.weights.load import bundled_weights_of
+
+PLOT_SECONDS = 60.0
+"""Seconds between the plots of an experiment that is still training."""
+
+
+def default_out(experiment: Experiment, results: Path = Path("results")) -> Path:
+    """`results/<paper>/<profile>/<experiment>`, or `results/local/<experiment>/<profile>`."""
+    if experiment.paper is None:
+        return results / "local" / experiment.name / experiment.profile
+    name = experiment.name.removeprefix(f"{experiment.paper}/")
+    return results / experiment.paper / experiment.profile / name
+
+
+def paper_experiments(paper: str) -> list[str]:
+    """A paper's experiments, tables before figures: figures share the tables' trainings.
+
+    Raises:
+        UserError: there is no such paper.
+    """
+    if paper not in PAPERS:
+        raise unknown("paper", paper, PAPERS)
+    names = [name for name in experiment_names() if name.startswith(f"{paper}/")]
+    return sorted(names, key=lambda name: (name.startswith(f"{paper}/fig"), name))
+
+
+def run_experiment(
+    experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
+) -> Written:
+    """Train every case and seed that is not trained yet; then the study, or the tables.
+
+    Tables are written anew after each training, so that nothing measured waits for the rest, and
+    never with fewer rows than are trained. Their plots follow at most once a minute, and at the
+    end.
+
+    Raises:
+        Interrupted: `stopper` said so; what is done is written.
+        UserError: data are missing, or files cannot be written.
+    """
+    display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
+    started = datetime.now(UTC)
+    if isinstance(experiment.study, PathSurvivalStudy):
+        study = experiment.study
+        return processes.from_first(lambda: _path_survival(experiment, study, out, display))
+    trained: list[tuple[Case, FinishedRun]] = []
+    networks: list[tuple[Case, str]] = []
+    bundled: list[str] = []
+    written = Written()
+    runs = experiment.runs()
+    begun = plotted = time.monotonic()
+    num_new = 0
+    for case, run in runs:
+        name = pretrained_name(run, context)
+        if name is not None:
+            is_new, finished = False, bundled_training(name)
+            bundled.append(name)
+            display.line(f"{case.name}, seed {run.seed}: bundled weights {name}")
+        else:
+            is_new = find_finished(context, run) is None
+            finished = train_case(experiment, case, run, context, display, stopper)
+        trained.append((case, finished))
+        if finished.diverged_at is None:
+            networks.append((case, name or str(finished.folder)))
+        elif experiment.study is not None:
+            display.line(f"case {case.name}: diverged in training; there is nothing to study")
+        is_last = run is runs[-1][1]
+        num_new += is_new
+        if is_new and not is_last:
+            left = (time.monotonic() - begun) / num_new * (len(runs) - len(trained))
+            display.line(
+                f"{experiment.name}: {len(trained)} of {len(runs)} trainings, at most about "
+                f"{duration(left)} left"
+            )
+        if experiment.study is None and (is_new or is_last):
+            plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
+            written = processes.from_first(
+                partial(
+                    write_training_tables,
+                    experiment,
+                    trained,
+                    context,
+                    out,
+                    started,
+                    bundled=bundled,
+                    plot=plot,
+                )
+            )
+            plotted = time.monotonic() if plot else plotted
+    if experiment.study is None:
+        _show_table(experiment, out, display)
+        return written
+    images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
+    subjects = [(case, find_subject(context, at, test_images=images)) for case, at in networks]
+    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+def pretrained_name(run: RunConfig, context: Context) -> str | None:
+    """The bundled weights that stand for this training (`Context.pretrained`); else None."""
+    return bundled_weights_of(run) if context.pretrained else None
+
+
+def measure_signals(
+    experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
+) -> Written:
+    """The signal study of every case and seed of an experiment of any kind; nothing is trained.
+
+    What is not trained, or diverged, is measured at its initialisation only.
+
+    Args:
+        experiment: with a signal study.
+
+    Raises:
+        Interrupted: `stopper` said so; what is done is written.
+        UserError: data are missing, or files cannot be written.
+    """
+    assert isinstance(experiment.study, SignalStudy)
+    subjects = []
+    for case, run in experiment.runs():
+        finished = find_finished(context, run)
+        if finished is None or finished.diverged_at is not None:
+            subjects.append((case, untrained_subject(context, run)))
+        else:
+            subjects.append((case, find_subject(context, str(finished.folder))))
+    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+def _study_all(
+    experiment: Experiment,
+    study: AnyStudy,
+    subjects: Sequence[tuple[Case, Subject]],
+    display: Display,
+    stopper: Stopper,
+    out: Path,
+) -> Written:
+    """Ask a study of the networks of an experiment, each in a folder of its own where they are
+    several; then what shows them together."""
+    written = Written()
+    several_seeds = len(experiment.seeds) > 1
+    studied: list[tuple[Case, Subject, Path]] = []
+    for number, (case, subject) in enumerate(subjects, 1):
+        if processes.any_of(stopper()):
+            raise Interrupted("stopped between studies; the same command goes on from there")
+        assert subject.loaded.run is not None
+        seed, folder = subject.loaded.run.seed, out
+        if len(experiment.cases) > 1 or several_seeds:
+            folder = out / f"{case.name}{f'-seed{seed}' if several_seeds else ''}"
+            display.line(f"case {folder.name} ({number} of {len(subjects)})")
+        more = run_study(
+            subject,
+            study,
+            seed=seed,
+            out=folder,
+            display=display,
+            profile=experiment.profile,
+            config=experiment.model_dump(mode="json"),
+            heading=heading_of(experiment, case, seed if several_seeds else None),
+            should_stop=stopper,
+        )
+        written.files += more.files
+        written.kept += more.kept
+        written.facts[case.name if not several_seeds else folder.name] = more.facts
+        studied.append((case, subject, folder))
+    if len(studied) > 1 and isinstance(study, DeleteStudy):
+        draw = partial(_plot_deletions, experiment, study, studied, out)
+        written.files += processes.from_first(draw)
+    if len(studied) > 1 and isinstance(study, SignalStudy):
+        written.files += processes.from_first(lambda: _plot_signals(experiment, studied, out))
+    return written
+
+
+def _plot_signals(
+    experiment: Experiment, studied: Sequence[tuple[Case, Subject, Path]], out: Path
+) -> list[Path]:
+    """The signals of all cases in one plot."""
+    tables = [(case, read_table(folder / "signal.csv")) for case, _, folder in studied]
+    return plot_signals(experiment, tables, out)
+
+
+def _plot_deletions(
+    experiment: Experiment,
+    study: DeleteStudy,
+    studied: Sequence[tuple[Case, Subject, Path]],
+    out: Path,
+) -> list[Path]:
+    """Single deletions of all cases in one plot (paper 2, Figures 3 and 8), averaged over seeds."""
+    if 1 not in study.k:
+        return []
+    changes = {
+        case.name: [place.index for place in subject.loaded.network.places if place.changes_shape]
+        for case, subject, _ in studied
+        if not subject.loaded.is_plain  # a VGG's shape changes at every pooling
+    }
+    tables = [(case, read_table(folder / "lesion_delete.csv")) for case, _, folder in studied]
+    chance = 100.0 * (1 - 1 / studied[0][1].loaded.num_classes)
+    return plot_deletions(experiment, tables, changes, chance, out)
+
+
+def _path_survival(
+    experiment: Experiment, study: PathSurvivalStudy, out: Path, display: Display
+) -> Written:
+    """path_survival.csv and its plot: arithmetic on the number of units, nothing is trained."""
+    num_units = sum(experiment.model.stage_units())
+    rows = path_survival(num_units, study.deleted)
+    provenance = collect(
+        experiment.model_dump(mode="json"),
+        seeds=(),
+        started=datetime.now(UTC),
+        profile=experiment.profile,
+    )
+    written = Written([write_table(rows, "path_survival", out, provenance)])
+    frame = read_table(written.files[0])
+    heading = Heading(experiment.figure, f"{num_units} units")
+    written.files += plot_for("path_survival", {"path_survival": frame}, out, heading)
+    left = {
+        count: sum(row["remaining"] for row in rows if row["deleted"] == count)
+        for count in study.deleted
+    }
+    shares = {str(count): left[count] / 2**num_units for count in left}
+    written.facts = {"units": num_units, "paths_left": shares}
+    display.table(
+        f"{num_units} units, {2**num_units:,} paths",
+        ["units deleted", "paths left", "share of all"],
+        [[count, f"{left[count]:,}", f"{100 * shares[str(count)]:.3g} %"] for count in left],
+    )
+    return written
+
+
+def train_case(
+    experiment: Experiment,
+    case: Case,
+    run: RunConfig,
+    context: Context,
+    display: Display,
+    stopper: Stopper,
+) -> FinishedRun:
+    """The finished run of a case, trained now if it was not."""
+    label = f"{case.name}, seed {run.seed}"
+    finished = find_finished(context, run)
+    if finished is not None and is_over(context, run):
+        display.line(f"{label}: trained already ({finished.folder})")
+        write_log(context, finished, stopper, display.line)
+        return finished
+    with display.progress(label) as update:
+
+        def report(progress: Progress) -> None:
+            row = progress.row
+            update(progress.iteration, progress.total, "")
+            if row is not None:
+                display.line(f"{label}: {_epoch_line(row)}")
+
+        finished = train_run(
+            context,
+            run,
+            experiment=experiment.name,
+            case=case.name,
+            profile=experiment.profile,
+            stopper=stopper,
+            report=report,
+            note=display.line,
+        )
+    if finished.diverged_at is not None:
+        display.line(f"{label}: diverged, loss not finite at iteration {finished.diverged_at}")
+    return finished
+
+
+def _epoch_line(row: Mapping[str, Any]) -> str:
+    parts = [f"epoch {row['epoch']}", f"iteration {row['iteration']}"]
+    if row["train_loss"] is not None:
+        parts.append(f"train loss {row['train_loss']:.4f}")
+    if row["test_error"] is not None:
+        parts.append(f"test error {row['test_error']:.2f} %")
+    if row["images_per_second"] is not None:
+        parts.append(f"{row['images_per_second']:.0f} images/s")
+    return ", ".join(parts)
+
+
+def write_training_tables(
+    experiment: Experiment,
+    trained: Sequence[tuple[Case, FinishedRun]],
+    context: Context,
+    out: Path,
+    started: datetime,
+    *,
+    bundled: Sequence[str] = (),
+    plot: bool = True,
+) -> Written:
+    """training.csv and table.csv with their plots, from finished runs.
+
+    Args:
+        bundled: the bundled weights among them, for the provenance.
+    """
+    curves = [
+        {"experiment": experiment.name, "case": case.name} | row
+        for case, finished in trained
+        for row in finished.rows
+    ]
+    table = [_table_row(experiment, case, finished) for case, finished in trained]
+    provenance = collect(
+        experiment.model_dump(mode="json"),
+        seeds=experiment.seeds,
+        started=min([started, *(datetime.fromisoformat(f.started) for _, f in trained)]),
+        profile=experiment.profile,
+        data={name: print_ for _, finished in trained for name, print_ in finished.data.items()},
+        checkpoint=bundled_checkpoint(bundled),
+        device=str(context.device),
+        duration_seconds=sum(finished.seconds for _, finished in trained),
+    )
+    written = Written()
+    for stem, rows in (("training", curves), ("table", table)):
+        if not rows:
+            continue
+        path = write_table(rows, stem, out, provenance)
+        written.files.append(path)
+        if plot:
+            frame, heading = read_table(path), heading_of(experiment)
+            written.files += plot_for(stem, {stem: frame}, out, heading, experiment=experiment)
+    written.facts = {"cases": [dict(row) for row in table]}
+    return written
+
+
+def status(experiment: Experiment, finished: FinishedRun) -> str:
+    """`diverged`, `fail` (test error above the experiment's `fail_above`), or `ok`."""
+    if finished.diverged_at is not None or finished.test_error is None:
+        return "diverged"
+    limit = experiment.fail_above
+    if limit == "auto":
+        limit = 20.0 if finished.num_classes <= 10 else None
+    return "fail" if limit is not None and finished.test_error > limit else "ok"
+
+
+def _table_row(experiment: Experiment, case: Case, finished: FinishedRun) -> dict[str, Any]:
+    paper_error = None
+    if experiment.paper is not None and experiment.figure is not None:
+        paper_error = published_error(experiment.paper, experiment.figure, case.name)
+    return {
+        "experiment": experiment.name,
+        "case": case.name,
+        "dataset": finished.run.data.dataset,
+        "seed": finished.run.seed,
+        "params": finished.parameters,
+        "status": status(experiment, finished),
+        "test_error": finished.test_error,
+        "best_error": finished.best_error,
+        "paper_error": paper_error,
+    }
+
+
+def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
+    frame = read_table(out / "table.csv")
+    columns = ("case", "seed", "params", "status", "test_error", "best_error", "paper_error")
+    rows = [
+        [None if value != value else value for value in row]  # NaN is the one unequal to itself
+        for row in frame[list(columns)].itertuples(index=False)
+    ]
+    headers = [column.replace("_", " ") for column in columns]
+    display.table(f"{experiment.title} ({experiment.profile})", headers, rows)

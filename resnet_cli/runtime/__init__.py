@@ -1,0 +1,1 @@
+"""What every room stands on: device, threads, processes, seeding, interrupts, display, errors."""

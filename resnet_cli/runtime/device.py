@@ -1,0 +1,60 @@
+"""Which device computes, and how precisely."""
+
+import os
+
+import torch
+
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError
+
+
+def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun each process's own.
+
+    float32 means float32: convolutions on CUDA do not round their inputs to TF32, as they would by
+    default. What may be rounded says bfloat16 (`autocast`).
+
+    Args:
+        deterministic: only kernels that give the same bits every time, also on CUDA, where they
+            are slower and the fastest is not searched for. On a CPU all are.
+
+    Raises:
+        UserError: there is no such device here, or one is named for several processes.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.size() > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UserError(
+                f"--device {name}: under torchrun each process takes a device of its own; use cuda"
+            )
+        name = f"cuda:{processes.local_rank()}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:n")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
+            "use --device cpu or auto"
+        )
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    if device.type == "cuda":
+        if processes.size() > 1:
+            torch.cuda.set_device(device)  # NCCL asks for it
+        torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+    torch.use_deterministic_algorithms(deterministic)
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Automatic mixed precision as `train.precision` says; bfloat16 needs no loss scaling."""
+    enabled = precision == "bfloat16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -1,0 +1,241 @@
+"""The processes that torchrun started for one command: which one this is, and how they agree.
+
+Every process carries out the whole command, each on its share of the work. The first alone reads
+state that another may be changing, writes files and prints; folders are shared by all. Without
+torchrun, or with one process, every function here is an ordinary call.
+
+torch is imported inside the functions: the command line asks for the rank before it needs torch.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resnet_cli.runtime.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+R = TypeVar("R")
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each process; other launchers set a part of it and mean something else."""
+WAIT = timedelta(days=7)
+"""How long a process waits for another that lives: the first may wait for a run's folder, or fetch
+data. One that is lost is noticed at once."""
+LEAVE_SECONDS = 5.0
+"""How long a process that ends waits for the others: torchrun stops all once one has failed."""
+
+
+@dataclass
+class _Group:
+    """The processes of this command; one until `start`."""
+
+    rank: int = 0
+    size: int = 1
+    store: Any = None
+    """torch's key-value store, which outlives a process that is lost."""
+    is_broken: bool = False
+
+
+_group = _Group()
+
+
+def rank() -> int:
+    """This process's number, from 0; known before `start`."""
+    return _group.rank if _group.store is not None else _launched()[0]
+
+
+def size() -> int:
+    """The number of processes that share the work."""
+    return _group.size
+
+
+def local_rank() -> int:
+    """This process's number among those of its machine: which CUDA device it takes."""
+    return int(os.environ["LOCAL_RANK"]) if size() > 1 else 0
+
+
+def _launched() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun says."""
+    if not all(os.environ.get(name) for name in VARIABLES):
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def start() -> None:
+    """Meet the other processes, if torchrun started several.
+
+    Tensors on the CPU go by gloo, those on CUDA by NCCL. Each process computes with one thread
+    unless OMP_NUM_THREADS says otherwise.
+    """
+    rank, size = _launched()
+    if size == 1 or _group.store is not None:
+        return
+    import torch
+    from torch import distributed as dist
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    on_cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    with _contact():
+        store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun's store still has the addresses of processes that it has since replaced.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt {attempt} of {size}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+            store=dist.PrefixStore("group", store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=size,
+            timeout=WAIT,
+        )
+    _group.rank, _group.size, _group.store = rank, size, store
+
+
+def finish(code: int) -> None:
+    """Leave together: a process that left with an error first would have the others killed before
+    they have said and saved all."""
+    if _group.store is None or _group.is_broken:
+        return
+    from torch import distributed as dist
+
+    with suppress(RuntimeError):
+        _meet("ended")
+        if code == 0:
+            dist.destroy_process_group()
+        _group.store.add("gone", 1)
+        if _group.rank == 0:  # where there is no torchrun the store goes with this process
+            _meet("gone", 0)
+
+
+def _meet(place: str, own: int = 1) -> None:
+    """Wait until every process has come to a place, or LEAVE_SECONDS."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    count = _group.store.add(place, own)
+    while count < _group.size and time.monotonic() < deadline:
+        time.sleep(0.02)
+        count = _group.store.add(place, 0)
+
+
+def may_speak() -> bool:
+    """Whether this process is the one to print an error: the first that asks."""
+    if _group.store is None:
+        return rank() == 0
+    try:
+        return bool(_group.store.add("spoken", 1) == 1)
+    except RuntimeError:
+        return rank() == 0
+
+
+# --- agreeing ------------------------------------------------------------------------------------
+
+
+def share(total: int) -> slice:
+    """This process's part of so many pieces of work: contiguous, in the order of the ranks."""
+    return share_of(total, rank(), size())
+
+
+def share_of(total: int, rank: int, size: int) -> slice:
+    """The part of `rank` when `size` processes share `total` pieces: together all, each once."""
+    return slice(total * rank // size, total * (rank + 1) // size)
+
+
+def from_first(function: Callable[[], R]) -> R:
+    """function() carried out by the first process alone; all return what it returned.
+
+    Raises:
+        Exception: what it raised there is raised in all.
+    """
+    if size() == 1:
+        return function()
+    from torch import distributed as dist
+
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = function()
+        except Exception as error:
+            outcome[1] = error
+    with _contact():
+        dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]  # type: ignore[no-any-return]
+
+
+def one_writes(function: Callable[[], R]) -> R:
+    """function() in the first process, and only then in the others: they find what it wrote."""
+    if rank() == 0:
+        found = function()
+        from_first(lambda: None)
+        return found
+    from_first(lambda: None)
+    return function()
+
+
+def collect(own: list[R]) -> list[R]:
+    """The lists of all processes in the order of the ranks, as one list in each of them."""
+    if size() == 1:
+        return own
+    from torch import distributed as dist
+
+    lists: list[list[R]] = [[] for _ in range(size())]
+    with _contact():
+        dist.all_gather_object(lists, own)
+    return [item for one in lists for item in one]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so; the same answer in all."""
+    if size() == 1:
+        return flag
+    import torch
+    from torch import distributed as dist
+
+    told = torch.tensor(int(flag))
+    with _contact():
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+    return bool(told)
+
+
+def add_up(tensor: "Tensor") -> None:
+    """Replace a tensor by its sum over all processes, to the same bits in each."""
+    if size() > 1:
+        from torch import distributed as dist
+
+        with _contact():
+            dist.all_reduce(tensor)
+
+
+def gather(tensor: "Tensor") -> "Tensor":
+    """The tensors of all processes, [processes, *shape], in the order of the ranks."""
+    if size() == 1:
+        return tensor[None]
+    import torch
+    from torch import distributed as dist
+
+    found = [torch.empty_like(tensor) for _ in range(size())]
+    with _contact():
+        dist.all_gather(found, tensor)
+    return torch.stack(found)
+
+
+@contextmanager
+def _contact() -> Iterator[None]:
+    """Says in one line that another process is gone, which torch reports in many ways."""
+    try:
+        yield
+    except RuntimeError as error:
+        _group.is_broken = True
+        # As gloo has it: `[file:line] what happened. What may be the cause and a wish`.
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error)).splitlines()[0].split(". ")[0]
+        raise RunError(
+            f"process {_group.rank} lost contact with another one ({reason}); the same command "
+            "goes on from the last checkpoint"
+        ) from error

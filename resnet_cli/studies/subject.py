@@ -1,0 +1,217 @@
+"""Where a command works: its device, where data lie, and the folder of runs."""
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from resnet_cli.config.schema import DataConfig, RunConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
+from resnet_cli.datasets.imagefolder import Folder
+from resnet_cli.models import build
+from resnet_cli.models.survival import set_survival
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.training.epoch_log import LogName
+from resnet_cli.weights.load import (
+    DEFAULT_WEIGHTS,
+    WEIGHTS_FILE,
+    Loaded,
+    load_network,
+    read_safetensors,
+)
+
+RUNS = Path("runs")
+INITIALISATION = "initialisation"
+"""What stands for the file of weights that no training has changed."""
+SplitName = Literal["train", "test"]
+
+
+@dataclass
+class Context:
+    """The surroundings that a command's options set; splits are loaded once."""
+
+    device: torch.device
+    data_dir: Path | None = None
+    download: bool = False
+    runs: Path = RUNS
+    engine: Engine = "fast"
+    """Of studies and training."""
+    deterministic: bool = False
+    """Of the device's kernels (`pick_device`)."""
+    log: LogName | None = None
+    """What a run's epochs are written to beside training.csv."""
+    pretrained: bool = False
+    """The bundled weights of a training stand for it, where there are any."""
+    _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
+
+    def elsewhere(self) -> "Context":
+        """The same for another machine: no split is loaded, and the device is yet to be found."""
+        return replace(self, device=torch.device("cpu"), _splits={})
+
+    def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
+        """One split of a data set.
+
+        Raises:
+            UserError: the data set is not found or damaged.
+        """
+        key = (data, name)
+        if key not in self._splits:
+            load = partial(load_split, data, name, self.data_dir, self.download)
+            self._splits[key] = processes.one_writes(load) if self.download else load()
+        return self._splits[key]
+
+    def normalization(self, data: DataConfig) -> Normalization:
+        """The normalisation that a data configuration names."""
+        return parse_normalization(data.normalization, lambda: self.split(data, "train"))
+
+    def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
+        """The batches of a split, on the device, augmented as the configuration says."""
+        return self.split(data, name).batches(normalization, data.pad, data.flip, self.device)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under study and the data it is asked about."""
+
+    loaded: Loaded
+    data: DataConfig
+    normalization: Normalization
+    context: Context
+
+    def batches(self, name: SplitName) -> Batches:
+        """The batches of a split, as the network was trained to see them.
+
+        Raises:
+            UserError: the data set has other classes than the network.
+        """
+        split = self.context.split(self.data, name)
+        if len(split.classes) != self.loaded.num_classes:
+            raise UserError(
+                f"{self.loaded.source} tells {self.loaded.num_classes} classes apart, "
+                f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
+            )
+        return self.context.batches(self.data, name, self.normalization)
+
+    @property
+    def label(self) -> str:
+        """For titles: the network and the data set."""
+        return f"{self.loaded.label}, {self.data.dataset}"
+
+    @property
+    def name(self) -> str:
+        """For folders: the bundled weights' name, the run's folder or the file's stem, and the data
+        set where it is not the weights' own."""
+        path = Path(os.path.abspath(self.loaded.source))
+        if path.name == WEIGHTS_FILE:  # the run's folder says more
+            path = path.parent
+        name = path.stem if path.is_file() else path.name
+        other = self.data.dataset != own_dataset(self.loaded)
+        return f"{name}-{self.data.dataset}" if other else name
+
+
+def own_dataset(loaded: Loaded) -> str | None:
+    """The data set that a network was trained on; for weights of others, what the number of classes
+    suggests, if anything."""
+    if loaded.run is not None:
+        return loaded.run.data.dataset
+    return {10: "cifar10", 100: "cifar100", 1000: "imagefolder"}.get(loaded.num_classes)
+
+
+def find_subject(
+    context: Context,
+    checkpoint: str | None,
+    dataset: str | None = None,
+    normalize: str | None = None,
+    test_images: int | None = None,
+    test_size: int | None = None,
+) -> Subject:
+    """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
+
+    Its data set and normalisation are those of its training. For weights of others the data set
+    follows from the number of classes and the normalisation defaults to that set's usual one,
+    unless given.
+
+    Args:
+        test_size: pixels a side of the test images of an image folder (paper 1 tests at 320 what
+            was trained at 224), see `DataConfig.test_size`.
+
+    Raises:
+        UserError: there is no such network, nothing says which data it takes, or these have
+            images of one size only.
+    """
+    loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
+    if loaded.run is not None:
+        data = loaded.run.data
+    else:
+        guess = own_dataset(loaded)
+        if dataset is None and guess is None:
+            raise UserError(
+                f"{loaded.source} tells {loaded.num_classes} classes apart and says nothing of "
+                "its data; name the data set by --dataset"
+            )
+        usual = {"cifar10": "cifar", "imagefolder": "imagenet"}.get(dataset or guess or "")
+        data = DataConfig.model_validate(
+            {"dataset": dataset or guess, "normalize": usual or "channel"}
+        )
+    changes: dict[str, object] = {"test_images": test_images} if test_images else {}
+    if dataset is not None and dataset != data.dataset:
+        changes = {"dataset": dataset, "image_size": None, "test_size": None, "augment": "auto"}
+        changes |= {"train_images": None, "test_images": test_images}
+    if normalize is not None:
+        changes["normalize"] = normalize
+    if test_size is not None:
+        if (dataset or data.dataset) != "imagefolder":
+            raise UserError(f"--test-size: {dataset or data.dataset} is tested at its own size")
+        changes["test_size"] = test_size
+    if changes:
+        data = DataConfig.model_validate(data.model_dump() | changes)
+    normalization = loaded.normalization
+    if normalization is None or normalize is not None:
+        normalization = context.normalization(data)
+    loaded.network.to(context.device)
+    return Subject(loaded, data, normalization, context)
+
+
+def untrained_subject(context: Context, run: RunConfig) -> Subject:
+    """The network that a training starts from, with the data of that training.
+
+    Raises:
+        UserError: the data set is not found or damaged.
+    """
+    num_classes = len(context.split(run.data, "train").classes)
+    network = build(run.model, num_classes, run.seed).eval().to(context.device)
+    set_survival(network, run.train)
+    loaded = Loaded(
+        network,
+        run.model,
+        num_classes,
+        source=f"{INITIALISATION}, seed {run.seed}",
+        sha256=run.hash,
+        run=run,
+        is_trained=False,
+    )
+    return Subject(loaded, run.data, context.normalization(run.data), context)
+
+
+def _newest(runs: Path) -> str:
+    """The newest finished run's folder, but none that diverged; else bundled weights."""
+    finished = sorted(runs.glob(f"*/{WEIGHTS_FILE}"), key=lambda p: (p.stat().st_mtime, str(p)))
+    for weights in reversed(finished):
+        if not _diverged(weights):
+            return str(weights.parent)
+    return DEFAULT_WEIGHTS
+
+
+def _diverged(weights: Path) -> bool:
+    """The training of these weights diverged: there is nothing to study in them."""
+    try:
+        outcome = json.loads(read_safetensors(weights)[1]["outcome"])
+        return bool(outcome.get("test_error", 0) is None)
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return False  # damaged: loading it says how

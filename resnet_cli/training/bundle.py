@@ -1,0 +1,198 @@
+"""Bundled weights: finished runs as small files with a model card, to travel with the program.
+
+A bundle is `NAME.safetensors`, weights as float16, and `NAME.json`, its card: how it was trained,
+on what, by which command and commit, what each epoch measured, and the test error of exactly these
+rounded weights.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cli.results.provenance import Checkpoint
+from resnet_cli.results.tables import COLUMNS, check_writable, read_provenance, write_together
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.runs import FinishedRun, description_of, finished_from, read_finished
+from resnet_cli.weights.load import (
+    bundled_folder,
+    bundled_names,
+    bundled_run,
+    damaged_card,
+    load_network,
+    read_card,
+    unusual_width,
+    weights_bytes,
+)
+
+MAX_BYTES = 4_000_000
+
+
+def bundle(
+    context: Context,
+    run_folder: str,
+    name: str,
+    out: Path | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Make a bundle of a finished run. Returns the weights' path.
+
+    Args:
+        report: called with the batches done and to do while the rounded weights are evaluated.
+
+    Raises:
+        UserError: the folder holds no finished run, the name is no name, the file is too big, or
+            the folder cannot be written.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise UserError(f"--name {name!r}: use small letters, digits, - and _")
+    folder = out or bundled_folder()
+    check_writable(folder)
+    subject = find_subject(context, run_folder)
+    finished = read_finished(Path(run_folder))
+    if finished is None:
+        raise UserError(
+            f"--export {run_folder}: no finished run of this program; bundles tell how they arose"
+        )
+    run = finished.run
+    training = read_provenance(Path(run_folder) / "training.csv")
+    network = subject.loaded.network
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half().float())
+    result = evaluate(network, subject.batches("test"), report=report)
+    outcome = dict(subject.loaded.outcome) | {
+        "test_error": result.error,
+        "images": result.images,
+        "epochs": run.train.epochs,
+        "command": training["command"],
+        "commit": training["commit"],
+        "data": training["data"],
+        "float32_sha256": subject.loaded.sha256,
+    }
+    names = subject.loaded.class_names or ()
+    content = weights_bytes(
+        network, run, names, subject.normalization, outcome, dtype=torch.float16
+    )
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{name}: {len(content):,} bytes; a bundle may have {MAX_BYTES:,}")
+    card = {
+        "name": name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "run": run.model_dump(mode="json"),
+        "training": {k: v for k, v in description_of(finished).items() if k != "run"},
+    } | outcome
+    path = folder / f"{name}.safetensors"
+    text = json.dumps(card, indent=1, sort_keys=True) + "\n"
+    write_together({path: content, path.with_suffix(".json"): text})
+    return path
+
+
+def bundled_training(name: str) -> FinishedRun:
+    """The training that bundled weights come from, as their card tells: its epochs, and how it
+    ended. Cards made before they told of epochs give only the last, with its test error.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    card, run = read_card(name), bundled_run(name)
+    path = bundled_folder() / f"{name}.safetensors"
+    try:
+        if "training" in card:
+            return finished_from(path, {"run": card["run"]} | card["training"])
+        loaded = load_network(name)
+        last: dict[str, Any] = dict.fromkeys(COLUMNS["training"][2:])  # none of its experiment
+        last |= {"seed": run.seed, "epoch": card["epochs"], "iteration": card["iterations"]}
+        return FinishedRun(
+            folder=path,
+            run=run,
+            rows=[last | {"test_error": card["test_error"]}],
+            parameters=sum(p.numel() for p in loaded.network.parameters()),
+            num_classes=loaded.num_classes,
+            diverged_at=None,
+            data=card["data"],
+            started=datetime.now(UTC).isoformat(timespec="seconds"),  # the card does not say
+            seconds=0.0,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged_card(name, error) from None
+
+
+def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
+    """What a provenance says of the bundled weights that stand for trainings; None without any.
+
+    Of several, their names, and the hash over their hashes.
+
+    Raises:
+        UserError: a card is damaged.
+    """
+    if not names:
+        return None
+    hashes = [str(read_card(name)["sha256"]) for name in names]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return Checkpoint(", ".join(names), hashes[0] if len(hashes) == 1 else digest)
+
+
+def cards() -> list[dict[str, Any]]:
+    """The cards of all bundled weights, each checked against its file's hash, with what the network
+    is: its name, units and parameters.
+
+    Raises:
+        UserError: a file is not the one its card describes.
+    """
+    found = []
+    for name in bundled_names():
+        path = bundled_folder() / f"{name}.safetensors"
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        loaded = load_network(name)
+        if loaded.sha256 != card["sha256"]:
+            raise UserError(f"{path}: is not the file its card describes; install again")
+        found.append(
+            card
+            | {
+                "network": loaded.label,
+                "units": len(loaded.network.units),
+                "parameters": sum(p.numel() for p in loaded.network.parameters()),
+                "dataset": card["run"]["data"]["dataset"],
+            }
+        )
+    return found
+
+
+def network_of(card: Mapping[str, Any]) -> str:
+    """The network of a card of `cards`, with its width where that is not the usual one."""
+    width = unusual_width(bundled_run(card["name"]).model)
+    return f"{card['network']}, {width}" if width else str(card["network"])
+
+
+def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What people want to know of bundled weights, as headings with their text.
+
+    Args:
+        card: one of `cards`.
+    """
+    run = bundled_run(card["name"])
+    precision: str = run.train.precision
+    if precision == "auto":
+        precision = "the device's own precision (float32 on CPUs)"
+    lines = [
+        ("network", f"{network_of(card)}: {card['units']} units"),
+        ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
+        ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
+        ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
+        ("trained for", f"{card['epochs']} epochs in {precision}, seed {run.seed}"),
+    ]
+    if run.train.active_units is not None:
+        lines.append(("trained with", f"{run.train.active_units} units active in each batch"))
+    if run.train.stochastic_depth is not None:
+        survival = f"stochastic depth, survival {run.train.stochastic_depth:g} of the last unit"
+        lines.append(("trained with", survival))
+    return [*lines, *((key, str(card[key])) for key in ("command", "commit", "sha256"))]

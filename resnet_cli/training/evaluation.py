@@ -1,0 +1,97 @@
+"""Evaluation of a network on a split, shared by the trainer, `eval` and the studies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from resnet_cli.datasets.data import Batches
+from resnet_cli.models.network import Network
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.device import autocast
+
+BATCH_SIZE = 125
+"""Images a batch: small batches keep activations in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split measured."""
+
+    images: int
+    wrong: int
+    loss: float
+    """Mean cross-entropy in nats."""
+    predictions: Tensor
+    """int64 [N], the class of the largest logit."""
+    wrong_top5: int | None = None
+    """Images whose class is not among the five largest logits; None for at most five classes."""
+
+    @property
+    def error(self) -> float:
+        """Top-1 error in percent."""
+        return 100.0 * self.wrong / self.images
+
+    @property
+    def top5_error(self) -> float | None:
+        """Top-5 error in percent; None for at most five classes."""
+        return None if self.wrong_top5 is None else 100.0 * self.wrong_top5 / self.images
+
+
+@torch.inference_mode()
+def evaluate(
+    network: Network,
+    batches: Batches,
+    precision: str = "float32",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Errors and loss over all images, in evaluation mode; the mode is restored after.
+
+    Images whose logits are not finite count as wrong. Under torchrun each process takes its share
+    of the batches, and all return the same.
+
+    Args:
+        report: called after every batch with the number of batches done, and of all to do here.
+    """
+    was_training = network.training
+    network.eval()
+    device = network.device
+    wrong = torch.zeros((), dtype=torch.int64, device=device)
+    wrong_top5 = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    has_top5 = False
+    predictions = []
+    try:
+        starts = range(0, len(batches), BATCH_SIZE)
+        own_starts = starts[processes.share(len(starts))]
+        for done, start in enumerate(own_starts, 1):
+            images, labels = batches.evaluation(start, start + BATCH_SIZE)
+            with autocast(device, precision):
+                logits = network(images)
+            logits = logits.float()
+            predicted = logits.argmax(1)
+            finite = logits.isfinite().all(1)
+            wrong += ((predicted != labels) | ~finite).sum()
+            if logits.shape[1] > 5:
+                has_top5 = True
+                among = (logits.topk(5).indices == labels[:, None]).any(1)
+                wrong_top5 += (~among | ~finite).sum()
+            loss += functional.cross_entropy(logits, labels, reduction="sum").double()
+            predictions.append(predicted)
+            report(done, len(own_starts))
+    finally:
+        network.train(was_training)
+    count = len(batches)
+    own = (int(wrong), int(wrong_top5), has_top5, float(loss), [p.cpu() for p in predictions])
+    wrongs, wrongs_top5, have_top5, losses, predicted_by = zip(
+        *processes.collect([own]), strict=True
+    )
+    return Evaluation(
+        count,
+        sum(wrongs),
+        sum(losses) / count,
+        torch.cat([part for parts in predicted_by for part in parts]),
+        sum(wrongs_top5) if any(have_top5) else None,
+    )

@@ -1,0 +1,1 @@
+"""Weights: ours, other people's, and the bundled files."""

@@ -1,0 +1,294 @@
+"""Weights on disk: ours (safetensors that say what they are), bundled ones, and those of others.
+
+Our files carry everything a study needs: the resolved configuration, the classes, and the
+normalisation of the inputs, so that none of it is the user's job. Nothing here runs pickled code.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from resnet_cli.config.schema import ModelConfig, RunConfig
+from resnet_cli.datasets.data import Normalization
+from resnet_cli.models import build
+from resnet_cli.models.adapt import load_adapted, weights_hash
+from resnet_cli.models.network import Network
+from resnet_cli.models.survival import set_survival
+from resnet_cli.runtime.errors import UserError, shortened, unknown
+
+FORMAT = "resnet-cli weights 1"
+WEIGHTS_FILE = "weights.safetensors"
+DEFAULT_WEIGHTS = "preact56-digits"
+"""The bundled weights that a study takes when nothing is named or trained: their data set needs no
+download."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with what is known of it."""
+
+    network: Network
+    """In evaluation mode."""
+    model: ModelConfig | None
+    """None for a network that a user's own file adapted."""
+    num_classes: int
+    source: str
+    """What was loaded, for people: a path, or the name of bundled weights."""
+    sha256: str
+    """Of the file; of an untrained network, the hash of its run's configuration; of an adapted
+    one, over its weights."""
+    run: RunConfig | None = None
+    """How it was trained; None for weights of others."""
+    class_names: tuple[str, ...] | None = None
+    normalization: Normalization | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured at the end of training (test_error, epochs, …)."""
+    is_trained: bool = True
+    """The weights are not those of the initialisation."""
+
+    @property
+    def label(self) -> str:
+        """A short name of the network."""
+        return self.model.label if self.model is not None else Path(self.source).stem
+
+    @property
+    def is_plain(self) -> bool:
+        """A plain network (VGG): its units have no shortcuts."""
+        return self.model is not None and self.model.family == "vgg"
+
+
+def weights_bytes(
+    network: Network,
+    run: RunConfig,
+    class_names: tuple[str, ...],
+    normalization: Normalization,
+    outcome: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> bytes:
+    """One safetensors file with a network's weights and what belongs to them.
+
+    Args:
+        dtype: of the stored floating-point weights (float16 halves a file to bundle).
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"normalization.{n}": t for n, t in normalization.tensors().items()}
+    stored = {
+        name: (t.to(dtype) if t.is_floating_point() and name.startswith("model.") else t)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, t in tensors.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "run": run.model_dump_json(),
+        "class_names": json.dumps(class_names),
+        "outcome": json.dumps(dict(outcome), sort_keys=True),
+    }
+    return safetensors_bytes(stored, metadata)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes follow from its content alone.
+
+    The safetensors library sorts the tensors but writes the metadata in an order that changes from
+    process to process; here they are sorted too, so equal trainings give equal files.
+    """
+    content = save(dict(tensors), dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    described = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    described += b" " * (-len(described) % 8)  # the tensors stay aligned to 8 bytes
+    return b"".join((len(described).to_bytes(8, "little"), described, memoryview(content)[start:]))
+
+
+def bundled_folder() -> Path:
+    """The folder of the weights that travel with the program."""
+    return Path(__file__).parent / "bundled"
+
+
+def bundled_names() -> list[str]:
+    """Names of the bundled weights, as `--checkpoint NAME` takes them."""
+    return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
+
+
+def bundled_weights_of(run: RunConfig) -> str | None:
+    """The name of the bundled weights that a training of this configuration gave, if there are any.
+
+    `train.precision` may differ: it says how a device computes, which `auto` leaves to the device
+    too, and not what is trained. Weights of just the precision asked for come first.
+
+    Raises:
+        UserError: a card is damaged.
+    """
+    alike = None
+    for name in bundled_names():
+        trained = bundled_run(name)
+        if trained.hash == run.hash:
+            return name
+        if alike is None and _at_any_precision(trained) == _at_any_precision(run):
+            alike = name
+    return alike
+
+
+def bundled_run(name: str) -> RunConfig:
+    """The training that bundled weights come from, as their card tells.
+
+    Raises:
+        UserError: the card is damaged.
+    """
+    card = read_card(name)
+    try:
+        return RunConfig.model_validate(card["run"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_card(name, error) from None
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """The model card of bundled weights.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        card: dict[str, Any] = json.loads(_card_path(name).read_text(encoding="utf-8"))
+        return dict(card)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise damaged_card(name, error) from None
+
+
+def unusual_width(model: ModelConfig) -> str:
+    """`24-176 wide` of a network whose stages have not the usual widths; else nothing."""
+    widths = model.stage_widths()
+    if widths == model.model_copy(update={"widths": None}).stage_widths():
+        return ""
+    return f"{widths[0]}-{widths[-1]} wide"
+
+
+def damaged_card(name: str, error: Exception) -> UserError:
+    return UserError(f"{_card_path(name)}: a damaged model card ({type(error).__name__})")
+
+
+def _card_path(name: str) -> Path:
+    return bundled_folder() / f"{name}.json"
+
+
+def _at_any_precision(run: RunConfig) -> RunConfig:
+    return run.model_copy(update={"train": run.train.model_copy(update={"precision": "auto"})})
+
+
+def load_network(reference: str | Path) -> Loaded:
+    """A network from a weights file, a run's folder, bundled weights by name, a state dict of
+    others (see `resnet_cli.weights.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
+
+    Raises:
+        UserError: nothing is there, it is damaged, or it fits no network.
+    """
+    path = Path(reference)
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long for the file system, a folder that may not be seen
+        raise UserError(f"--checkpoint {shortened(path)}: {error.strerror}") from None
+    if is_folder:
+        if not (path / WEIGHTS_FILE).is_file():
+            raise UserError(
+                f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
+                "under runs/ or a checkpoint file"
+            )
+        path = path / WEIGHTS_FILE
+    elif not is_there:
+        if path.parent != Path(".") or path.suffix:
+            raise UserError(f"--checkpoint {path}: no such file")
+        if str(reference) not in bundled_names():
+            raise unknown("bundled weights", str(reference), bundled_names())
+        path = bundled_folder() / f"{reference}.safetensors"
+    if not path.is_file():
+        raise UserError(f"--checkpoint {path}: is no file that holds weights")
+    if path.suffix == ".py":
+        adapted = load_adapted(path)
+        digest = weights_hash(adapted.network)
+        return Loaded(adapted.network, None, adapted.num_classes, str(reference), digest)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: cannot be read: {error.strerror}") from None
+    source = str(reference)
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format", "").startswith("resnet-cli"):
+            return _ours(path, tensors, metadata, source, digest)
+    from resnet_cli.weights.foreign import load_foreign
+
+    network, model, num_classes = load_foreign(path)
+    return Loaded(network.eval(), model, num_classes, source, digest)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged or no safetensors file ({' '.join(str(error).split())[:120]})"
+        ) from None
+
+
+def _ours(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], source: str, digest: str
+) -> Loaded:
+    if metadata["format"] != FORMAT:
+        raise UserError(
+            f"{path}: holds {metadata['format']!r}, this version reads {FORMAT!r}; "
+            f"name the run's {WEIGHTS_FILE}"
+        )
+    try:
+        run = RunConfig.model_validate_json(metadata["run"])
+        class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
+        if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
+            raise TypeError
+        normalization = Normalization(tensors["normalization.mean"], tensors["normalization.std"])
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
+    state = {
+        name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model.")
+    }
+    # What a file merely claims takes no memory: every weighted layer has a tensor of its own, and
+    # the shapes are compared before the network is built.
+    if run.model.depth > len(state):
+        raise UserError(f"{path}: its weights do not fit its configuration: fewer than layers")
+    with torch.device("meta"):
+        wanted = build(run.model, len(class_names)).state_dict()
+    wrong = sorted(set(state) ^ set(wanted))
+    wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+    if wrong:
+        raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+    network = build(run.model, len(class_names))
+    network.load_state_dict(state)
+    set_survival(network, run.train)
+    return Loaded(
+        network.eval(),
+        run.model,
+        len(class_names),
+        source,
+        digest,
+        run,
+        tuple(class_names),
+        normalization,
+        outcome,
+    )

@@ -1,0 +1,430 @@
+"""The YAML files under experiments/: all resolve, he2016's are the paper's, and smoke runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cli.claims.papers import published
+from resnet_cli.cli import run_command
+from resnet_cli.config.experiments import (
+    experiment_names,
+    experiment_profiles,
+    experiments_folder,
+    load_experiment,
+)
+from resnet_cli.config.schema import PROFILES, Case, Experiment, RunConfig
+from resnet_cli.run.experiment import paper_experiments
+from resnet_cli.runtime.errors import UserError
+
+NAMES = experiment_names()
+HE2016 = [name for name in NAMES if name.startswith("he2016/")]
+CIFAR = [name for name in HE2016 if name not in ("he2016/table5", "he2016/imagenet101")]
+OFFERED = [(name, profile) for name in NAMES for profile in experiment_profiles(name)]
+
+
+def offered(names: list[str], *profiles: str) -> list[tuple[str, str]]:
+    return [(name, p) for name, p in OFFERED if name in names and p in (profiles or PROFILES)]
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "profile"), OFFERED)
+def test_every_experiment_resolves_at_every_profile_it_offers(name: str, profile: str) -> None:
+    experiment = load_experiment(name, profile)
+    assert experiment.name == name
+    assert experiment.runs()
+    assert experiment.paper == (name.partition("/")[0] if "/" in name else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_opens_as_a_document(name: str) -> None:
+    text = (experiments_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    head = re.match(r"(?:#.*\n)+", text)
+    assert head is not None, "opens with a comment"
+    for part in ("Question", "Paper", "Command", "Time"):
+        assert f"\n# {part}: " in f"\n{head[0]}"
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_a_profile_that_is_not_offered_is_refused() -> None:
+    assert experiment_profiles("he2016/table5") == ("paper",)
+    with pytest.raises(UserError, match=r"table5.yaml: has no profile 'mini' \(it has paper\)"):
+        load_experiment("he2016/table5", "mini")
+
+
+def test_experiment_profiles_of_a_file_without_profiles(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yaml"
+    path.write_text("title: plain\nmodel: {depth: 20}\ntrain: {epochs: 1}\n")
+    assert experiment_profiles(str(path)) == PROFILES
+    path.write_text("title: odd\nprofiles: [mini]\n")
+    with pytest.raises(UserError, match=r"plain.yaml: profiles: a mapping of smoke, mini, cpu"):
+        experiment_profiles(str(path))
+
+
+# --- paper 1 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "profile"), offered(HE2016))
+def test_rows_of_tables_are_rows_of_the_paper(name: str, profile: str) -> None:
+    experiment = load_experiment(name, profile)
+    if experiment.study is not None:
+        assert experiment.figure is None, "signals are measured for all rows of a table"
+        return
+    assert experiment.figure is not None
+    if experiment.figure.startswith("fig"):
+        return
+    table = published("he2016")
+    known = list(dict.fromkeys(table.loc[table["source"] == experiment.figure, "case"]))
+    cases = [case.name for case in experiment.cases]
+    assert set(cases) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (["table1"], "table1"),
+        (["table2"], "table2"),
+        (["table3-cifar10", "table3-cifar100"], "table3"),
+        (["table4-cifar10", "table4-cifar100"], "table4"),
+        (["table5"], "table5"),
+        (["imagenet101"], "text"),
+    ],
+)
+def test_paper_has_every_row_that_is_the_papers_own(names: list[str], source: str) -> None:
+    cases = [case.name for n in names for case in load_experiment(f"he2016/{n}", "paper").cases]
+    table = published("he2016")
+    own = table[(table["source"] == source) & ~table["remark"].str.contains("reference")]
+    assert set(own["case"]) <= set(cases)
+    assert len(cases) == len(set(cases))
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_the_protocol_of_the_paper(name: str) -> None:
+    """He et al. 2016, section 3 and appendix; only one row has another, see below."""
+    experiment = load_experiment(name, "paper")
+    assert experiment.seeds == (0, 1, 2, 3, 4)
+    dataset = "cifar100" if "cifar100" in name else "cifar10"
+    for case, run in experiment.runs():
+        if case.name == "preact-1001-batch64-cifar10":
+            continue
+        train = run.train
+        assert (train.iterations, train.epochs) == (64000, None)
+        assert (train.batch_size, train.batch_norm_group) == (128, 64)
+        assert (train.lr, train.momentum, train.weight_decay) == (0.1, 0.9, 1e-4)
+        assert (train.schedule, train.gamma) == ("milestones", 0.1)
+        assert (train.warmup_iterations, train.warmup_lr) == (400, 0.01)
+        assert train.milestones == (32000, 48000)
+        assert not train.nesterov
+        assert train.stochastic_depth is None
+        assert train.active_units is None
+        data = run.data
+        assert (data.dataset, data.normalize, data.pad, data.flip) == (dataset, "pixel", 4, True)
+        assert data.train_images is None
+        assert data.test_images is None
+        assert run.model.widths is None
+
+
+def test_the_row_of_batch_64_is_the_released_code() -> None:
+    """fb.resnet.torch: -batchSize 64 -nGPU 2 -nEpochs 200, 0.1 divided at epochs 81 and 122."""
+    experiment = load_experiment("he2016/table4-cifar10", "paper")
+    run = run_of(experiment, "preact-1001-batch64-cifar10")
+    per_epoch = 50000 // 64
+    assert (run.train.epochs, run.train.iterations) == (200, None)
+    assert (run.train.batch_size, run.train.batch_norm_group) == (64, 32)
+    assert run.train.milestones == (80 * per_epoch, 121 * per_epoch)
+    assert (run.train.warmup_iterations, run.train.nesterov) == (0, True)
+    assert run.data.normalize == "channel"
+    assert run.model == run_of(experiment, "preact-1001-cifar10").model
+
+
+@pytest.mark.parametrize("name", ["he2016/table5", "he2016/imagenet101"])
+def test_the_protocol_on_imagenet(name: str) -> None:
+    for case, run in load_experiment(name, "paper").runs():
+        per_epoch = 1_281_167 // 256
+        assert (run.train.epochs, run.train.batch_size, run.train.batch_norm_group) == (90, 256, 32)
+        assert run.train.milestones == (30 * per_epoch, 60 * per_epoch)
+        assert (run.train.warmup_iterations, run.train.lr) == (0, 0.1)
+        assert (run.data.dataset, run.data.image_size) == ("imagefolder", 224)
+        assert run.data.test_size == int(case.name.removesuffix("-aspect").rpartition("-")[2])
+        assert run.data.augment == ("scale_aspect" if "aspect" in case.name else "scale")
+        assert run.model.stem == "imagenet"
+        assert str(run.model.depth) == case.name.split("-")[1]
+
+
+def run_of(experiment: Experiment, case: str) -> RunConfig:
+    """The training of a case at its first seed."""
+    (found,) = [c for c in experiment.cases if c.name == case]
+    return experiment.run_config(found, experiment.seeds[0])
+
+
+@pytest.mark.parametrize(
+    ("case", "shortcut", "scales", "bias"),
+    [
+        ("original", "identity", (1.0, 1.0), None),
+        ("scaling-0-1", "scaling", (0.0, 1.0), None),
+        ("scaling-0.5-1", "scaling", (0.5, 1.0), None),
+        ("scaling-0.5-0.5", "scaling", (0.5, 0.5), None),
+        ("exclusive-gating-bias0to-5", "exclusive_gating", (1.0, 1.0), 0.0),
+        ("exclusive-gating-bias-6", "exclusive_gating", (1.0, 1.0), -6.0),
+        ("exclusive-gating-bias-7", "exclusive_gating", (1.0, 1.0), -7.0),
+        ("shortcut-gating-bias0", "shortcut_only_gating", (1.0, 1.0), 0.0),
+        ("shortcut-gating-bias-6", "shortcut_only_gating", (1.0, 1.0), -6.0),
+        ("convolution", "convolution", (1.0, 1.0), None),
+        ("dropout", "dropout", (1.0, 1.0), None),
+    ],
+)
+def test_the_shortcuts_of_table1(
+    case: str, shortcut: str, scales: tuple[float, float], bias: float | None
+) -> None:
+    for profile in PROFILES:
+        model = run_of(load_experiment("he2016/table1", profile), case).model
+        assert model.shortcut == shortcut
+        assert (model.shortcut_scale, model.residual_scale) == scales
+        assert bias is None or model.gate_bias == bias
+        assert model.shortcut_dropout == 0.5
+        assert model.placement == "original"
+        assert model.branch == "basic"
+
+
+@pytest.mark.parametrize(("name", "profile"), offered(CIFAR))
+def test_a_row_is_what_its_name_says_at_every_profile(name: str, profile: str) -> None:
+    """Placement and branch at each profile, depth too at mini and paper: from the name alone."""
+    placements = {"preact": "full_preactivation", "full_preactivation": "full_preactivation"}
+    experiment = load_experiment(name, profile)
+    for case, run in experiment.runs():
+        parts = case.name.split("-")
+        if len(parts) == 1 or parts[1] not in ("110", "164", "1001"):
+            continue  # a row of Table 1
+        assert run.model.placement == placements.get(parts[0], parts[0])
+        bottleneck = parts[1] in ("164", "1001")
+        branch = "one_layer" if "one_layer" in parts else "bottleneck" if bottleneck else "basic"
+        assert run.model.branch == branch
+        if profile in ("mini", "paper"):
+            assert run.model.depth == int(parts[1])
+            units = sum(run.model.stage_units())
+            assert units == {"1001": 333}.get(parts[1], 108 if branch == "one_layer" else 54)
+
+
+@pytest.mark.parametrize("name", HE2016)
+def test_profiles_keep_the_papers_rows_in_their_order(name: str) -> None:
+    full = load_experiment(name, "paper")
+    names = [case.name for case in full.cases]
+    for profile in experiment_profiles(name):
+        experiment = load_experiment(name, profile)
+        kept = [case.name for case in experiment.cases]
+        assert kept == [case for case in names if case in kept]
+        assert experiment.note, "each profile says what it does otherwise than the paper"
+        assert experiment.figure == full.figure
+        assert untold(experiment.title) == untold(full.title)
+        if profile == "smoke":
+            assert kept == names
+
+
+def untold(title: str) -> str:
+    """A title without the depth it names."""
+    return re.sub(r"ResNet-\d+", "ResNet", title)
+
+
+@pytest.mark.parametrize(("name", "profile"), offered(HE2016))
+def test_a_title_names_the_depth_that_is_trained(name: str, profile: str) -> None:
+    experiment = load_experiment(name, profile)
+    named = [int(depth) for depth in re.findall(r"ResNet-(\d+)", experiment.title)]
+    if named and profile != "smoke":
+        assert {run.model.depth for _, run in experiment.runs()} == set(named)
+
+
+@pytest.mark.parametrize("name", [n for n in HE2016 if n.startswith("he2016/fig")])
+def test_figures_share_the_trainings_of_tables(name: str) -> None:
+    for profile in experiment_profiles(name):
+        trained = {
+            run.hash
+            for table in ("table1", "table2", "table3-cifar10")
+            for _, run in load_experiment(f"he2016/{table}", profile).runs()
+        }
+        assert {run.hash for _, run in load_experiment(name, profile).runs()} <= trained
+
+
+def test_tables_share_trainings() -> None:
+    """Equal rows of Tables 1 to 4 are one training each."""
+    shared = [
+        {"table1": "original", "table2": "original-110", "table3": "original-110"},
+        {"table3": "original-110", "table4": "original-110"},
+        {"table2": "full_preactivation-110", "table3": "preact-110"},
+        {"table2": "original-164", "table3": "original-164"},
+        {"table2": "full_preactivation-164", "table3": "preact-164", "table4": "preact-164"},
+    ]
+    for profile in PROFILES:
+        for rows in shared:
+            hashes = set()
+            for table, case in rows.items():
+                if (table, profile) == ("table1", "mini"):
+                    continue  # twice the epochs of the others, for the gates' sake
+                suffix = "-cifar10" if table in ("table3", "table4") else ""
+                experiment = load_experiment(f"he2016/{table}{suffix}", profile)
+                hashes.add(run_of(experiment, case + suffix).hash)
+            assert len(hashes) == 1, rows
+    for profile in ("smoke", "cpu", "paper"):
+        three, four = (load_experiment(f"he2016/table{n}-cifar100", profile) for n in (3, 4))
+        assert [run.hash for _, run in three.runs()] == [run.hash for _, run in four.runs()]
+
+
+def test_the_two_papers_share_a_training() -> None:
+    mine = run_of(load_experiment("he2016/table2", "mini"), "full_preactivation-110")
+    theirs = run_of(load_experiment("veit2016/fig3", "mini"), "preact110")
+    assert mine.hash == theirs.hash
+
+
+def test_mini_is_25_trainings() -> None:
+    runs = {
+        run.hash: run
+        for name in HE2016
+        if "mini" in experiment_profiles(name)
+        for _, run in load_experiment(name, "mini").runs()
+    }
+    epochs = [run.train.epochs for run in runs.values()]
+    assert sorted(epochs) == [15] * 14 + [30] * 11, "Table 1 takes 30"
+    assert {run.data.dataset for run in runs.values()} == {"digits"}
+    assert sum(run.model.depth == 1001 for run in runs.values()) == 2
+
+
+def test_tables_come_before_figures() -> None:
+    names = paper_experiments("he2016")
+    assert sorted(names) == sorted(HE2016)
+    kinds = [name.startswith("he2016/fig") for name in names]
+    assert kinds == sorted(kinds)
+
+
+# --- reproduce -----------------------------------------------------------------------------------
+
+
+def test_reproduce_he2016_smoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every experiment of the paper end to end; a second time nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "he2016", "--profile", "smoke", "--device", "cpu", "--json"]
+    assert run_command(command) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.out.splitlines()
+    summary = json.loads(line)
+    assert summary["failed"] == {}
+    assert summary["not_offered"] == ["he2016/imagenet101", "he2016/table5"]
+    assert "he2016/table5: not offered at smoke (it has paper)" in captured.err
+    assert sorted(summary["experiments"]) == sorted(set(HE2016) - set(summary["not_offered"]))
+    for name in set(summary["experiments"]) - {"he2016/signal"}:
+        folder = tmp_path / "results" / "he2016" / "smoke" / name.removeprefix("he2016/")
+        for file in ("table.csv", "table.png", "training.csv", "training.png"):
+            assert (folder / file).is_file()
+    signals = tmp_path / "results" / "he2016" / "smoke" / "signal"
+    cases = [case.name for case in load_experiment("he2016/signal", "smoke").cases]
+    assert sorted(path.parent.name for path in signals.glob("*/signal.csv")) == sorted(cases)
+    assert (signals / "signal.png").is_file()
+    assert len(list((tmp_path / "runs").iterdir())) == 25
+    comparison = summary["comparisons"]["he2016"]
+    measured = {r["source"] for r in comparison["rows"] if r["measured"] is not None}
+    assert measured == {"table1", "table2", "table3", "table4"}
+    assert {c["source"] for c in comparison["claims"] if c["verdict"] == "not measured"} == {
+        "table5",
+        "text",
+    }
+    assert all("that the code runs" in c["caveat"] for c in comparison["claims"] if c["caveat"])
+    # The same again: nothing is trained, the same outcome.
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("run.json")}
+    assert run_command([*command, "-q"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["comparisons"] == summary["comparisons"]
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("run.json")}
+
+
+def test_reproduce_goes_on_without_missing_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One experiment on digits, one on CIFAR-10 that is not there: the other runs, exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNET_CLI_DATA", str(tmp_path / "nothing"))
+    tiny = {"model": {"depth": 8, "widths": [2, 4, 8]}, "train": {"epochs": 1}, "paper": "he2016"}
+    data = {"dataset": "digits", "train_images": 64, "test_images": 10}
+    shelf = tmp_path / "experiments" / "he2016"
+    shelf.mkdir(parents=True)
+    for name, changed in (("fig6a", data), ("table1", {"dataset": "cifar10"})):
+        content = tiny | {"title": name, "data": changed, "profiles": {"smoke": {}}}
+        (shelf / f"{name}.yaml").write_text(json.dumps(content))
+    monkeypatch.setattr("resnet_cli.config.experiments.experiments_folder", lambda: shelf.parent)
+    command = ["reproduce", "he2016", "--profile", "smoke", "--device", "cpu", "--results", "out"]
+    assert run_command([*command, "--json"]) == 2
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert list(summary["experiments"]) == ["he2016/fig6a"]
+    assert list(summary["failed"]) == ["he2016/table1"]
+    assert "he2016/table1 could not run: CIFAR-10 not found" in captured.err.splitlines()[-1]
+    assert (tmp_path / "out" / "he2016" / "smoke" / "fig6a" / "table.csv").is_file()
+
+
+def test_reproduce_stops_at_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "he2016", "--profile", "smoke", "--budget", "0s", "--device", "cpu"]
+    assert run_command(command) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_a_folder_runs_what_has_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, profiles in (("a", "smoke: {}"), ("b", "paper: {}")):
+        (tmp_path / f"{name}.yaml").write_text(
+            "title: tiny\nmodel: {depth: 8, widths: [2, 4, 8]}\n"
+            "data: {train_images: 64, test_images: 10}\ntrain: {epochs: 1}\n"
+            f"profiles: {{{profiles}}}\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["run", ".", "--profile", "smoke"]) == 0
+    assert "b.yaml: not offered at smoke (it has paper)" in capsys.readouterr().out
+    assert [path.name for path in Path("results/local").iterdir()] == ["a"]
+    assert run_command(["run", ".", "--profile", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "none of these 2 experiments has the profile 'cpu'" in error
+    assert run_command(["run", "b.yaml", "--profile", "smoke"]) == 2
+    assert "has no profile 'smoke' (it has paper)" in capsys.readouterr().err
+
+
+def test_a_table_never_loses_rows_on_a_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trained already is not written row by row again."""
+    from resnet_cli.run import experiment as runner
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.runtime.interrupt import Stopper
+    from resnet_cli.studies.subject import Context
+
+    cases = [Case(name=f"lr{n}", train={"lr": n / 10}) for n in (1, 2, 3)]
+    experiment = Experiment.model_validate(
+        {
+            "name": "trial",
+            "profile": "smoke",
+            "title": "trial",
+            "model": {"depth": 8, "widths": [2, 4, 8]},
+            "data": {"train_images": 64, "test_images": 10},
+            "train": {"epochs": 1},
+            "cases": [case.model_dump() for case in cases],
+        }
+    )
+    written: list[tuple[int, bool]] = []
+    original = runner.write_training_tables
+
+    def spy(*args: object, **kwargs: object) -> object:
+        written.append((len(args[1]), bool(kwargs["plot"])))  # type: ignore[arg-type]
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner, "write_training_tables", spy)
+    context = Context(torch.device("cpu"), runs=tmp_path / "runs")
+    for _ in range(2):
+        runner.run_experiment(
+            experiment, context, Display(verbosity=-1), Stopper(), tmp_path / "out"
+        )
+    assert written == [(1, False), (2, False), (3, True), (3, True)]

@@ -1,0 +1,738 @@
+"""Folders of images: what is refused, what is cropped, and that files and memory give the same."""
+
+import dataclasses
+import io
+import math
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+
+from resnet_cli.config.schema import DataConfig, DeleteStudy, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets import imagefolder
+from resnet_cli.datasets.data import Batches, Split, load_split, parse_normalization
+from resnet_cli.datasets.imagefolder import NUM_DRAWS, Folder, FolderBatches, drawn_box, drawn_scale
+from resnet_cli.models import build
+from resnet_cli.results.tables import read_table
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Stopper
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.studies.runner import Written, run_study
+from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.loop import Trainer
+from resnet_cli.training.runs import train_run
+
+IMAGENET = parse_normalization("imagenet", lambda: pytest.fail("no statistics are needed"))
+
+
+# --- fakes -----------------------------------------------------------------------------------
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A random image, uint8 [height, width, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, form)
+    return stream.getvalue()
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(pixels, "JPEG" if path.suffix == ".jpg" else "PNG"))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The start of a PNG that claims to have this size."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT" + bytes(13)
+
+
+def class_folders(folder: Path, names: list[str], per_class: int = 2, size: int = 32) -> None:
+    for index, name in enumerate(names):
+        for number in range(per_class):
+            write(folder / name / f"{number}.png", np.full((size, size, 3), 20 * index, np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes, 12 training and 7 test images of various sizes and formats."""
+    sizes = [(30, 40), (50, 33), (41, 41), (28, 64), (20, 20), (64, 37)]
+    for split, count in (("train", 12), ("val", 7)):
+        for number in range(count):
+            height, width = sizes[number % len(sizes)]
+            name = f"{number}.{'jpg' if number % 2 else 'png'}"
+            pixels = noise(height, width, seed=100 * count + number)
+            label = number % 2
+            pixels[..., label] //= 4  # the classes differ by their colour
+            write(tmp_path / split / ("cat", "dog")[label] / name, pixels)
+    return tmp_path
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing fits into memory."""
+    monkeypatch.setattr(imagefolder, "MEMORY_BYTES", 100)
+
+
+def folder_config(**settings: Any) -> DataConfig:
+    """Crops of 14 pixels, made as CIFAR's."""
+    return DataConfig(
+        dataset="imagefolder", **{"image_size": 14, "augment": "crop", "pad": 2, **settings}
+    )
+
+
+def nhwc(images: Tensor) -> np.ndarray:
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_reads_both_splits(tmp_path: Path, name: str) -> None:
+    class_folders(tmp_path / "train", ["cat", "dog"], per_class=3, size=20)
+    class_folders(tmp_path / name, ["cat", "dog"], per_class=1, size=20)
+    (tmp_path / "train" / ".cache").mkdir()
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
+    train = load_split(folder_config(), "train", tmp_path)
+    test = load_split(folder_config(), "test", tmp_path)
+    assert train.images.shape == (6, 3, 14, 14)
+    assert test.images.shape == (2, 3, 14, 14)
+    assert train.classes == test.classes == ("cat", "dog")
+    assert (train.images[:, 1, 3, 3] == 20 * train.labels).all()
+
+
+def test_may_be_the_test_split_itself(tmp_path: Path) -> None:
+    class_folders(tmp_path / "mine", ["cat", "dog"], size=14)
+    assert len(load_split(folder_config(), "test", tmp_path / "mine")) == 4
+    with pytest.raises(UserError, match=r"mine: has no train/ folder"):
+        load_split(folder_config(), "train", tmp_path / "mine")
+
+
+def test_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
+    pixels = noise(48, 64)
+    write(tmp_path / "train" / "a" / "x.png", pixels)
+    split = load_split(folder_config(image_size=21), "train", tmp_path)
+    resized = Image.fromarray(pixels).resize((32, 24), Image.Resampling.BILINEAR)
+    cropped = np.asarray(resized)[2:23, 6:27]  # round((24 - 21) / 2) = 2, round(11 / 2) = 6
+    assert np.array_equal(nhwc(split.images)[0], cropped)
+
+
+def test_defaults_to_224(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["a"], per_class=1)
+    split = load_split(folder_config(image_size=None), "train", tmp_path)
+    assert split.images.shape == (1, 3, 224, 224)
+
+
+def test_without_its_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: no such folder; .* --data-dir"):
+        load_split(folder_config(), "train", tmp_path / "nowhere")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"train: has no class folders; .* train/<class>/<image>"):
+        load_split(folder_config(), "train", tmp_path)
+    with pytest.raises(UserError, match=r"has no val/ or test/ folder"):
+        load_split(folder_config(), "test", tmp_path)
+    (tmp_path / "train" / "cat").mkdir()
+    with pytest.raises(UserError, match=r"no valid file for the classes cat.*\.png"):
+        load_split(folder_config(), "train", tmp_path)
+
+
+def test_splits_must_agree(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["cat", "dog"])
+    class_folders(tmp_path / "val", ["cat", "fox"])
+    with pytest.raises(UserError, match=r"same class folders; only one has dog, fox"):
+        load_split(folder_config(), "test", tmp_path)
+
+
+def test_names_a_truncated_image(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["cat"])
+    (tmp_path / "train" / "cat" / "1.png").write_bytes(encode(noise(32, 32))[:1000])
+    with pytest.raises(UserError, match=r"1\.png: damaged, or no image"):
+        load_split(folder_config(), "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (8000, 6250, "more than 40 megapixels are refused"),
+        (10_000, 10_000, "more than 40 megapixels are refused"),
+    ],
+)
+def test_refuses_huge_images(tmp_path: Path, width: int, height: int, message: str) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "x.png").write_bytes(png_header(width, height))
+    with pytest.raises(UserError, match=rf"x\.png: {message}"):
+        load_split(folder_config(), "train", tmp_path)
+
+
+def test_refuses_an_image_that_resizing_would_blow_up(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    strip = np.zeros((1, 2000, 3), np.uint8)
+    (tmp_path / "train" / "a" / "x.png").write_bytes(encode(strip))
+    with pytest.raises(UserError, match=r"x\.png: 2000x1 is too narrow to resize to 224x224"):
+        load_split(folder_config(image_size=224), "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "link", ["train", "train/a", "train/a/x.png", "train/a/sub", "train/a/loop"]
+)
+def test_refuses_links_that_leave_it(tmp_path: Path, link: str) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    class_folders(outside, ["a"])
+    root.mkdir()
+    (root / link).parent.mkdir(parents=True, exist_ok=True)
+    targets = {"train": outside, "train/a/x.png": outside / "a" / "0.png", "train/a/loop": "loop"}
+    (root / link).symlink_to(targets.get(link, outside / "a"))
+    with pytest.raises(UserError, match=r"leads out of the data folder|cannot be followed"):
+        load_split(folder_config(), "train", root)
+
+
+def test_takes_a_link_to_a_file_inside_but_follows_no_folder(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["a"], per_class=1)
+    (tmp_path / "train" / "a" / "copy.png").symlink_to("0.png")
+    assert len(load_split(folder_config(), "train", tmp_path)) == 2
+    (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train")
+    with pytest.raises(UserError, match=r"again: is a link to a folder, which is not followed"):
+        load_split(folder_config(), "train", tmp_path)
+
+
+def test_refuses_what_is_no_file(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["a"])
+    os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png: is neither file nor folder"):
+        load_split(folder_config(), "train", tmp_path)
+
+
+# --- in memory and streaming -----------------------------------------------------------------
+
+
+def both_ways(
+    root: Path, monkeypatch: pytest.MonkeyPatch, config: DataConfig, split: Any = "train"
+) -> list[Batches]:
+    """The batches of one split, held in memory and read from its files."""
+    made = []
+    for limit in (imagefolder.MEMORY_BYTES, 100):
+        with monkeypatch.context() as patch:
+            patch.setattr(imagefolder, "MEMORY_BYTES", limit)
+            found = load_split(config, split, root)
+        if limit == 100:
+            assert isinstance(found, Folder)
+            assert found.decoded is None
+        else:
+            assert isinstance(found, Split) or found.decoded is not None
+        made.append(found.batches(IMAGENET, config.pad, config.flip))
+    return made
+
+
+@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
+@pytest.mark.parametrize("announced", [False, True])
+@pytest.mark.parametrize("part", [slice(None), slice(2, 4)], ids=["whole", "part"])
+def test_files_and_memory_give_the_same_batches(
+    root: Path, monkeypatch: pytest.MonkeyPatch, augment: Any, announced: bool, part: slice
+) -> None:
+    held, streamed = both_ways(root, monkeypatch, folder_config(augment=augment))
+    assert len(held) == len(streamed) == 12
+    assert held.classes == streamed.classes == ("cat", "dog")
+    assert isinstance(held, FolderBatches) == (augment != "crop")
+    assert isinstance(streamed, FolderBatches)
+    indices = torch.tensor([3, 0, 7, 7, 11])
+    for iteration in (0, 1):
+        if announced:
+            streamed.announce(indices, stream(5, "augmentation", iteration), part)
+        one = held.training(indices, stream(5, "augmentation", iteration), part)
+        other = streamed.training(indices, stream(5, "augmentation", iteration), part)
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a, b)
+        whole = held.training(indices, stream(5, "augmentation", iteration))[0]
+        assert whole.shape == (5, 3, 14, 14)
+        assert torch.equal(one[0], whole[part])
+        assert one[0].is_contiguous(memory_format=torch.channels_last)
+    for batch in (held.plain, streamed.plain):
+        assert torch.equal(batch(indices)[0], held.plain(indices)[0])
+        assert batch(indices)[1].tolist() == held.labels[indices].tolist()
+    for start, stop in ((0, 5), (5, 10), (10, 15), (0, 12), (3, 4)):
+        for a, b in zip(
+            held.evaluation(start, stop), streamed.evaluation(start, stop), strict=True
+        ):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
+def test_a_crop_depends_on_the_stream_and_the_place_in_the_batch_only(
+    root: Path, augment: Any
+) -> None:
+    batches = load_split(folder_config(augment=augment, pad=3), "train", root).batches(IMAGENET, 3)
+    whole = batches.training(torch.arange(12), stream(0, "a"))[0]
+    if augment != "crop":  # `Batches` draws all tops, then all lefts
+        first = batches.training(torch.arange(5), stream(0, "a"))[0]
+        assert torch.equal(first, whole[:5])
+    again = batches.training(torch.arange(12).flip(0), stream(0, "a"))[0]
+    elsewhere = batches.training(torch.arange(12), stream(1, "a"))[0]
+    assert not torch.equal(again.flip(0), whole)
+    assert not torch.equal(elsewhere, whole)
+    assert torch.equal(batches.training(torch.arange(12), stream(0, "a"))[0], whole)
+
+
+def test_a_wrong_announcement_changes_nothing(root: Path) -> None:
+    batches = load_split(folder_config(augment="scale"), "train", root).batches(IMAGENET)
+    expected = batches.training(torch.arange(4), stream(0, "a"))[0]
+    for indices, name in ((torch.arange(1, 5), "a"), (torch.arange(4), "b")):
+        batches.announce(indices, stream(0, name))
+        assert torch.equal(batches.training(torch.arange(4), stream(0, "a"))[0], expected)
+
+
+def test_evaluation_reads_one_window_ahead_and_no_further(
+    root: Path, streaming: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    centre = Folder.centre
+    monkeypatch.setattr(Folder, "centre", lambda self, i: read.append(i) or centre(self, i))
+    batches = load_split(folder_config(), "test", root).batches(IMAGENET)
+    assert isinstance(batches, FolderBatches)
+    windows = []
+    for start in (0, 3, 6):
+        windows.append(batches.evaluation(start, start + 3)[0])
+        assert batches._ahead is None or batches._ahead[2].result().shape[0] in (3, 1)
+        assert sorted(read) == list(range(min(start + 6, 7)))  # each image once
+    assert torch.equal(torch.cat(windows), batches.plain(torch.arange(7))[0])
+
+
+def test_images_are_held_up_to_the_limit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_split(folder_config(augment="scale"), "train", root)
+    assert isinstance(whole, Folder)
+    assert whole.decoded is not None
+    needed = sum(image.nbytes for image in whole.decoded)
+    assert needed == whole.decoded_bytes() == 2 * 3 * (1200 + 1650 + 1681 + 1792 + 400 + 2368)
+    for limit, held in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(imagefolder, "MEMORY_BYTES", limit)
+        found = load_split(folder_config(augment="scale"), "train", root)
+        assert isinstance(found, Folder)
+        assert (found.decoded is not None) == held
+    squares = 12 * 3 * 14 * 14
+    for limit, kind in ((squares, Split), (squares - 1, Folder)):
+        monkeypatch.setattr(imagefolder, "MEMORY_BYTES", limit)
+        assert isinstance(load_split(folder_config(), "train", root), kind)
+
+
+def test_a_streamed_folder_takes_the_first_images_of_all_classes(
+    root: Path, streaming: None
+) -> None:
+    whole = load_split(folder_config(augment="scale"), "train", root)
+    few = load_split(folder_config(augment="scale", train_images=8), "train", root)
+    assert few.files == whole.files[:8]
+    assert set(few.labels.tolist()) == {0, 1}
+    with pytest.raises(UserError, match=r"train_images: 13 asked for, the split has 12"):
+        load_split(folder_config(augment="scale", train_images=13), "train", root)
+
+
+def test_fingerprints_notice_what_they_can(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = folder_config(augment="scale")
+
+    def fingerprints() -> list[str]:
+        found = []
+        for limit in (10**9, 100):
+            monkeypatch.setattr(imagefolder, "MEMORY_BYTES", limit)
+            found.append(load_split(config, "train", root).fingerprint)
+        return found
+
+    held, streamed = fingerprints()
+    assert fingerprints() == [held, streamed]
+    assert len(held) == len(streamed) == 64
+    assert held != streamed
+    file = root / "train" / "cat" / "4.png"
+    pixels = np.asarray(Image.open(file)).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(file, dpi=(72, 72))  # another size of file as well
+    changed = fingerprints()
+    assert changed[0] != held
+    assert changed[1] != streamed
+    pixels[0, 0] ^= 2
+    Image.fromarray(pixels).save(file, dpi=(72, 72), compress_level=0)
+    assert fingerprints()[0] != changed[0]
+
+
+@pytest.mark.parametrize("text", ["channel", "pixel"])
+def test_statistics_are_those_of_the_central_crops(
+    root: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    split = load_split(folder_config(), "train", root)
+    folder = load_split(folder_config(augment="scale"), "train", root)
+    expected, found = (parse_normalization(text, lambda s=s: s) for s in (split, folder))
+    assert torch.equal(expected.mean, found.mean)
+    assert torch.equal(expected.std, found.std)
+    assert folder.batches(found).training(torch.arange(3), stream(0, "a"))[0].shape[2] == 14
+    monkeypatch.setattr(imagefolder, "MEMORY_BYTES", 100)
+    streamed = load_split(folder_config(augment="scale"), "train", root)
+    with pytest.raises(UserError, match=r"^normalize: statistics of 12 images .* use imagenet, or"):
+        parse_normalization(text, lambda: streamed)
+
+
+# --- crops -----------------------------------------------------------------------------------
+
+
+def draws_of(count: int, augment: str) -> list[list[float]]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, NUM_DRAWS[augment])
+    return torch.rand(shape, generator=generator, dtype=torch.float64).tolist()
+
+
+def test_scale_draws_every_shorter_side_from_256_to_480() -> None:
+    sides = torch.tensor([drawn_scale(224, draws[0]) for draws in draws_of(20_000, "scale")])
+    counts = torch.bincount(sides)
+    assert (counts > 0).nonzero().flatten().tolist() == list(range(256, 481))
+    mean, width = counts[256:].double().mean(), counts[256:].double().std()
+    assert mean == pytest.approx(20_000 / 225)
+    assert width < 1.3 * math.sqrt(mean)  # as the counts of a uniform draw
+    assert drawn_scale(224, 0.0) == 256
+    assert drawn_scale(224, math.nextafter(1, 0)) == 480
+
+
+def test_scale_crops_a_resized_image_anywhere(root: Path) -> None:
+    """Each crop is found again in the image resized by hand, and all corners occur."""
+    file = root / "only" / "train" / "a" / "x.png"
+    write(file, noise(30, 40))
+    folder = load_split(folder_config(augment="scale"), "train", root / "only")
+    assert isinstance(folder, Folder)
+    seen = set()
+    for draws in draws_of(1500, "scale"):
+        square = folder.random(0, draws)
+        side = drawn_scale(14, draws[0])
+        width = int(side * 40 / 30)
+        resized = np.asarray(Image.open(file).resize((width, side), Image.Resampling.BILINEAR))
+        windows = np.lib.stride_tricks.sliding_window_view(resized, (14, 14, 3))[:, :, 0]
+        places = np.argwhere((windows == square).all((2, 3, 4)))
+        assert len(places) == 1
+        if side == 16:
+            seen.add(tuple(int(n) for n in places[0]))
+    assert {row for row, _ in seen} == {0, 1, 2}
+    assert {column for _, column in seen} == set(range(21 - 14 + 1))
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (120, 160), (64, 64)])
+def test_scale_aspect_crops_as_torchvision_does(width: int, height: int) -> None:
+    """Area, aspect ratio and place have the distributions of RandomResizedCrop.get_params."""
+    count = 3000
+    boxes = [drawn_box(width, height, draws) for draws in draws_of(count, "scale_aspect")]
+    image = torch.empty(3, height, width)
+    torch.manual_seed(0)
+    get_params = torchvision.transforms.RandomResizedCrop.get_params
+    theirs = [get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
+    tops = np.array(boxes, float)
+    for top, left, h, w in boxes:
+        assert top >= 0
+        assert left >= 0
+        assert h > 0
+        assert w > 0
+        assert top + h <= height
+        assert left + w <= width
+    areas = tops[:, 2] * tops[:, 3] / (width * height)
+    aspects = tops[:, 3] / tops[:, 2]
+    slack = 2 / math.sqrt(0.08 * width * height)  # both sides are rounded
+    assert areas.min() > 0.08 * (1 - slack)
+    assert areas.max() <= 1
+    assert aspects.min() > 3 / 4 * (1 - slack)
+    assert aspects.max() < 4 / 3 * (1 + slack)
+    from scipy.stats import ks_2samp
+
+    reference = np.array(theirs, float)
+    for ours, other in (
+        (areas, reference[:, 2] * reference[:, 3] / (width * height)),
+        (aspects, reference[:, 3] / reference[:, 2]),
+        (tops[:, 0] / height, reference[:, 0] / height),
+        (tops[:, 1] / width, reference[:, 1] / width),
+    ):
+        assert ks_2samp(ours, other).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (1000, 10, (0, 493, 10, 13)),  # no attempt fits: the widest crop of 4:3, central
+        (10, 1000, (493, 0, 13, 10)),
+        (1, 1, (0, 0, 1, 1)),
+    ],
+)
+def test_scale_aspect_falls_back_to_the_centre(
+    width: int, height: int, expected: tuple[int, ...]
+) -> None:
+    draws = [0.99, 0.5] * imagefolder.ATTEMPTS + [0.3, 0.3, 0.3]
+    assert drawn_box(width, height, draws) == expected
+
+
+@pytest.mark.parametrize("augment", ["scale", "scale_aspect"])
+def test_half_of_the_images_are_mirrored_when_asked(root: Path, augment: Any) -> None:
+    folder = load_split(folder_config(augment=augment), "train", root)
+    straight, mixed = (
+        folder.batches(IMAGENET, flip=flip).training(torch.arange(12), stream(0, "a"))[0]
+        for flip in (False, True)
+    )
+    same = [torch.equal(a, b) for a, b in zip(straight, mixed, strict=True)]
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(straight, mixed, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert 0 < sum(same) < 12
+
+
+# --- test images -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "shorter_side"),
+    [
+        ({"image_size": 224}, 224, 256),
+        ({"image_size": None}, 224, 256),
+        ({"image_size": 224, "test_size": 224}, 224, 256),
+        ({"image_size": 224, "test_size": 320}, 320, 320),
+        ({"image_size": 224, "test_size": 112}, 112, 128),
+    ],
+)
+def test_the_test_crop_is_224_from_256_or_320_from_320(
+    tmp_path: Path, settings: dict[str, Any], size: int, shorter_side: int
+) -> None:
+    pixels = noise(330, 400)
+    write(tmp_path / "val" / "a" / "x.png", pixels)
+    write(tmp_path / "train" / "a" / "x.png", pixels)
+    split = load_split(folder_config(**settings), "test", tmp_path)
+    width = int(shorter_side * 400 / 330)
+    resized = Image.fromarray(pixels).resize((width, shorter_side), Image.Resampling.BILINEAR)
+    top, left = round((shorter_side - size) / 2), round((width - size) / 2)
+    expected = np.asarray(resized)[top : top + size, left : left + size]
+    assert np.array_equal(nhwc(split.images)[0], expected)
+    train = load_split(folder_config(**settings), "train", tmp_path)
+    assert train.images.shape[2] == (settings["image_size"] or 224)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augment": "scale"}, "augment: scale needs dataset: imagefolder; digits has crop"),
+        ({"dataset": "cifar10", "augment": "scale_aspect"}, "scale_aspect needs .*; cifar10 has"),
+        ({"test_size": 320}, "test_size needs dataset: imagefolder; digits is tested at its size"),
+        ({"dataset": "imagefolder", "test_size": 0}, "greater than 0"),
+        ({"dataset": "imagefolder", "test_size": 5000}, "less than or equal to 4096"),
+        ({"dataset": "imagefolder", "image_size": 5000}, "less than or equal to 4096"),
+        (
+            {"dataset": "imagefolder", "augment": "zoom"},
+            "'auto', 'crop', 'scale' or 'scale_aspect'",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**settings)
+
+
+def test_auto_means_imagenets_ways_for_folders_and_cifars_for_others() -> None:
+    folder, digits = DataConfig(dataset="imagefolder"), DataConfig()
+    assert (folder.augmentation, folder.normalization) == ("scale", "imagenet")
+    assert (digits.augmentation, digits.normalization) == ("crop", "channel")
+    chosen = DataConfig(dataset="imagefolder", augment="crop", normalize="pixel")
+    assert (chosen.augmentation, chosen.normalization) == ("crop", "pixel")
+
+
+# --- damaged images while streaming ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (encode(noise(32, 32))[:1000], r"2\.png: damaged, or no image: image file is truncated"),
+        (b"no image", r"2\.png: damaged, or no image"),
+        (png_header(8000, 6250), r"2\.png: more than 40 megapixels are refused$"),
+        (png_header(20_000, 20_000), r"2\.png: more than 40 megapixels are refused$"),
+        (None, r"2\.png: damaged, or no image: .*No such file"),
+    ],
+)
+def test_a_bad_image_stops_streaming_with_one_line(
+    root: Path, streaming: None, augment: Any, content: bytes | None, message: str
+) -> None:
+    batches = load_split(folder_config(augment=augment), "train", root).batches(IMAGENET)
+    file = root / "train" / "cat" / "2.png"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    for ask in (
+        lambda: batches.training(torch.arange(12), stream(0, "a")),
+        lambda: batches.plain(torch.arange(12)),
+        lambda: [batches.evaluation(start, start + 4) for start in (0, 4, 8)],
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            ask()
+        assert "\n" not in str(error.value)
+        assert str(file) in str(error.value)
+
+
+def test_a_bomb_is_refused_without_a_warning(root: Path, streaming: None) -> None:
+    """Pillow itself warns of 100 megapixels; ours refuses them in one line."""
+    batches = load_split(folder_config(), "train", root).batches(IMAGENET)
+    (root / "train" / "cat" / "2.png").write_bytes(png_header(10_000, 10_000))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        imagefolder._pool.cache_clear()  # begins anew, and says so to Python
+        with pytest.raises(UserError, match=r"2\.png: more than 40 megapixels are refused"):
+            batches.plain(torch.arange(12))
+    assert [str(warning.message) for warning in told] == []
+
+
+def test_a_strip_that_resizing_would_blow_up_is_refused_but_may_be_cropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "train" / "a" / "x.png", np.zeros((1, 2000, 3), np.uint8))
+    split = load_split(folder_config(augment="scale", image_size=224), "train", tmp_path)
+    with pytest.raises(UserError, match=r"x\.png: 2000x1 is too narrow to resize to 224x224"):
+        split.batches(IMAGENET).training(torch.tensor([0]), stream(0, "a"))
+    split = load_split(folder_config(augment="scale_aspect", image_size=224), "train", tmp_path)
+    images, _ = split.batches(IMAGENET).training(torch.tensor([0]), stream(0, "a"))
+    assert images.shape == (1, 3, 224, 224)
+
+
+# --- training and evaluation -----------------------------------------------------------------
+
+TINY = ModelConfig(depth=8, stem="imagenet", units=(1, 1, 1), widths=(8, 8, 8))
+
+
+def run_of(config: DataConfig, iterations: int = 7) -> RunConfig:
+    train = TrainConfig(iterations=iterations, batch_size=5, warmup_iterations=0, lr=0.05)
+    return RunConfig(model=TINY, data=config, train=train, seed=3)
+
+
+def trained(run: RunConfig, root: Path) -> tuple[Trainer, list[int]]:
+    """A finished training, and how many images were announced each time."""
+    context = Context(torch.device("cpu"), data_dir=root)
+    normalization = context.normalization(run.data)
+    batches = [context.batches(run.data, name, normalization) for name in ("train", "test")]  # type: ignore[arg-type]
+    announced: list[int] = []
+    announce = batches[0].announce
+
+    def count(indices: Tensor, generator: torch.Generator, part: slice) -> None:
+        announced.append(len(indices[part]))
+        announce(indices, generator, part)
+
+    batches[0].announce = count  # type: ignore[method-assign]
+    trainer = Trainer(run, build(run.model, 2, run.seed), *batches)
+    assert trainer.fit()
+    return trainer, announced
+
+
+@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
+def test_an_imagenet_network_trains_the_same_from_files_and_from_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch, augment: Any
+) -> None:
+    run = run_of(folder_config(augment=augment, image_size=32))
+    held, announced = trained(run, root)
+    assert announced == [5] * 6  # every batch but the first
+    monkeypatch.setattr(imagefolder, "MEMORY_BYTES", 100)
+    streamed, _ = trained(run, root)
+    for name, tensor in held.network.state_dict().items():
+        assert torch.equal(tensor, streamed.network.state_dict()[name]), name
+    keys = ("epoch", "iteration", "train_loss", "train_error", "test_loss", "test_error")
+    rows = [[[row[key] for key in keys] for row in t.position.rows] for t in (held, streamed)]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4  # two iterations an epoch, and one over
+
+
+@pytest.mark.parametrize(("augment", "method"), [("crop", "centre"), ("scale", "random")])
+def test_training_decodes_each_image_of_a_batch_once(
+    root: Path, streaming: None, monkeypatch: pytest.MonkeyPatch, augment: Any, method: str
+) -> None:
+    read: list[int] = []
+    decode = getattr(Folder, method)
+
+    def watched(folder: Folder, index: int, *draws: Any) -> np.ndarray:
+        if folder.split == "train":
+            read.append(index)
+        return decode(folder, index, *draws)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Folder, method, watched)
+    trained(run_of(folder_config(augment=augment, image_size=32)), root)
+    assert len(read) == 7 * 5
+
+
+def test_a_whole_run_and_its_evaluation_from_files(
+    root: Path, tmp_path: Path, streaming: None
+) -> None:
+    """train_run, its provenance, and find_subject: at the size of training and at a larger one."""
+    config = DataConfig(dataset="imagefolder", image_size=32)
+    context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
+    run = run_of(config, iterations=4)
+    finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
+    assert sorted(finished.data) == ["imagefolder/test", "imagefolder/train"]
+    assert finished.test_error is not None
+    subject = find_subject(context, str(finished.folder))
+    result = evaluate(subject.loaded.network, subject.batches("test"))
+    assert result.images == 7
+    assert result.error == pytest.approx(finished.test_error)
+    assert result.top5_error is None  # of two classes
+    larger = find_subject(context, str(finished.folder), test_size=48)
+    images, _ = larger.batches("test").evaluation(0, 2)
+    assert images.shape == (2, 3, 48, 48)
+    assert evaluate(larger.loaded.network, larger.batches("test")).images == 7
+
+
+def test_a_study_of_other_images_is_not_taken_for_the_same(root: Path, tmp_path: Path) -> None:
+    """Two folders of images have one name, and the weights are the same."""
+    context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
+    run = run_of(folder_config(image_size=32), iterations=1)
+    finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
+    table, study = tmp_path / "out" / "lesion_delete.csv", DeleteStudy(kind="delete", k=(1,))
+
+    def studied(context: Context) -> Written:
+        subject = find_subject(context, str(finished.folder))
+        return run_study(subject, study, seed=0, out=table.parent, display=Display(verbosity=-1))
+
+    assert table in studied(context).files
+    assert table in studied(context).kept
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        class_folders(other / split, ["cat", "dog"], per_class=3)
+    written = studied(Context(context.device, data_dir=other, runs=context.runs))
+    assert table in written.files
+    assert read_table(table)["images"].unique().tolist() == [6]
+
+
+def test_another_test_size_is_for_folders(tmp_path: Path, root: Path) -> None:
+    context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
+    run = run_of(folder_config(image_size=32, augment="scale_aspect"), iterations=1)
+    finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
+    with pytest.raises(UserError, match=r"--test-size: digits is tested at its own size"):
+        find_subject(context, str(finished.folder), dataset="digits", test_size=48)
+    subject = find_subject(context, str(finished.folder), dataset="digits")
+    assert subject.data.augmentation == "crop"  # what was asked of folders does not stay
+
+
+def test_top5_error_counts_the_class_among_the_five_largest(root: Path) -> None:
+    class Fixed(torch.nn.Module):
+        """Logits that fall from class 0 on; the last image's are not finite."""
+
+        device = torch.device("cpu")
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = -torch.arange(8.0).repeat(len(images), 1)
+            logits[-1, 7] = float("nan")
+            return logits
+
+    images = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0])
+    split = Split("fake", "test", images, labels, tuple("abcdefgh"), "made up")
+    result = evaluate(Fixed(), split.batches(IMAGENET))  # type: ignore[arg-type]
+    assert result.wrong == 8
+    assert result.wrong_top5 == 4
+    assert result.top5_error == pytest.approx(100 * 4 / 9)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.wrong = 0  # type: ignore[misc]

@@ -1,0 +1,157 @@
+"""Winograd's convolutions against torch's own in float64, with gradients, and where they stand."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resnet_cli.kernels import winograd
+from resnet_cli.kernels.winograd import WinogradConv2d, convolve, fits
+
+# Images of whole blocks and cut ones: a block is 256 tiles at 16 channels and 128 at 32.
+SHAPES = [(1, 16, 16, 8, 8), (70, 16, 16, 8, 8), (3, 32, 16, 16, 4), (40, 16, 32, 8, 8)]
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    """To float32 rounding of the largest value."""
+    assert found.shape == expected.shape
+    error = (found.double() - expected.double()).abs().max() / expected.abs().max()
+    assert error < 2e-5, float(error)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_outputs_and_gradients_are_those_of_a_convolution(shape: tuple[int, ...]) -> None:
+    count, ins, outs, height, width = shape
+    x = random(count, ins, height, width).requires_grad_()
+    weight = random(outs, ins, 3, 3, seed=1, scale=0.1).requires_grad_()
+    bias = random(outs, seed=2).requires_grad_()
+    gradient = random(count, outs, height, width, seed=3)
+    y = convolve(x, weight, bias)
+    inputs = (x, weight, bias)
+    doubles = [each.detach().double().requires_grad_() for each in inputs]
+    expected = functional.conv2d(*doubles, padding=1)
+    assert_close(y, expected)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    found = torch.autograd.grad(y, inputs, gradient)
+    wanted = torch.autograd.grad(expected, doubles, gradient.double())
+    for a, b in zip(found, wanted, strict=True):
+        assert_close(a, b)
+
+
+def test_a_cut_block_after_a_whole_one_sees_nothing_of_it() -> None:
+    """The working memory still holds the whole block's tiles, which would enter the weights'."""
+    weight = random(16, 16, 3, 3, seed=1).requires_grad_()
+    one, many = random(1, 16, 8, 8, seed=2), 100 * random(64, 16, 8, 8, seed=3)
+    (alone,) = torch.autograd.grad(convolve(one, weight).square().sum(), weight)
+    torch.autograd.grad(convolve(many, weight).square().sum(), weight)
+    (after,) = torch.autograd.grad(convolve(one, weight).square().sum(), weight)
+    assert torch.equal(alone, after)
+
+
+def test_memory_first_used_without_gradients_serves_with_them() -> None:
+    winograd._of_thread.__dict__.clear()
+    x, weight = random(2, 16, 8, 8), random(16, 16, 3, 3, seed=1)
+    with torch.inference_mode():
+        y = convolve(x, weight)
+    again = convolve(x, weight.requires_grad_())
+    assert torch.equal(y, again)
+    again.sum().backward()
+    assert weight.grad is not None
+
+
+def test_only_the_gradients_that_are_wanted_are_computed() -> None:
+    x, weight = random(2, 16, 8, 8), random(16, 16, 3, 3, seed=1)
+    (of_x,) = torch.autograd.grad(convolve(x.requires_grad_(), weight).sum(), x)
+    (of_weight,) = torch.autograd.grad(convolve(x.detach(), weight.requires_grad_()).sum(), weight)
+    assert of_x.shape == x.shape
+    assert of_weight.shape == weight.shape
+
+
+def test_threads_do_not_disturb_one_another() -> None:
+    weight = random(16, 16, 3, 3, seed=1)
+    inputs = [random(20, 16, 16, 16, seed=seed) for seed in range(6)]
+    alone = [convolve(x, weight) for x in inputs]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda x: convolve(x, weight), inputs))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_what_is_not_finite_stays_so(value: float) -> None:
+    """Also through the ReLUs, so that a diverged network is seen to be one."""
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    layer = WinogradConv2d(conv, relu_before=True, relu_after=True)
+    x = random(2, 16, 8, 8)
+    x[0, 3, 4, 4] = value
+    y = layer(x)
+    assert not y[0].isfinite().all()
+    assert y[1].isfinite().all()
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+@pytest.mark.parametrize("relu_before", [True, False])
+@pytest.mark.parametrize("relu_after", [True, False])
+@torch.no_grad()
+def test_layers_around_are_taken_along(
+    with_norm: bool, relu_before: bool, relu_after: bool
+) -> None:
+    conv = nn.Conv2d(16, 32, 3, padding=1, bias=relu_after)
+    norm = None
+    if with_norm:
+        norm = nn.BatchNorm2d(16).eval()
+        norm.weight.copy_(random(16, seed=1))
+        norm.bias.copy_(random(16, seed=2))
+        norm.running_mean.copy_(random(16, seed=3))
+        norm.running_var.copy_(random(16, seed=4).abs() + 0.1)
+    layer = WinogradConv2d(conv, norm=norm, relu_before=relu_before, relu_after=relu_after)
+    x = random(5, 16, 8, 8)
+    kept = x.clone()
+    y = norm(x) if norm is not None else x
+    y = conv(torch.relu(y) if relu_before else y)
+    assert_close(layer(x), torch.relu(y) if relu_after else y)
+    assert torch.equal(x, kept)
+    odd = random(2, 16, 6, 8)  # 6 is no multiple of 4
+    assert torch.equal(layer(odd), layer.layers(odd))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 1, "padding": 0},
+        {"stride": 2},
+        {"dilation": 2, "padding": 2},
+        {"padding": 0},
+        {"groups": 2},
+        {"in_channels": 3},
+        {"out_channels": 24},
+        {"padding_mode": "circular"},
+        {"dtype": torch.float64},
+        {"device": "meta"},
+    ],
+)
+def test_other_convolutions_do_not_fit(options: dict[str, Any]) -> None:
+    usual = {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "padding": 1}
+    assert fits(nn.Conv2d(**usual))
+    assert not fits(nn.Conv2d(**usual | options))
+
+
+def test_where_no_folder_can_be_written_code_is_compiled_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = numba.njit
+
+    def njit(function: Any, **options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(function, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert winograd._compiled(lambda a: a + 1)(2) == 3

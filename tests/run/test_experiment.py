@@ -1,0 +1,326 @@
+"""Experiments whole: what is trained, what is skipped, what is written and where."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_cli.config.schema import DeleteStudy, Experiment, RunConfig
+from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.run import experiment as runner
+from resnet_cli.run.experiment import default_out, run_experiment, status
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
+from resnet_cli.studies import lesion
+from resnet_cli.studies.runner import Written, run_study
+from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.training.runs import FinishedRun, train_run
+
+Captured = pytest.CaptureFixture[str]
+
+
+def make_experiment(**fields: Any) -> Experiment:
+    content: dict[str, Any] = {
+        "name": "tiny",
+        "profile": "smoke",
+        "title": "A tiny network",
+        "model": {"depth": 8, "widths": (4, 8, 16)},
+        "data": {"train_images": 128, "test_images": 50, "pad": 2, "flip": False},
+        "train": {"epochs": 1, "batch_size": 64, "schedule": "one_cycle"},
+    }
+    return Experiment.model_validate(content | fields)
+
+
+def run(
+    experiment: Experiment,
+    folder: Path,
+    stopper: Callable[[], bool] | None = None,
+    context: Context | None = None,
+) -> Written:
+    context = context or Context(torch.device("cpu"), runs=folder / "runs")
+    return run_experiment(
+        experiment,
+        context,
+        Display(),
+        stopper or Stopper(),  # type: ignore[arg-type]
+        folder / "out",
+    )
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """What is trained while the test runs."""
+    done: list[RunConfig] = []
+
+    def counted(context: Context, run: RunConfig, **options: Any) -> FinishedRun:
+        done.append(run)
+        return train_run(context, run, **options)
+
+    monkeypatch.setattr(runner, "train_run", counted)
+    return done
+
+
+# --- where results go ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "expected"),
+    [
+        ("he2016/table1", "he2016", "results/he2016/mini/table1"),
+        ("veit2016/fig5a", "veit2016", "results/veit2016/mini/fig5a"),
+        ("quickstart", None, "results/local/quickstart/mini"),
+        ("mine", "he2016", "results/he2016/mini/mine"),
+    ],
+)
+def test_default_out(name: str, paper: str | None, expected: str) -> None:
+    experiment = make_experiment(name=name, paper=paper, profile="mini")
+    assert default_out(experiment) == Path(expected)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_cases_and_seeds_become_rows(tmp_path: Path, trainings: list[RunConfig]) -> None:
+    cases = [{"name": "original", "model": {"placement": "original"}}, {"name": "preact"}]
+    experiment = make_experiment(cases=cases, seeds=(0, 3))
+    written = run(experiment, tmp_path)
+    out = tmp_path / "out"
+    table = read_table(out / "table.csv")
+    assert table["case"].tolist() == ["original", "original", "preact", "preact"]
+    assert table["seed"].tolist() == [0, 3, 0, 3]
+    assert table["dataset"].tolist() == ["digits"] * 4
+    assert table["params"].nunique() == 2
+    assert table["paper_error"].isna().all()
+    training = read_table(out / "training.csv")
+    assert training[["case", "seed"]].values.tolist() == table[["case", "seed"]].values.tolist()
+    assert training["test_error"].tolist() == table["test_error"].tolist()
+    assert {path.name for path in written.files} >= {"table.csv", "training.csv"}
+    assert all(path.is_file() for path in written.files)
+    assert len(trainings) == 4
+    for name in ("table.csv", "training.csv"):
+        assert is_pair(out / name)
+        provenance = read_provenance(out / name)
+        assert provenance["config"] == experiment.model_dump(mode="json")
+        assert provenance["seeds"] == [0, 3]
+        assert provenance["profile"] == "smoke"
+
+
+def test_what_is_trained_is_not_trained_again(
+    tmp_path: Path, trainings: list[RunConfig], capsys: Captured
+) -> None:
+    run(make_experiment(), tmp_path)
+    before = (tmp_path / "out" / "table.csv").read_bytes()
+    capsys.readouterr()
+    run(make_experiment(), tmp_path)
+    assert len(trainings) == 1
+    assert "main, seed 0: trained already (" in capsys.readouterr().out
+    assert (tmp_path / "out" / "table.csv").read_bytes() == before
+    run(make_experiment(seeds=(0, 1)), tmp_path)  # one more seed: only that one
+    assert [t.seed for t in trainings] == [0, 1]
+
+
+def test_two_experiments_share_a_training(tmp_path: Path, trainings: list[RunConfig]) -> None:
+    run(make_experiment(), tmp_path)
+    run(make_experiment(name="other", title="Another question"), tmp_path)
+    assert len(trainings) == 1
+    table = read_table(tmp_path / "out" / "table.csv")
+    assert table["experiment"].tolist() == ["other"]
+
+
+def test_tables_are_written_after_each_training(tmp_path: Path) -> None:
+    asked = iter(range(1, 100))  # 2 iterations a run: the fourth question ends the second case
+    cases = [{"name": "one"}, {"name": "two", "train": {"lr": 0.2}}]
+    experiment = make_experiment(cases=cases)
+    with pytest.raises(Interrupted, match="stopped at iteration 1 of 2"):
+        run(experiment, tmp_path, stopper=lambda: next(asked) >= 3)
+    assert read_table(tmp_path / "out" / "table.csv")["case"].tolist() == ["one"]
+    run(experiment, tmp_path)
+    assert read_table(tmp_path / "out" / "table.csv")["case"].tolist() == ["one", "two"]
+
+
+def test_a_diverged_case_is_a_row_and_the_next_goes_on(tmp_path: Path, capsys: Captured) -> None:
+    absurd = {"lr": 1e30, "schedule": "milestones", "warmup_iterations": 0}
+    cases = [{"name": "absurd", "train": absurd}, {"name": "sane"}]
+    run(make_experiment(cases=cases), tmp_path)
+    rows = read_table(tmp_path / "out" / "table.csv").to_dict("records")
+    assert [row["status"] for row in rows] == ["diverged", "fail"]  # two steps learn nothing
+    assert rows[0]["test_error"] != rows[0]["test_error"]  # not measured
+    assert "absurd, seed 0: diverged, loss not finite at iteration 1" in capsys.readouterr().out
+
+
+def test_a_newest_run_that_diverged_is_not_studied(tmp_path: Path) -> None:
+    context = Context(torch.device("cpu"), runs=tmp_path / "runs")
+    run(make_experiment(), tmp_path)
+    sane = find_subject(context, None).loaded.source
+    absurd = {"epochs": 1, "batch_size": 64, "lr": 1e30, "warmup_iterations": 0}
+    run(make_experiment(train=absurd), tmp_path)
+    assert len(list(context.runs.iterdir())) == 2
+    assert find_subject(context, None).loaded.source == sane
+
+
+@pytest.mark.parametrize(
+    ("error", "diverged_at", "classes", "limit", "expected"),
+    [
+        (5.0, None, 10, "auto", "ok"),
+        (20.0, None, 10, "auto", "ok"),
+        (20.1, None, 10, "auto", "fail"),
+        (70.0, None, 100, "auto", "ok"),
+        (70.0, None, 100, 60.0, "fail"),
+        (99.0, None, 10, None, "ok"),
+        (5.0, 17, 10, "auto", "diverged"),
+    ],
+)
+def test_status(
+    error: float, diverged_at: int | None, classes: int, limit: Any, expected: str
+) -> None:
+    experiment = make_experiment(fail_above=limit)
+    finished = FinishedRun(
+        folder=Path("runs/x"),
+        run=experiment.runs()[0][1],
+        rows=[{"test_error": error}],
+        parameters=1,
+        num_classes=classes,
+        diverged_at=diverged_at,
+        data={},
+        started="2026-01-01T00:00:00+00:00",
+        seconds=1.0,
+    )
+    assert status(experiment, finished) == expected
+
+
+# --- studies -------------------------------------------------------------------------------------
+
+
+def test_an_experiment_with_a_study_trains_then_asks(tmp_path: Path) -> None:
+    experiment = make_experiment(study={"kind": "delete", "k": 1})
+    written = run(experiment, tmp_path)
+    frame = read_table(tmp_path / "out" / "lesion_delete.csv")
+    assert frame["blocks"].tolist() == ["0", "1", "2"]
+    assert written.facts["main"]["rows"] == 3
+    assert not (tmp_path / "out" / "table.csv").exists()
+
+
+def test_several_cases_have_a_folder_each_and_a_diverged_one_none(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    absurd = {"lr": 1e30, "schedule": "milestones", "warmup_iterations": 0}
+    cases = [{"name": "absurd", "train": absurd}, {"name": "sane"}]
+    run(make_experiment(study={"kind": "delete", "k": 1}, cases=cases), tmp_path)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sane"]
+    assert "case absurd: diverged in training; there is nothing to study" in capsys.readouterr().out
+
+
+def test_several_seeds_have_a_folder_each(tmp_path: Path) -> None:
+    run(make_experiment(study={"kind": "delete", "k": 1}, seeds=(0, 1)), tmp_path)
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert folders == ["lesion_single.png", "main-seed0", "main-seed1"]
+
+
+def test_a_study_of_some_images_only(tmp_path: Path) -> None:
+    run(make_experiment(study={"kind": "delete", "k": 1, "images": 12}), tmp_path)
+    table = read_table(tmp_path / "out" / "lesion_delete.csv")
+    assert set(table["images"]) == {12}
+
+
+def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    measure = lesion.measure_deletions
+
+    def counted(*args: Any) -> Any:
+        calls.append(args)
+        return measure(*args)
+
+    monkeypatch.setattr(lesion, "measure_deletions", counted)
+    experiment = make_experiment(study={"kind": "delete", "k": 1})
+    table = tmp_path / "out" / "lesion_delete.csv"
+    run(experiment, tmp_path)
+    first = table.read_bytes()
+    written = run(experiment, tmp_path)
+    assert written.kept == [table]
+    assert len(calls) == 1
+    assert table.read_bytes() == first
+    run(make_experiment(study={"kind": "delete", "k": 2, "samples": 2}), tmp_path)
+    assert len(calls) == 2  # another question
+    assert read_table(table)["k"].tolist() == [2, 2]
+    table.write_bytes(table.read_bytes()[:-3])
+    run(make_experiment(study={"kind": "delete", "k": 2, "samples": 2}), tmp_path)
+    assert len(calls) == 3  # a damaged table is measured again
+    assert is_pair(table)
+    table.with_suffix(".provenance.json").unlink()
+    run(make_experiment(study={"kind": "delete", "k": 2, "samples": 2}), tmp_path)
+    assert len(calls) == 4  # so is one of unknown origin
+    assert is_pair(table)
+
+
+def test_stopped_between_training_and_study(tmp_path: Path) -> None:
+    experiment = make_experiment(study={"kind": "delete", "k": 1})
+    run(make_experiment(), tmp_path)
+    with pytest.raises(Interrupted, match="stopped between studies; the same command goes on"):
+        run(experiment, tmp_path, stopper=lambda: True)
+    assert not (tmp_path / "out" / "lesion_delete.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "asked", "kept"),
+    [
+        ({"kind": "delete", "k": 1}, 2, []),
+        ({"kind": "reorder", "swaps": "1-2", "samples": 2}, 1, []),
+        ({"kind": "paths", "samples": 2, "batch_size": 8}, 3, ["path_lengths"]),
+        (
+            {"kind": "paths", "k": "1-2", "samples": 1, "batch_size": 8, "exact": True},
+            2,
+            ["path_gradients", "path_lengths"],
+        ),
+        (
+            {"kind": "greedy", "max_units": 2, "samples": 2, "choose_images": 50},
+            2,
+            ["lesion_greedy"],
+        ),
+        ({"kind": "signal", "batch_size": 8}, 1, []),
+    ],
+    ids=["delete", "reorder", "paths", "exact", "greedy", "signal"],
+)
+def test_a_study_stops_and_goes_on(
+    study: dict[str, Any],
+    asked: int,
+    kept: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for the n-th time while it measures, the stopper says so; the next try ends it."""
+    monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr("resnet_cli.studies.paths.EXACT_CHUNK", 4)
+    model = {"depth": 14, "widths": (2, 4, 8)}
+    experiment = make_experiment(study=study, model=model)
+    run(make_experiment(model=model), tmp_path)
+    answers = iter([False] * asked + [True] * 1000)
+    with pytest.raises(Interrupted, match="tables already written stay, and the same command"):
+        run(experiment, tmp_path, stopper=lambda: next(answers))
+    out = tmp_path / "out"
+    found = {path.stem for path in out.glob("*.csv")} - {"table", "training"}
+    assert sorted(found) == kept
+    written = {out / f"{name}.csv" for name in {"path_gradients", "lesion_greedy"} & set(kept)}
+    before = {path: path.stat().st_mtime_ns for path in written}
+    expected = run(experiment, tmp_path / "other").files
+    run(experiment, tmp_path)
+    for path in expected:
+        if path.suffix == ".csv":
+            assert (out / path.name).read_bytes() == path.read_bytes()
+    for path, time in before.items():
+        assert path.stat().st_mtime_ns == time, "what is there is not measured again"
+
+
+def test_only_deletes_just_these_together(tmp_path: Path) -> None:
+    context = Context(torch.device("cpu"), runs=tmp_path / "runs")
+    run(make_experiment(), tmp_path, context=context)
+    subject = find_subject(context, None)
+    study = DeleteStudy(kind="delete")
+    out = tmp_path / "only"
+    run_study(subject, study, seed=0, out=out, display=Display(), only=(0, 2))
+    (row,) = read_table(out / "lesion_delete.csv").to_dict("records")
+    assert (row["k"], row["blocks"]) == (2, "0 2")
+    with pytest.raises(UserError, match="unit 3 does not exist; this network has 3 units, 0 to 2"):
+        run_study(subject, study, seed=0, out=out, display=Display(), only=(3,))
