@@ -11,7 +11,6 @@ from resnet_cli.cli import completion
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
-    ComparedProfileOption,
     DataDirOption,
     DeterministicOption,
     DeviceOption,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from resnet_cli.run.rerun import Told
     from resnet_cli.runtime.display import Display
     from resnet_cli.runtime.interrupt import Stopper
-    from resnet_cli.studies.subject import Context
+    from resnet_cli.training.context import Context
 
     Ahead = Callable[
         [list[Any], list[Path], Context, Display, Stopper], tuple[bool, list[Failure | None]]
@@ -287,57 +286,6 @@ def reproduce(
             comparisons[one] = comparison.to_dict()
     display.summary(summary | {"comparisons": comparisons})
     _raise_first(failures)
-
-
-@app.command(
-    epilog=examples(
-        "compare he2016 --profile mini",
-        "compare veit2016 --json",
-    )
-)
-def compare(
-    paper: Annotated[
-        str,
-        typer.Argument(
-            metavar="PAPER", help="he2016 or veit2016.", autocompletion=completion.papers
-        ),
-    ],
-    profile: ComparedProfileOption = None,
-    results: ResultsOption = Path("results"),
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Set measured beside published. Tables row by row, claims with verdicts."""
-    from resnet_cli.claims.compare import compare as compare_paper
-    from resnet_cli.claims.compare import show as show_comparison
-
-    display = make_display(as_json, quiet)
-    comparison = compare_paper(paper, profile, results)
-    show_comparison(comparison, display)
-    display.summary({"command": "compare"} | comparison.to_dict())
-
-
-@app.command(
-    epilog=examples(
-        "report",
-        "report --results results --out page.html",
-    )
-)
-def report(
-    results: ResultsOption = Path("results"),
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="[default: report.html in that folder]")
-    ] = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Write all results as one HTML page. Each table and figure beside the published."""
-    from resnet_cli.report.page import write_report
-
-    display = make_display(as_json, quiet)
-    page = write_report(results, out or results / "report.html")
-    display.line(f"wrote {page}", level=-1)
-    display.summary({"command": "report", "files": [str(page)]})
 
 
 def _offered(

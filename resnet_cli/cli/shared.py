@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from resnet_cli.runtime.display import Display
     from resnet_cli.runtime.interrupt import Stopper
     from resnet_cli.studies.runner import Written
-    from resnet_cli.studies.subject import Context, Subject
+    from resnet_cli.studies.subject import Subject
+    from resnet_cli.training.context import Context
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def make_context(
     from resnet_cli.runtime.device import pick_device
     from resnet_cli.runtime.engine import ENGINES
     from resnet_cli.runtime.errors import unknown
-    from resnet_cli.studies.subject import Context
+    from resnet_cli.training.context import Context
     from resnet_cli.training.epoch_log import check_log
 
     if engine not in ENGINES:

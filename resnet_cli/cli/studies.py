@@ -44,7 +44,7 @@ from resnet_cli.runtime.errors import UserError
 if TYPE_CHECKING:
     from resnet_cli.runtime.display import Display
     from resnet_cli.studies.runner import AnyStudy
-    from resnet_cli.studies.subject import Context
+    from resnet_cli.training.context import Context
 
 SAMPLES = 20
 BATCH_SIZE = 128

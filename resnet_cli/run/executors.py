@@ -30,7 +30,7 @@ from resnet_cli.runtime.device import pick_device
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import RunError, UserError, one_line
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies.subject import Context
+from resnet_cli.training.context import Context
 from resnet_cli.training.runs import find_finished, train_run
 
 RETRIES = 3

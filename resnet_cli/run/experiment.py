@@ -28,8 +28,9 @@ from resnet_cli.runtime.errors import unknown
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.studies.path_survival import path_survival
 from resnet_cli.studies.runner import AnyStudy, Written, run_study
-from resnet_cli.studies.subject import Context, Subject, find_subject, untrained_subject
+from resnet_cli.studies.subject import Subject, find_subject, untrained_subject
 from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
+from resnet_cli.training.context import Context
 from resnet_cli.training.loop import Progress
 from resnet_cli.training.runs import (
     FinishedRun,

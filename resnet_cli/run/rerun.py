@@ -23,8 +23,9 @@ from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError, one_line, shortened
 from resnet_cli.studies.runner import AnyStudy, Written, run_study
-from resnet_cli.studies.subject import INITIALISATION, Context, SplitName, find_subject
+from resnet_cli.studies.subject import INITIALISATION, find_subject
 from resnet_cli.training.bundle import bundled_training
+from resnet_cli.training.context import Context, SplitName
 from resnet_cli.training.runs import find_finished
 from resnet_cli.weights.load import bundled_names
 

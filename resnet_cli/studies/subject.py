@@ -1,23 +1,16 @@
-"""Where a command works: its device, where data lie, and the folder of runs."""
+"""The network under study, with its data."""
 
 import json
 import os
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from resnet_cli.config.schema import DataConfig, RunConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
-from resnet_cli.datasets.imagefolder import Folder
+from resnet_cli.datasets.data import Batches, Normalization
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
-from resnet_cli.runtime import processes
-from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.training.epoch_log import LogName
+from resnet_cli.training.context import Context, SplitName
 from resnet_cli.weights.load import (
     DEFAULT_WEIGHTS,
     WEIGHTS_FILE,
@@ -26,53 +19,8 @@ from resnet_cli.weights.load import (
     read_safetensors,
 )
 
-RUNS = Path("runs")
 INITIALISATION = "initialisation"
 """What stands for the file of weights that no training has changed."""
-SplitName = Literal["train", "test"]
-
-
-@dataclass
-class Context:
-    """The surroundings that a command's options set; splits are loaded once."""
-
-    device: torch.device
-    data_dir: Path | None = None
-    download: bool = False
-    runs: Path = RUNS
-    engine: Engine = "fast"
-    """Of studies and training."""
-    deterministic: bool = False
-    """Of the device's kernels (`pick_device`)."""
-    log: LogName | None = None
-    """What a run's epochs are written to beside training.csv."""
-    pretrained: bool = False
-    """The bundled weights of a training stand for it, where there are any."""
-    _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
-
-    def elsewhere(self) -> "Context":
-        """The same for another machine: no split is loaded, and the device is yet to be found."""
-        return replace(self, device=torch.device("cpu"), _splits={})
-
-    def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
-        """One split of a data set.
-
-        Raises:
-            UserError: the data set is not found or damaged.
-        """
-        key = (data, name)
-        if key not in self._splits:
-            load = partial(load_split, data, name, self.data_dir, self.download)
-            self._splits[key] = processes.one_writes(load) if self.download else load()
-        return self._splits[key]
-
-    def normalization(self, data: DataConfig) -> Normalization:
-        """The normalisation that a data configuration names."""
-        return parse_normalization(data.normalization, lambda: self.split(data, "train"))
-
-    def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
-        """The batches of a split, on the device, augmented as the configuration says."""
-        return self.split(data, name).batches(normalization, data.pad, data.flip, self.device)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import torch
 from resnet_cli.results.provenance import Checkpoint
 from resnet_cli.results.tables import COLUMNS, check_writable, read_provenance, write_together
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.studies.subject import find_subject
+from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.runs import FinishedRun, description_of, finished_from, read_finished
 from resnet_cli.weights.load import (

@@ -23,8 +23,8 @@ from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies.subject import Context
 from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
+from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import EpochLog
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import LOCK_FILE, owned

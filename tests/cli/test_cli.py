@@ -38,7 +38,8 @@ from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.display import Display, Update
 from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
-from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.studies.subject import find_subject
+from resnet_cli.training.context import Context
 
 Captured = pytest.CaptureFixture[str]
 TIMES = ["images_per_second", "seconds"]

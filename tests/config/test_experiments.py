@@ -400,7 +400,7 @@ def test_a_table_never_loses_rows_on_a_second_run(
     from resnet_cli.run import experiment as runner
     from resnet_cli.runtime.display import Display
     from resnet_cli.runtime.interrupt import Stopper
-    from resnet_cli.studies.subject import Context
+    from resnet_cli.training.context import Context
 
     cases = [Case(name=f"lr{n}", train={"lr": n / 10}) for n in (1, 2, 3)]
     experiment = Experiment.model_validate(

@@ -28,7 +28,8 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.runner import Written, run_study
-from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.studies.subject import find_subject
+from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.loop import Trainer
 from resnet_cli.training.runs import train_run

@@ -31,7 +31,7 @@ from resnet_cli.run.executors import (
 )
 from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.studies.runner import Written
-from resnet_cli.studies.subject import Context
+from resnet_cli.training.context import Context
 
 Captured = pytest.CaptureFixture[str]
 YAML = """

@@ -16,7 +16,8 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.studies import lesion
 from resnet_cli.studies.runner import Written, run_study
-from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.studies.subject import find_subject
+from resnet_cli.training.context import Context
 from resnet_cli.training.runs import FinishedRun, train_run
 
 Captured = pytest.CaptureFixture[str]

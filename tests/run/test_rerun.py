@@ -17,7 +17,7 @@ from resnet_cli.config.schema import Experiment, config_hash
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.run.rerun import TypedStudy, check_data, read
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.subject import Context
+from resnet_cli.training.context import Context
 
 Captured = pytest.CaptureFixture[str]
 RESULTS = Path(__file__).parents[2] / "results"

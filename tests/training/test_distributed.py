@@ -31,7 +31,7 @@ from resnet_cli.runtime.device import pick_device
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.processes import share_of
 from resnet_cli.runtime.seeding import stream
-from resnet_cli.studies.subject import Context
+from resnet_cli.training.context import Context
 from resnet_cli.training.distributed import check_shares
 from resnet_cli.training.evaluation import Evaluation, evaluate
 from resnet_cli.training.loop import Trainer

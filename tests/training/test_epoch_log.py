@@ -14,7 +14,7 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies.subject import Context
+from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import COLUMNS, FOLDER, LOGS, EpochLog, check_log
 from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run, write_log

@@ -15,9 +15,10 @@ from resnet_cli.models import build
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper, parse_duration
-from resnet_cli.studies.subject import Context, find_subject
+from resnet_cli.studies.subject import find_subject
 from resnet_cli.training import runs as runs_module
 from resnet_cli.training.checkpoint import CURRENT
+from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.ownership import LOCK_FILE
 from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, is_over, train_run
