@@ -2,7 +2,7 @@
 
 The measurements are the `table.csv` files under `results/<paper>/<profile>/`, the published numbers
 those of `resnet_cli.claims.papers`. Each paper's claims stand in a module of their own,
-`claims_<paper>.py`, with one function `claims(folder, profile)`.
+`<paper>.py`, with one function `claims(folder, profile)`.
 
 One seed a training gives one error, so a case is a handful of errors. As in paper 1 the median
 stands for them. The interval is Student's t for their mean, at 95 %: no interval of the median that
@@ -370,14 +370,14 @@ def _published_rows(paper: str) -> list[Row]:
 
 def claims_of(paper: str, folder: Path, profile: str) -> list[Claim]:
     """A paper's claims, judged by its own module (which may import this one)."""
-    module = importlib.import_module(f"{__package__}.claims_{paper}")
+    module = importlib.import_module(f"{__package__}.{paper}")
     judged: list[Claim] = module.claims(folder, profile)
     return judged
 
 
 def caveats_of(paper: str) -> Mapping[str, str]:
     """What each profile cannot show, with which the caveats of its claims begin."""
-    module = importlib.import_module(f"{__package__}.claims_{paper}")
+    module = importlib.import_module(f"{__package__}.{paper}")
     caveats: Mapping[str, str] = module.CAVEATS
     return caveats
 

@@ -97,7 +97,8 @@ def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
         message = one_line(first["msg"].removeprefix("Value error, "), 300)
         if first["type"] == "union_tag_not_found":
-            kinds = (kind for m in _models_in(model) for kind in get_args(_kind_of(m)))
+            union = _models_in(model.model_fields[location[-1]].annotation)
+            kinds = (kind for m in union for kind in get_args(_kind_of(m)))
             message = f"needs kind: {', '.join(sorted(kinds))}"
         given = first["input"]
         got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from resnet_cli.config.editions import EDITION, explicit_cases, explicit_model
 from resnet_cli.config.fields import IntRange, Sizes, Strict, Text, as_tuple, validated
 from resnet_cli.config.yaml_reader import merge
 
@@ -75,18 +76,21 @@ class ModelConfig(Strict):
     """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both gatings."""
     shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
     """The share of the shortcut's values dropped, for `dropout`."""
-    stage_change: Literal["auto", "projection", "zero_padding"] = "auto"
-    """The shortcut where the shape changes. `auto`: zero padding (option A, He et al. 2015,
-    section 4.2) for original-type CIFAR networks of basic or one-layer units, else a 1x1
-    projection (option B; the authors' released resnet-1k-layers code)."""
-    stride_in: Literal["auto", "1x1", "3x3"] = "auto"
-    """Which layer of a bottleneck has the stride. `auto`: CIFAR the first 1x1 (the authors'
-    resnet-1k-layers code), ImageNet the 3x3 (fb.resnet.torch, torchvision)."""
+    stage_change: Literal["projection", "zero_padding"] = "projection"
+    """The shortcut where the shape changes. What is left out or `auto` depends on the other keys
+    and is written out (`explicit_model`)."""
+    stride_in: Literal["1x1", "3x3"] = "1x1"
+    """Which layer of a bottleneck has the stride; written out likewise."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     units: Sizes | None = None
     """Units in each stage, for a network that is not one of the papers'; else the depth tells."""
     widths: Sizes | None = None
     """Channels of each stage (before a bottleneck's fourfold expansion)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explicit(cls, content: Any) -> Any:
+        return explicit_model(content) if isinstance(content, Mapping) else content
 
     @model_validator(mode="after")
     def _fits_a_family(self) -> "ModelConfig":
@@ -96,9 +100,10 @@ class ModelConfig(Strict):
                 f"widths: {stages} stages need as many widths, not {len(self.stage_widths())}"
             )
         if self.family == "vgg":
-            fitting = {"family", "depth", "widths"}
-            for key in sorted(self.model_fields_set - fitting):
-                if getattr(self, key) != type(self).model_fields[key].default:
+            plain = explicit_model({})
+            for key in sorted(self.model_fields_set - {"family", "depth", "widths"}):
+                default = plain.get(key, type(self).model_fields[key].default)
+                if getattr(self, key) != default:
                     raise ValueError(f"{key} is for residual networks; a VGG has none")
         if self.shortcut != "scaling" and (self.shortcut_scale, self.residual_scale) != (1.0, 1.0):
             raise ValueError("shortcut_scale and residual_scale need shortcut: scaling")
@@ -225,6 +230,12 @@ class DataConfig(Strict):
         return "imagenet" if self.dataset == "imagefolder" else "channel"
 
 
+def _precision(value: object) -> object:
+    """`auto` is float32. In the first edition it was so on processors, and bfloat16 on CUDA
+    devices, on which no result of that edition was made."""
+    return "float32" if value == "auto" else value
+
+
 class TrainConfig(Strict):
     """SGD with momentum; the schedule by iterations (one iteration is one optimizer step)."""
 
@@ -252,8 +263,9 @@ class TrainConfig(Strict):
     """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
     checkpoint_units: bool = False
     """Keep only the units' inputs and recompute the rest in the backward pass."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on CUDA devices that have it, float32 elsewhere."""
+    precision: Annotated[Literal["float32", "bfloat16"], BeforeValidator(_precision)] = "float32"
+    """Of the arithmetic in training and in the evaluations of its epochs. bfloat16 is autocast:
+    convolutions and products round their inputs, sums and statistics stay float32."""
     evaluate_every: PositiveInt = 1
     """Epochs between evaluations on the test split; the last epoch is always evaluated."""
 
@@ -388,6 +400,8 @@ class Case(Strict):
 class RunConfig(Strict):
     """One training, whole: what determines its weights, and nothing else."""
 
+    edition: Literal[2] = EDITION
+    """Which edition's words the configuration is in (`resnet_cli.config.editions`)."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
@@ -420,6 +434,7 @@ def _below_results(name: str) -> str:
 class Experiment(Strict):
     """A resolved experiment: one file at one profile, ready to run."""
 
+    edition: Literal[2] = EDITION
     name: Annotated[Text, AfterValidator(_below_results)]
     """The file's name without `.yaml`, with its folders below `experiments/`."""
     profile: Profile
@@ -438,6 +453,17 @@ class Experiment(Strict):
     data sets of at most 10 classes; no limit on others."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = (0,)
     cases: Annotated[tuple[Case, ...], BeforeValidator(as_tuple)] = (Case(name="main"),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explicit(cls, content: Any) -> Any:
+        """The cases with what `auto` means for each: it must not be inherited."""
+        if not isinstance(content, Mapping) or "cases" not in content:
+            return content
+        model = content.get("model")
+        if not isinstance(model, Mapping):
+            return content
+        return {**content, "cases": explicit_cases(model, content["cases"])}
 
     @model_validator(mode="after")
     def _distinct(self) -> "Experiment":

@@ -60,9 +60,27 @@ class Convolution(nn.Conv2d):
         return super().forward(x)
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Convolution:
-    """A convolution without bias that keeps H and W at stride 1."""
-    return Convolution(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+NARROW = 8
+"""Input channels below which oneDNN (torch 2.14, processors with AVX2 but not AVX-512) writes past
+the end of its buffers in the backward pass of a 1x1 convolution with a stride."""
+
+
+class Subsampled1x1(Convolution):
+    """A 1x1 convolution with a stride, as one without a stride on every stride-th pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']."""
+        x = x[:, :, :: self.stride[0], :: self.stride[1]]
+        return functional.conv2d(x, self.weight, self.bias)
+
+
+def conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, bias: bool = False
+) -> Convolution:
+    """A convolution that keeps H and W at stride 1."""
+    narrow = kernel == 1 and stride > 1 and in_channels < NARROW
+    kind = Subsampled1x1 if narrow else Convolution
+    return kind(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
 
 
 def bn_relu(channels: int) -> nn.Sequential:
@@ -110,7 +128,7 @@ class Gate(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride)
+        self.conv = conv(in_channels, out_channels, 1, stride, bias=True)
         self.initial_bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +142,7 @@ def make_shortcut(config: ModelConfig, place: Place) -> nn.Module:
         return nn.Sequential(conv(ins, outs, 1, stride), nn.BatchNorm2d(outs))
     parts: list[nn.Module] = []
     if place.changes_shape:
-        if stage_change(config) == "zero_padding":
+        if config.stage_change == "zero_padding":
             parts.append(ZeroPadding(ins, outs, stride))
         else:
             parts.append(conv(ins, outs, 1, stride))
@@ -144,16 +162,6 @@ def is_preactivation(config: ModelConfig) -> bool:
     return config.placement in ("relu_only_preactivation", "full_preactivation")
 
 
-def stage_change(config: ModelConfig) -> str:
-    """`projection` or `zero_padding`: the shortcut where the shape changes."""
-    if config.stage_change != "auto":
-        return config.stage_change
-    option_a = (
-        config.stem == "cifar" and config.branch != "bottleneck" and not is_preactivation(config)
-    )
-    return "zero_padding" if option_a else "projection"
-
-
 # --- F: residual branches ----------------------------------------------------------------------
 
 
@@ -171,10 +179,7 @@ def make_branch(config: ModelConfig, place: Place, *, activated: bool) -> nn.Seq
         convs = [conv(ins, outs, 3, stride)]
     else:
         inner = outs // EXPANSION
-        in_3x3 = config.stride_in == "3x3" or (
-            config.stride_in == "auto" and config.stem == "imagenet"
-        )
-        first, middle = (1, stride) if in_3x3 else (stride, 1)
+        first, middle = (1, stride) if config.stride_in == "3x3" else (stride, 1)
         convs = [
             conv(ins, inner, 1, first),
             conv(inner, inner, 3, middle),

@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas
 
+from resnet_cli.config.editions import of_any_edition
 from resnet_cli.results.provenance import Provenance
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 
@@ -252,10 +253,11 @@ def read_table(path: Path) -> pandas.DataFrame:
 
 
 def read_provenance(table: Path) -> dict[str, Any]:
-    """The provenance beside a table, as a dictionary.
+    """The provenance beside a table, as a dictionary; its configuration in the words of this
+    edition, while `config_hash` stays that of the stored one.
 
     Raises:
-        UserError: it is missing or no JSON object.
+        UserError: it is missing, no JSON object, or of a newer edition.
     """
     path = provenance_path(table)
     try:
@@ -266,6 +268,11 @@ def read_provenance(table: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is no JSON; measure {table.name} again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: is no provenance; measure {table.name} again")
+    if isinstance(content.get("config"), dict):
+        try:
+            content["config"] = of_any_edition(content["config"])
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
     return content
 
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, NonNegativeInt
 
+from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.fields import Strict, validated
 from resnet_cli.config.schema import (
     DataConfig,
@@ -70,6 +71,7 @@ class _Engine(Strict):
 class _Asked(_Engine):
     """The configuration of a study that was typed by hand, as `run_study` describes it."""
 
+    edition: Literal[2]
     model: dict[str, Any] | None
     study: Annotated[AnyStudy, Field(discriminator="kind")]
     data: DataConfig
@@ -140,6 +142,10 @@ def _told(path: Path, content: Any) -> Told:
         raise UserError(f"{path}: is no provenance: it holds no configuration")
     if content.get("config_hash") != config_hash(config):
         raise UserError(f"{path}: its configuration is not the one its hash was made of")
+    try:
+        config = of_any_edition(config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
     beside = validated(_Beside, content, str(path))
     source = f"{path}: its configuration does not fit this version"
     work: Experiment | TypedStudy

@@ -54,7 +54,4 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Automatic mixed precision as `train.precision` says; bfloat16 needs no loss scaling."""
-    enabled = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pandas import DataFrame
 
+from resnet_cli.config.editions import EDITION
 from resnet_cli.config.schema import (
     AdditivityStudy,
     DeleteStudy,
@@ -80,6 +81,7 @@ def run_study(
     """
     model = subject.loaded.model
     by_hand = {
+        "edition": EDITION,
         "model": model.model_dump(mode="json") if model is not None else None,
         "data": subject.data.model_dump(mode="json"),
     }

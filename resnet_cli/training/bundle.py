@@ -181,15 +181,12 @@ def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         card: one of `cards`.
     """
     run = bundled_run(card["name"])
-    precision: str = run.train.precision
-    if precision == "auto":
-        precision = "the device's own precision (float32 on CPUs)"
     lines = [
         ("network", f"{network_of(card)}: {card['units']} units"),
         ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
         ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
         ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
-        ("trained for", f"{card['epochs']} epochs in {precision}, seed {run.seed}"),
+        ("trained for", f"{card['epochs']} epochs in {run.train.precision}, seed {run.seed}"),
     ]
     if run.train.active_units is not None:
         lines.append(("trained with", f"{run.train.active_units} units active in each batch"))

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.schema import RunConfig
+from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.schema import RunConfig, config_hash
 from resnet_cli.models import build
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
@@ -116,9 +117,10 @@ def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
         ValueError, KeyError, TypeError: it is none, or another configuration's.
     """
     fields = dict(content)
-    run = RunConfig.model_validate(fields.pop("run"))
-    if fields.pop("hash") != run.hash:
+    stored = fields.pop("run")
+    if fields.pop("hash") != config_hash(stored):
         raise ValueError("described by another configuration")
+    run = RunConfig.model_validate(of_any_edition(stored))
     return FinishedRun(folder=folder, run=run, **fields)
 
 

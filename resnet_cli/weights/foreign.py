@@ -39,7 +39,7 @@ from resnet_cli.config.schema import LAYERS_PER_BRANCH, ModelConfig
 from resnet_cli.models import build
 from resnet_cli.models.network import Head, Network
 from resnet_cli.models.resnet import make_places, make_resnet
-from resnet_cli.models.units import EXPANSION, ResidualUnit, stage_change
+from resnet_cli.models.units import EXPANSION, ResidualUnit
 from resnet_cli.runtime.errors import UserError, one_line
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "net", "weights")
@@ -373,10 +373,8 @@ def _smallest_config(
         fields["widths"] = widths
     if branch == "bottleneck" and stem == "cifar":
         fields["stride_in"] = "3x3"
-    change = "projection" if has_projection else "zero_padding"
-    config = ModelConfig(**fields)
-    if any(place.changes_shape for place in make_places(config)) and change != stage_change(config):
-        fields["stage_change"] = change
+    if any(place.changes_shape for place in make_places(ModelConfig(**fields))):
+        fields["stage_change"] = "projection" if has_projection else "zero_padding"
     return ModelConfig(**fields)
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
 from resnet_cli.datasets.data import Normalization
 from resnet_cli.models import build
@@ -124,8 +125,8 @@ def bundled_names() -> list[str]:
 def bundled_weights_of(run: RunConfig) -> str | None:
     """The name of the bundled weights that a training of this configuration gave, if there are any.
 
-    `train.precision` may differ: it says how a device computes, which `auto` leaves to the device
-    too, and not what is trained. Weights of just the precision asked for come first.
+    `train.precision` may differ: it says how a device computes, and not what is trained. Weights
+    of just the precision asked for come first.
 
     Raises:
         UserError: a card is damaged.
@@ -148,7 +149,7 @@ def bundled_run(name: str) -> RunConfig:
     """
     card = read_card(name)
     try:
-        return RunConfig.model_validate(card["run"])
+        return RunConfig.model_validate(of_any_edition(card["run"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_card(name, error) from None
 
@@ -183,7 +184,7 @@ def _card_path(name: str) -> Path:
 
 
 def _at_any_precision(run: RunConfig) -> RunConfig:
-    return run.model_copy(update={"train": run.train.model_copy(update={"precision": "auto"})})
+    return run.model_copy(update={"train": run.train.model_copy(update={"precision": "float32"})})
 
 
 def load_network(reference: str | Path) -> Loaded:
@@ -256,7 +257,7 @@ def _ours(
             f"name the run's {WEIGHTS_FILE}"
         )
     try:
-        run = RunConfig.model_validate_json(metadata["run"])
+        run = RunConfig.model_validate(of_any_edition(json.loads(metadata["run"])))
         class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
         if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
             raise TypeError

@@ -1020,7 +1020,11 @@ def test_no_work_begins_for_a_folder_that_takes_no_results(
     def work(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the work began")
 
-    for name in ("runner.run_experiment", "runner.measure_signals", "study_runner.run_study"):
+    for name in (
+        "run.experiment.run_experiment",
+        "run.experiment.measure_signals",
+        "studies.runner.run_study",
+    ):
         monkeypatch.setattr(f"resnet_cli.{name}", work)
     monkeypatch.setattr("resnet_cli.bench.run.run_benchmarks", work)
     Path("taken").write_text("a file")

@@ -528,13 +528,14 @@ title: other words
         load(BASE),
         load(reordered),  # neither the order of keys nor the title trains otherwise
         load(BASE, settings=["train.momentum=0.9", "model.stem=cifar", "data.pad=4"]),  # defaults
+        load(BASE, settings=["model.stride_in=auto", "train.precision=auto"]),
         load(BASE + "seeds: [0, 5]\ncases: [{name: a}]\nprofiles: {paper: {}}\n"),
     ]
     assert {run_of(experiment).hash for experiment in same} == {first.hash}
     different = [
         load(BASE, settings=["train.momentum=0.8"]),
         load(BASE, settings=["train.nesterov=true"]),
-        load(BASE, settings=["model.stride_in=1x1"]),
+        load(BASE, settings=["model.stride_in=3x3"]),
         load(BASE, settings=["data.flip=false"]),
         load(BASE, seed=1),
     ]
