@@ -25,6 +25,7 @@ PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_DEPTH = 10_000
 """No file may ask for a network so deep that building it would take the machine."""
 
+Precision = Literal["float32", "tf32", "bfloat16"]
 Branch = Literal["basic", "one_layer", "bottleneck"]
 Placement = Literal[
     "original",
@@ -263,9 +264,10 @@ class TrainConfig(Strict):
     """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
     checkpoint_units: bool = False
     """Keep only the units' inputs and recompute the rest in the backward pass."""
-    precision: Annotated[Literal["float32", "bfloat16"], BeforeValidator(_precision)] = "float32"
-    """Of the arithmetic in training and in the evaluations of its epochs. bfloat16 is autocast:
-    convolutions and products round their inputs, sums and statistics stay float32."""
+    precision: Annotated[Precision, BeforeValidator(_precision)] = "float32"
+    """Of the arithmetic in training and in the evaluations of its epochs. `bfloat16` is autocast:
+    convolutions, products and activations are rounded; parameters, statistics and sums are float32.
+    `tf32` rounds the inputs of convolutions and products on CUDA devices, and nothing elsewhere."""
     evaluate_every: PositiveInt = 1
     """Epochs between evaluations on the test split; the last epoch is always evaluated."""
 

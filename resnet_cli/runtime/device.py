@@ -1,6 +1,8 @@
 """Which device computes, and how precisely."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -40,8 +42,7 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
             "use --device cpu or auto"
         )
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    _set_float32("ieee")
     if device.type == "cuda":
         if processes.size() > 1:
             torch.cuda.set_device(device)  # NCCL asks for it
@@ -55,3 +56,20 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Automatic mixed precision as `train.precision` says; bfloat16 needs no loss scaling."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """With `tf32`, convolutions and products on CUDA round their inputs to TF32 (10 bits); with any
+    other precision what is float32 stays float32. For a backward pass as much as a forward pass."""
+    _set_float32("tf32" if precision == "tf32" else "ieee")
+    try:
+        yield
+    finally:
+        _set_float32("ieee")
+
+
+def _set_float32(arithmetic: str) -> None:
+    """How CUDA's convolutions and products treat float32: `ieee` or `tf32`."""
+    torch.backends.cudnn.conv.fp32_precision = arithmetic  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = arithmetic

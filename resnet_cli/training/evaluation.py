@@ -10,10 +10,12 @@ from torch.nn import functional
 from resnet_cli.datasets.data import Batches
 from resnet_cli.models.network import Network
 from resnet_cli.runtime import processes
-from resnet_cli.runtime.device import autocast
+from resnet_cli.runtime.device import arithmetic, autocast
 
 BATCH_SIZE = 125
-"""Images a batch: small batches keep activations in the processor's cache."""
+"""Images a batch on a processor: small batches keep activations in its cache."""
+CUDA_BATCH_SIZE = 1000
+"""Images a batch on a GPU, which small batches do not fill."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ def evaluate(
     has_top5 = False
     predictions = []
     try:
-        starts = range(0, len(batches), BATCH_SIZE)
+        size = BATCH_SIZE if device.type == "cpu" else CUDA_BATCH_SIZE
+        starts = range(0, len(batches), size)
         own_starts = starts[processes.share(len(starts))]
         for done, start in enumerate(own_starts, 1):
-            images, labels = batches.evaluation(start, start + BATCH_SIZE)
-            with autocast(device, precision):
+            images, labels = batches.evaluation(start, start + size)
+            with arithmetic(precision), autocast(device, precision):
                 logits = network(images)
             logits = logits.float()
             predicted = logits.argmax(1)

@@ -13,16 +13,18 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.data import Batches, epoch_order
+from resnet_cli.kernels.batch_norm import apply_groups
 from resnet_cli.models.network import Network, can_compile, pays_winograd
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.allocator import return_large_blocks
-from resnet_cli.runtime.device import autocast
+from resnet_cli.runtime.device import arithmetic, autocast
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from resnet_cli.training.distributed import batch_share, combined
 from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.graph import Capture, GraphedStep, GraphError, cuda_graph
 from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
@@ -52,8 +54,12 @@ class Trainer:
         report: called after every iteration.
         should_stop: asked after every iteration; True, in any process, saves and ends the sitting.
         engine: `plain` trains batch-norm groups one after another, each on all cores, and compiles
-            nothing; `fast` has them side by side on a CPU (`SideBySide`) and units compiled on
-            CUDA (`Network.compile_units`).
+            nothing. `fast` has them side by side on a CPU (`SideBySide`). On CUDA it has them in
+            one pass (`resnet_cli.kernels.batch_norm`) and the step as one graph (`GraphedStep`);
+            where random units are active in each batch, units compiled instead
+            (`Network.compile_units`).
+        note: takes a line for people.
+        capture: how a step is recorded (`GraphedStep`).
 
     Raises:
         UserError: the processes cannot share out the batch evenly.
@@ -69,9 +75,12 @@ class Trainer:
         report: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
         engine: Engine = "fast",
+        note: Callable[[str], None] = lambda line: None,
+        capture: Capture = cuda_graph,
     ) -> None:
         self.run, self.network, self.train, self.test = run, network, train, test
         self.folder, self.report, self.should_stop = folder, report, should_stop
+        self.note, self.capture = note, capture
         self.batch_size = min(run.train.batch_size, len(train))
         self.share = batch_share(self.batch_size, run.train.batch_norm_group)
         self.iterations_per_epoch = len(train) // self.batch_size
@@ -94,11 +103,18 @@ class Trainer:
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
         self._side_by_side: SideBySide | None = None
+        self._in_one_pass = self._wants_graph = False
+        self._graph: GraphedStep | None = None
         network.checkpoint_units = run.train.checkpoint_units
         if run.train.checkpoint_units and self.device.type == "cpu":
             return_large_blocks()
-        if engine == "fast" and self.device.type == "cuda" and can_compile():
-            network.compile_units()
+        if engine == "fast" and self.device.type == "cuda":
+            if self._is_same_every_step():
+                group = run.train.batch_norm_group or self.batch_size
+                apply_groups(network, max(1, self.batch_size // group))
+                self._in_one_pass = self._wants_graph = True
+            elif can_compile():
+                network.compile_units()
         if engine == "fast" and self._pays_winograd():
             network.use_winograd()
         set_survival(network, run.train)
@@ -111,6 +127,13 @@ class Trainer:
         )
         self._first_bad = torch.tensor(-1, device=self.device)
         self.look_every = LOOK_EVERY[self.device.type]
+
+    def _is_same_every_step(self) -> bool:
+        """Whether every step does the same to batches of the same size, in equal groups."""
+        config = self.run.train
+        every_unit = config.stochastic_depth is None and config.active_units is None
+        equal = self.batch_size % min(config.batch_norm_group or 1, self.batch_size) == 0
+        return every_unit and equal and processes.size() == 1 and not config.checkpoint_units
 
     def _pays_winograd(self) -> bool:
         """Whether each convolution has a core of its own, and there is enough to compute."""
@@ -166,22 +189,50 @@ class Trainer:
         torch.manual_seed(stream_seed(self.run.seed, "layers", iteration, *of_process))  # dropout
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
         self.network.train()
-        loss_sum, wrong = combined(self.network, lambda: self._backward(images, labels, active))
+        lr = learning_rate(config, iteration, self.total)
+        graph = self._graphed(images, labels)
+        with arithmetic(config.precision):
+            if graph is not None:
+                loss_sum, wrong = graph(images, labels, lr)
+            else:
+                loss_sum, wrong = combined(
+                    self.network, lambda: self._backward(images, labels, active)
+                )
         is_bad = ~(loss_sum + self._sums[0]).isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(is_bad, iteration, self._first_bad)
         if iteration % self.look_every == 0 and self._has_diverged():
             self.optimizer.zero_grad()
             return
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, iteration, self.total)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if graph is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         position.iteration += 1
         position.images += self.batch_size
         gained = torch.stack((loss_sum, wrong.double()))
         self._sums += torch.where(self._first_bad < 0, gained, 0.0)
         if self._epoch_is_over():
             self._has_diverged()
+
+    def _graphed(self, images: Tensor, labels: Tensor) -> GraphedStep | None:
+        """The step as one graph, recorded at the first batch; None where it is not to be had."""
+        if self._wants_graph:
+            self._wants_graph = False
+            try:
+                with arithmetic(self.run.train.precision):
+                    self._graph = GraphedStep(
+                        self.network,
+                        lambda x, y: self._backward(x, y, None),
+                        self.optimizer,
+                        images,
+                        labels,
+                        self.run.train.precision,
+                        self.capture,
+                    )
+            except GraphError as error:
+                self.note(f"training goes on without a CUDA graph: {error}")
+        return self._graph
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """This process's augmented images and labels of an iteration; the next are announced."""
@@ -212,10 +263,10 @@ class Trainer:
 
         Each group of `batch_norm_group` images goes through on its own: its batch statistics are
         its own, as on the two GPUs of paper 1, and the gradients add up. On a CPU the groups go
-        side by side, unless the engine is plain.
+        side by side, unless the engine is plain; on CUDA in one pass.
         """
         config = self.run.train
-        size = config.batch_norm_group or len(labels)
+        size = len(labels) if self._in_one_pass else config.batch_norm_group or len(labels)
         groups = list(zip(images.split(size), labels.split(size), strict=True))
 
         def forward(network: Network, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

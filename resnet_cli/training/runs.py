@@ -213,6 +213,7 @@ def _train(
         report,
         stopper,
         "plain" if context.deterministic and context.device.type == "cuda" else context.engine,
+        note,
     )
     for warning in trainer.warnings:
         note(warning)
