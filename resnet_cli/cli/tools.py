@@ -9,6 +9,7 @@ from resnet_cli.cli import completion
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     DataDirOption,
+    DeviceOption,
     DownloadOption,
     ExperimentName,
     JsonOption,
@@ -184,17 +185,30 @@ def bench(
     small: Annotated[
         bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
     ] = False,
+    device: DeviceOption = "cpu",
     out: OutOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure speed and memory beside plain PyTorch code."""
+    """Measure speed and memory next to plain PyTorch code; with --device cuda, those of a GPU."""
     from resnet_cli.bench.items import Settings
     from resnet_cli.bench.run import run_benchmarks
+    from resnet_cli.runtime.device import pick_device
 
     display = make_display(as_json, quiet)
     stopper = make_stopper(None)
     folder = writable(out or Path("results/local/bench"))
+    chosen = pick_device(device)
+    if chosen.type == "cuda" or items == ["gpu"]:
+        from resnet_cli.bench import gpu
+
+        with stopper.listening():
+            path, gpu_rows = gpu.run_gpu_benchmarks(
+                gpu.Settings(chosen, small), folder, display, stopper
+            )
+        display.line(f"wrote {path}")
+        display.summary({"command": "bench", "files": [str(path)], "items": gpu_rows})
+        return
     with stopper.listening():
         files, rows = run_benchmarks(
             items or [], Settings(repeats, small), folder, display, stopper

@@ -22,7 +22,14 @@ BESIDE = {
     "lesion_greedy": ("lesion_delete",),
 }
 """Tables that are drawn together with others; all others are drawn alone."""
-NOT_DRAWN = ("bench", "bench_summary", "bench_scaling", "reliability", "path_gradients")
+NOT_DRAWN = (
+    "bench",
+    "bench_summary",
+    "bench_gpu",
+    "bench_scaling",
+    "reliability",
+    "path_gradients",
+)
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 
 

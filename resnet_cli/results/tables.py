@@ -109,6 +109,16 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "share_of_peak",
         "remark",
     ),
+    "bench_gpu": (
+        "item",
+        "precision",
+        "side",
+        "value",
+        "lowest",
+        "highest",
+        "measured_in",
+        "remark",
+    ),
     "bench_scaling": ("study", "depth", "images", "seconds", "peak_memory_mb"),
     "reliability": ("fault", "injected", "resumed", "rows_lost", "files_differing"),
     "signal": (
@@ -141,7 +151,18 @@ agreement: percent of images for which the intact network predicts the same clas
 
 TEXT = frozenset(
     {"experiment", "case", "dataset", "status", "blocks", "order", "class_name", "state"}
-    | {"item", "side", "work_unit", "measured_in", "better", "reached", "remark", "study", "fault"}
+    | {
+        "item",
+        "side",
+        "precision",
+        "work_unit",
+        "measured_in",
+        "better",
+        "reached",
+        "remark",
+        "study",
+        "fault",
+    }
 )
 WHOLE = frozenset(
     {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}

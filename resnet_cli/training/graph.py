@@ -16,9 +16,9 @@ from resnet_cli.models.network import Network
 
 WARM_UP = 3
 """Steps before recording, in which libraries choose their kernels and take their memory."""
-TOLERANCES = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 1e-2, "tf32": 2e-2, "bfloat16": 0.1}
 """Largest difference between a replayed and an ordinary step, as a share of the step's length: the
-order of sums may differ from one call to the next."""
+order of sums may differ from one call to the next, and a hundred layers enlarge it."""
 
 Backward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(images, labels) -> (sum of losses, number wrong), with the gradients added to `grad`."""

@@ -77,7 +77,11 @@ class SideBySide:
                 if gradient is None:
                     continue
                 if parameter.grad is None:
-                    parameter.grad = gradient
+                    # The fused optimizer step goes through memory in order, so a gradient must lie
+                    # as its parameter does; `backward` would see to it, `autograd.grad` does not.
+                    same = gradient.stride() == parameter.stride()
+                    laid = gradient if same else torch.empty_like(parameter).copy_(gradient)
+                    parameter.grad = laid
                 else:
                     parameter.grad += gradient
             for norm, seen in zip(self.norms[0], self.norms[index], strict=True):

@@ -185,12 +185,12 @@ class Trainer:
         position, config = self.position, self.run.train
         iteration = position.iteration
         images, labels = self.batch(iteration)
+        self.network.train()
+        graph = self._graphed(images, labels)
         of_process = (processes.rank(),) if processes.rank() else ()
         torch.manual_seed(stream_seed(self.run.seed, "layers", iteration, *of_process))  # dropout
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
-        self.network.train()
         lr = learning_rate(config, iteration, self.total)
-        graph = self._graphed(images, labels)
         with arithmetic(config.precision):
             if graph is not None:
                 loss_sum, wrong = graph(images, labels, lr)

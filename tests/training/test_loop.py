@@ -675,6 +675,24 @@ def test_long_trainings_go_by_winograd_and_learn_the_same(
     assert any(not torch.equal(first[name], other[name]) for name in first), "computed otherwise"
 
 
+def test_winograd_in_groups_takes_the_same_steps(
+    batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients of groups are put together by hand, in the memory order of the parameters."""
+    run = make_run({"widths": (16, 16, 16)}, iterations=1, batch_norm_group=8)
+    direct = make_trainer(run, batches)
+    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    trainer = make_trainer(run, batches)
+    assert uses_winograd(trainer)
+    direct.step()
+    trainer.step()
+    before = dict(make_trainer(run, batches).network.named_parameters())
+    expected = dict(direct.network.named_parameters())
+    for name, parameter in trainer.network.named_parameters():
+        step, wanted = parameter - before[name], expected[name] - before[name]
+        assert float((step - wanted).norm()) <= 1e-2 * float(wanted.norm()) + 1e-6, name
+
+
 def test_winograd_wants_a_core_for_each_convolution(
     batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
 ) -> None:

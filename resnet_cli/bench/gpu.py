@@ -1,0 +1,291 @@
+"""GPU benchmarks: checks that numbers are right, and images per second next to the plain loop.
+
+`resnet-cli bench --device cuda` runs them; `examples/gpu.sh` chooses a training's length by them.
+An item that fails is reported and leaves the others.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_cli.bench.items import NORMALIZATION, random_split
+from resnet_cli.config.schema import RunConfig
+from resnet_cli.datasets.data import Batches
+from resnet_cli.models import build
+from resnet_cli.results.provenance import collect
+from resnet_cli.results.tables import write_table
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.errors import one_line
+from resnet_cli.runtime.interrupt import Interrupted, Stopper
+from resnet_cli.training.loop import Trainer
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+BATCH = 128
+NETWORKS: dict[str, dict[str, Any]] = {
+    "ResNet-20": {"depth": 20},
+    "ResNet-110": {"depth": 110},
+    "ResNet-164": {"depth": 164, "branch": "bottleneck"},
+    "VGG-15": {"family": "vgg", "depth": 15},
+    "ResNet-1001": {"depth": 1001, "branch": "bottleneck"},
+}
+"""Pre-activation networks, those of two-layer units with zero-padded shortcuts; and a VGG."""
+ROUNDING = {"tf32": 2.0, "bfloat16": 2.0}
+"""How many times as far from float32 as the plain step of its precision a fast step may be."""
+SAME = 1e-2
+"""Of a float32 step's length, how far two ways to compute it may lie apart."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how much is measured."""
+
+    device: torch.device
+    small: bool = False
+    """Tiny networks, to show that everything runs."""
+
+    def trainer(
+        self, network: str, precision: str, engine: str, notes: list[str] | None = None
+    ) -> Trainer:
+        """A trainer of random images at batches of 128 in groups of 64."""
+        model = dict(NETWORKS[network])
+        if self.small:
+            model["depth"] = 11 if "branch" in model else 8
+        if "branch" not in model and "family" not in model:
+            model["stage_change"] = "zero_padding"
+        batch = 16 if self.small else BATCH
+        run = RunConfig.model_validate(
+            {
+                "model": model,
+                "data": {"dataset": "cifar10"},
+                "train": {"iterations": 64000, "batch_size": batch, "batch_norm_group": batch // 2}
+                | {"precision": precision},
+                "seed": 0,
+            }
+        )
+        split = random_split(batch * 4)
+        batches = Batches(split, NORMALIZATION, pad=4, flip=True, device=self.device)
+        made = build(run.model, 10, 0).to(self.device)
+        note = (notes if notes is not None else []).append
+        return Trainer(run, made, batches, batches, engine=engine, note=note)  # type: ignore[arg-type]
+
+    def wait(self) -> None:
+        """Until the device has done what was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def run_gpu_benchmarks(
+    settings: Settings, out: Path, display: Display, stopper: Stopper
+) -> tuple[Path, list[Row]]:
+    """Check and measure; writes bench_gpu.csv, anew after each item.
+
+    Raises:
+        Interrupted: `stopper` said so; what was measured is written.
+        UserError: the file cannot be written.
+    """
+    started = datetime.now(UTC)
+    described = {"benchmarks": ["gpu"], "small": settings.small}
+    rows: list[Row] = []
+    path, shown = out / "bench_gpu.csv", 0
+    for name, measure in _items(settings):
+        if stopper():
+            raise Interrupted("stopped between benchmarks; what was measured is written")
+        try:
+            rows += measure()
+        except (RuntimeError, ArithmeticError, TypeError, AttributeError) as error:
+            rows.append(_row(name, "", "", [], "", remark=f"failed: {one_line(error, 200)}"))
+        if settings.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for row in rows[shown:]:
+            display.line(_line(row), level=-1)
+        shown = len(rows)
+        provenance = collect(described, seeds=(0,), started=started, device=str(settings.device))
+        path = write_table(rows, "bench_gpu", out, provenance)
+    return path, rows
+
+
+def _items(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    networks = list(NETWORKS)[: 2 if settings.small else None]
+    yield "step", lambda: check_steps(settings)
+    yield "evaluation", lambda: check_evaluation(settings)
+    for network in networks[:-1] if not settings.small else networks:
+        for precision in PRECISIONS:
+            yield (
+                f"train {network}",
+                lambda n=network, p=precision: [  # type: ignore[misc]
+                    train_speed(settings, n, p, "fast"),
+                    train_speed(settings, n, p, "plain"),
+                ],
+            )
+    yield "lesion sweep", lambda: [lesion_speed(settings)]
+    yield "exact spectrum", lambda: [spectrum_speed(settings)]
+    if not settings.small:
+        for precision in ("bfloat16", "float32"):
+            yield (
+                "train ResNet-1001",
+                lambda p=precision: [  # type: ignore[misc]
+                    train_speed(settings, "ResNet-1001", p, "fast")
+                ],
+            )
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def check_steps(settings: Settings) -> list[Row]:
+    """One training step of ResNet-110, fast and plain, in each precision, by the distance between
+    the weights after it.
+
+    In float32 the two must agree; in a lower precision the fast step must be about as close to
+    float32 as the plain one.
+    """
+    reference = _after_a_step(settings, "float32", "plain")
+    start = [
+        p.detach() for p in settings.trainer("ResNet-110", "float32", "plain").network.parameters()
+    ]
+    length = _distance(reference, start)
+    rows = []
+    for precision in PRECISIONS:
+        notes: list[str] = []
+        fast = _distance(_after_a_step(settings, precision, "fast", notes), reference) / length
+        plain = _distance(_after_a_step(settings, precision, "plain"), reference) / length
+        limit = max(SAME, ROUNDING.get(precision, 0.0) * plain)
+        agrees = fast <= limit and not notes
+        remark = f"plain {plain:.2g}, at most {limit:.2g}: {'agrees' if agrees else 'DIFFERS'}"
+        remark = "; ".join([remark, *notes])
+        rows.append(
+            _row("step against float32", precision, "fast", [fast], "of its length", remark)
+        )
+    return rows
+
+
+def _after_a_step(
+    settings: Settings, precision: str, engine: str, notes: list[str] | None = None
+) -> list[Tensor]:
+    trainer = settings.trainer("ResNet-110", precision, engine, notes)
+    trainer.step()
+    return [p.detach().clone() for p in trainer.network.parameters()]
+
+
+def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    squares = [(a.double() - b.double()).square().sum() for a, b in zip(first, second, strict=True)]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+def check_evaluation(settings: Settings) -> list[Row]:
+    """Logits of a bundled network for random images, on the device and on the processor."""
+    from resnet_cli.weights.load import load_network
+
+    loaded = load_network("preact56-digits" if settings.small else "preact110-cifar10")
+    side = 16 if settings.small else 32
+    images = torch.randn(64, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = loaded.network(images)
+        found = loaded.network.to(settings.device)(images.to(settings.device)).cpu()
+    error = float((found - expected).norm() / expected.norm())
+    remark = f"at most {SAME:g}: {'agrees' if error <= SAME else 'DIFFERS'}"
+    return [
+        _row("evaluation against the processor", "float32", "fast", [error], "of logits", remark)
+    ]
+
+
+# --- speed ---------------------------------------------------------------------------------------
+
+
+def train_speed(settings: Settings, network: str, precision: str, engine: str) -> Row:
+    """Images per second of the training step."""
+    notes: list[str] = []
+    if settings.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer = settings.trainer(network, precision, engine, notes)
+    for _ in range(3):
+        trainer.step()
+    settings.wait()
+    begun = time.perf_counter()
+    trainer.step()
+    settings.wait()
+    # About half a second a repeat, of which the first step is an estimate.
+    count = 1 if settings.small else max(1, min(100, int(0.5 / (time.perf_counter() - begun))))
+    speeds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        for _ in range(count):
+            trainer.step()
+        settings.wait()
+        speeds.append(trainer.batch_size * count / (time.perf_counter() - begun))
+    remark = notes
+    if settings.device.type == "cuda":
+        remark = [f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB", *notes]
+    return _row(f"train {network}", precision, engine, speeds, "images/s", "; ".join(remark))
+
+
+def lesion_speed(settings: Settings) -> Row:
+    """Images times deletions per second, each unit of a ResNet-110 deleted in turn."""
+    from resnet_cli.studies.lesion import draw_deletions, measure_deletions
+
+    trainer = settings.trainer("ResNet-110", "float32", "plain")
+    network, images = trainer.network.eval(), 16 if settings.small else 2000
+    split = random_split(images)
+    batches = Batches(split, NORMALIZATION, device=settings.device)
+    deletions = draw_deletions(len(network.units), (1,), 1, 0)
+    speeds = _repeats(
+        settings,
+        lambda: measure_deletions(network, batches, deletions),
+        images * len(deletions),
+    )
+    return _row("lesion sweep", "float32", "fast", speeds, "images/s", "images times deletions")
+
+
+def spectrum_speed(settings: Settings) -> Row:
+    """Images per second of the exact spectrum of a ResNet-110."""
+    from resnet_cli.studies.paths import exact_spectrum
+
+    trainer = settings.trainer("ResNet-110", "float32", "plain")
+    network, images = trainer.network.eval(), 8 if settings.small else 512
+    split = random_split(images)
+    batches = Batches(split, NORMALIZATION, device=settings.device)
+    x, labels = batches.evaluation(0, images)
+    speeds = _repeats(settings, lambda: exact_spectrum(network, x, labels), images)
+    return _row("exact spectrum", "float32", "fast", speeds, "images/s")
+
+
+def _repeats(settings: Settings, work: Callable[[], object], amount: int) -> list[float]:
+    work()
+    settings.wait()
+    speeds = []
+    for _ in range(1 if settings.small else 3):
+        begun = time.perf_counter()
+        work()
+        settings.wait()
+        speeds.append(amount / (time.perf_counter() - begun))
+    return speeds
+
+
+def _row(
+    item: str, precision: str, side: str, values: Sequence[float], unit: str, remark: str = ""
+) -> Row:
+    return {
+        "item": item,
+        "precision": precision,
+        "side": side,
+        "value": statistics.median(values) if values else None,
+        "lowest": min(values, default=None),
+        "highest": max(values, default=None),
+        "measured_in": unit,
+        "remark": remark,
+    }
+
+
+def _line(row: Row) -> str:
+    value = "" if row["value"] is None else f"{row['value']:.5g} {row['measured_in']}"
+    words = [row["item"], row["precision"], row["side"], value, row["remark"]]
+    return ", ".join(word for word in words if word)
