@@ -4,6 +4,7 @@
 An item that fails is reported and leaves the others.
 """
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,7 @@ class Settings:
                 "seed": 0,
             }
         )
-        split = random_split(batch * 4)
+        split = random_split(batch * (4 if self.small else 50))
         batches = Batches(split, NORMALIZATION, pad=4, flip=True, device=self.device)
         made = build(run.model, 10, 0).to(self.device)
         note = (notes if notes is not None else []).append
@@ -103,8 +104,6 @@ def run_gpu_benchmarks(
             rows += measure()
         except (RuntimeError, ArithmeticError, TypeError, AttributeError) as error:
             rows.append(_row(name, "", "", [], "", remark=f"failed: {one_line(error, 200)}"))
-        if settings.device.type == "cuda":
-            torch.cuda.empty_cache()
         for row in rows[shown:]:
             display.line(_line(row), level=-1)
         shown = len(rows)
@@ -204,7 +203,9 @@ def check_evaluation(settings: Settings) -> list[Row]:
 def train_speed(settings: Settings, network: str, precision: str, engine: str) -> Row:
     """Images per second of the training step."""
     notes: list[str] = []
+    gc.collect()  # a trainer before this one, and its graph's memory
     if settings.device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     trainer = settings.trainer(network, precision, engine, notes)
     for _ in range(3):

@@ -689,7 +689,8 @@ def test_winograd_in_groups_takes_the_same_steps(
     before = dict(make_trainer(run, batches).network.named_parameters())
     expected = dict(direct.network.named_parameters())
     for name, parameter in trainer.network.named_parameters():
-        step, wanted = parameter - before[name], expected[name] - before[name]
+        step = (parameter - before[name]).detach()
+        wanted = (expected[name] - before[name]).detach()
         assert float((step - wanted).norm()) <= 1e-2 * float(wanted.norm()) + 1e-6, name
 
 
