@@ -13,6 +13,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from resnet_cli.config.fields import parse_range
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.data import load_split, parse_normalization
 from resnet_cli.models import build
-from resnet_cli.run.rerun import read
+from resnet_cli.results.provenance import collect
+from resnet_cli.run.rerun import read_spec
 from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.runtime.interrupt import parse_duration
 from resnet_cli.weights.load import load_network, weights_bytes
@@ -213,12 +215,12 @@ def valid_provenances() -> tuple[str, ...]:
     ]
     return tuple(
         json.dumps(
-            {
+            collect({}, seeds=[0], started=datetime.now(UTC)).model_dump(mode="json")
+            | {
                 "config": config,
                 "config_hash": "",
                 "profile": "mini",
                 "command": "resnet-cli run veit2016/mine",
-                "platform": {"device": "cpu", "deterministic": False},
                 "data": data,
                 "checkpoint": {"source": "run", "sha256": digest} if studied else None,
             }
@@ -348,13 +350,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("RESNET_CLI_DATA", raising=False)
         patch.setenv("COLUMNS", "80")
         for name in (
-            *("runner.run_experiment", "runner.measure_signals", "study_runner.run_study"),
-            *(
-                "rerun.run_study",
-                "evaluation.evaluate",
-                "bench.run.run_benchmarks",
-                "download.fetch",
-            ),
+            "run.executors.run_experiment",
+            "run.experiment.measure_signals",
+            "run.rerun.measure_signals",
+            "run.rerun.run_study",
+            "studies.runner.run_study",
+            "training.evaluation.evaluate",
+            "bench.run.run_benchmarks",
+            "datasets.download.fetch",
         ):
             patch.setattr(f"resnet_cli.{name}", work)
         Path("run").mkdir()
@@ -440,7 +443,7 @@ def test_a_provenance_is_run_or_refused(folder: Path, content: bytes) -> None:
     path.write_bytes(content)
     codes = {1}
     try:
-        read(path)
+        read_spec(path)
     except UserError as error:
         one_line(error)
         codes = set()

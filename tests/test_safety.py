@@ -15,6 +15,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ import torch
 from PIL import Image
 
 from resnet_cli.cli import run_command
-from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig, config_hash
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets import download
 from resnet_cli.datasets.data import parse_normalization
 from resnet_cli.models import build
+from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.weights.load import read_safetensors, safetensors_bytes, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
@@ -260,18 +262,17 @@ def test_a_provenance_that_names_a_program(source: str, capsys: Captured) -> Non
     study = {"kind": "delete", "k": [1], "images": 20}
     config = {"model": None, "study": study, "data": {}, "only": None}
     config |= {"batch_statistics": False, "seed": 0}
-    content = {
-        "config": config,
-        "config_hash": config_hash(config),
-        "command": "resnet-cli lesion --checkpoint evil.py",
-        "checkpoint": {"source": source, "sha256": "0" * 64},
-    }
-    Path("x.provenance.json").write_text(json.dumps(content))
-    line = refused(["run", "x.provenance.json"], capsys)
-    assert line == (
-        f"x.provenance.json: its weights are a program, {source}, which no provenance may run; "
-        "repeat its command by hand: resnet-cli lesion --checkpoint evil.py"
+    provenance = collect(
+        config,
+        seeds=[0],
+        started=datetime.now(UTC),
+        checkpoint=Checkpoint(source=source, sha256="0" * 64),
+        command=["resnet-cli", "lesion", "--checkpoint", "evil.py"],
     )
+    Path("x.provenance.json").write_text(provenance.to_json())
+    line = refused(["run", "x.provenance.json"], capsys)
+    assert line.startswith(f"x.provenance.json: its weights are a program, {source}, ")
+    assert line.endswith(": resnet-cli lesion --checkpoint evil.py")
 
 
 @pytest.mark.parametrize(

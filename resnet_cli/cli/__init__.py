@@ -4,8 +4,12 @@ Heavy modules are imported inside the commands that use them, so that `--help` a
 Commands stand in the order in which `--help` lists them.
 """
 
-from resnet_cli.cli import experiments, results, studies, tools  # noqa: F401  (each adds its commands)
+from importlib import import_module
+
 from resnet_cli.cli.app import app
 from resnet_cli.cli.entry import main, run_command
 
 __all__ = ["app", "main", "run_command"]
+
+for _module in ("train", "run", "results", "studies", "tools"):
+    import_module(f"resnet_cli.cli.{_module}")  # each adds its commands

@@ -85,7 +85,8 @@ _USAGE_ERROR: type[Exception] = next(
 
 def _usage_message(error: Any) -> str:
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "resnet-cli"
-    return f"{' '.join(error.format_message().split())} (see {path} --help)"
+    message = error.format_message().replace("Value error, ", "")
+    return f"{' '.join(message.split())} (see {path} --help)"
 
 
 def _say(message: str) -> None:

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -57,12 +57,11 @@ DeterministicOption = Annotated[
     bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
 ]
 LogOption = Annotated[
-    str | None,
+    Literal["tensorboard"] | None,
     typer.Option(
         "--log",
         metavar="tensorboard",
         help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
-        autocompletion=completion.logs,
     ),
 ]
 PretrainedOption = Annotated[
@@ -99,11 +98,9 @@ BudgetOption = Annotated[
     typer.Option(metavar="TIME", help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h."),
 ]
 ExecutorOption = Annotated[
-    str,
+    Literal["serial", "ray"],
     typer.Option(
-        metavar="NAME",
-        help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
-        autocompletion=completion.executors,
+        metavar="NAME", help="serial, or ray: trainings and studies as tasks of a Ray cluster."
     ),
 ]
 RayAddressOption = Annotated[

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from resnet_cli.studies.runner import Written
     from resnet_cli.studies.subject import Subject
     from resnet_cli.training.context import Context
+    from resnet_cli.training.epoch_log import LogName
 
 T = TypeVar("T")
 
@@ -32,12 +33,12 @@ def make_context(
     engine: str = "fast",
     *,
     deterministic: bool = False,
-    log: str | None = None,
+    log: "LogName | None" = None,
 ) -> "Context":
     """Where the command works.
 
     Raises:
-        UserError: an option names no device, engine or log that there is.
+        UserError: there is no such device or engine, or what the log needs is not installed.
     """
     from resnet_cli.runtime.device import pick_device
     from resnet_cli.runtime.engine import ENGINES
@@ -47,13 +48,14 @@ def make_context(
 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
+    check_log(log)
     return Context(
         pick_device(device, deterministic=deterministic),
         data_dir,
         download,
         engine=engine,
         deterministic=deterministic,
-        log=check_log(log),
+        log=log,
     )
 
 

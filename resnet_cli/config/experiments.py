@@ -162,6 +162,20 @@ def experiment_profiles(name: str) -> tuple[str, ...]:
     return tuple(p for p in PROFILES if not profiles or p in profiles)
 
 
+def profiles_of(names: Iterable[str], profile: str) -> dict[str, tuple[str, ...]]:
+    """The profiles of each experiment, of which at least one must have the given one.
+
+    Raises:
+        UserError: there is no such profile, or no experiment has it.
+    """
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    found = {name: experiment_profiles(name) for name in names}
+    if not any(profile in offered for offered in found.values()):
+        raise UserError(f"none of these {len(found)} experiments has the profile {profile!r}")
+    return found
+
+
 def parse_setting(setting: str) -> dict[str, Any]:
     """`train.lr=0.2` -> {"train": {"lr": 0.2}}; the value is YAML.
 

@@ -4,21 +4,26 @@ Nothing here names the machine or its user: the command and the checkpoint stand
 typed, everything else is versions, hashes and the model of the processor.
 """
 
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from resnet_cli import __version__
-from resnet_cli.config.schema import config_hash
+from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.fields import as_tuple, validated
+from resnet_cli.config.schema import Profile, config_hash
+from resnet_cli.runtime.errors import UserError
 
 PROGRAM = "resnet-cli"
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")
@@ -26,26 +31,52 @@ OUTPUT_FOLDERS = ("results", "runs")
 SOURCE_SUFFIXES = (".py", ".yaml", ".yml", ".toml")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The weights a study measured, or the bundled ones that stood for a table's trainings."""
+class _Record(BaseModel):
+    """Part of a provenance file; keys of later versions are ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Checkpoint(_Record):
+    """The weights a study measured, or the bundled ones that replaced a table's trainings."""
 
     source: str
-    """Where they came from: a path as typed, names of bundled weights, or a run's folder."""
+    """A path as typed, names of bundled weights, or a run's folder."""
     sha256: str
     """SHA-256 of the file, 64 hex digits."""
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Platform(_Record):
+    """The machine and the settings that computed a result."""
+
+    system: str
+    machine: str
+    cpu: str
+    threads: int
+    device: str
+    device_name: str
+    processes: int
+    deterministic: bool = False
+    """Deterministic kernels only (`pick_device`); not recorded by the first versions."""
+
+
+class TableFile(_Record):
+    """The CSV that a provenance file was written for."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+class Provenance(_Record):
     """Everything that determines a result, and the circumstances it was measured in."""
 
     config: dict[str, Any]
     """The complete resolved configuration, defaults included."""
     config_hash: str
     """SHA-256 of the configuration's canonical JSON, 64 hex digits."""
-    profile: str | None
-    """smoke, mini, cpu or paper; None for a command typed by hand."""
+    profile: Profile | None
+    """None for a command typed by hand."""
     command: str
     """The command as typed, quoted for a shell."""
     commit: str | None
@@ -53,21 +84,64 @@ class Provenance:
     dirty: bool | None
     """The source tree differed from that commit (`source_state`); None without a commit."""
     versions: dict[str, str]
-    platform: dict[str, Any]
-    """system, machine, cpu, threads, device, device_name, processes, deterministic."""
+    platform: Platform
     data: dict[str, str]
-    """Data set -> its fingerprint."""
+    """`data set/split` -> its fingerprint."""
     checkpoint: Checkpoint | None
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[int, ...], BeforeValidator(as_tuple)]
     started: str
     """ISO 8601, UTC, to the second."""
     duration_seconds: float
+    table: TableFile | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries, lists and numbers, keys in the order above."""
-        content = asdict(self)
-        content["seeds"] = list(self.seeds)
-        return content
+    @classmethod
+    def read(cls, path: Path) -> "Provenance":
+        """The provenance in a file.
+
+        Raises:
+            UserError: the file cannot be read, does not fit this model, or its configuration was
+                altered.
+        """
+        content = read_json_object(path)
+        if not isinstance(content.get("config"), dict):
+            raise UserError(f"{path}: not a provenance file: it has no configuration")
+        if content.get("config_hash") != config_hash(content["config"]):
+            raise UserError(f"{path}: the configuration does not match its hash: it was altered")
+        return validated(cls, content, str(path))
+
+    def to_json(self) -> str:
+        """The content of the file; the keys in the order above."""
+        content = self.model_dump(mode="json", exclude=None if self.table else {"table"})
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: the file cannot be read, or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: is not valid JSON; measure the result again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a provenance file; measure the result again")
+    return content
+
+
+def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored configuration of a provenance file in the words of this edition.
+
+    Raises:
+        UserError: a newer edition wrote it.
+    """
+    try:
+        return of_any_edition(stored)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
 
 
 def collect(
@@ -75,7 +149,7 @@ def collect(
     *,
     seeds: Sequence[int],
     started: datetime,
-    profile: str | None = None,
+    profile: Profile | None = None,
     data: Mapping[str, str] | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
@@ -178,23 +252,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_platform(device: str = "cpu") -> dict[str, Any]:
-    """What computed: system, machine, cpu (model), threads, device, device_name, processes, and
-    whether only deterministic kernels (`pick_device`)."""
+def describe_platform(device: str = "cpu") -> Platform:
+    """This machine and the settings of PyTorch."""
     import torch
 
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     on_cuda = device.startswith("cuda") and torch.cuda.is_available()
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "machine": platform.machine(),
-        "cpu": cpu_model(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "device_name": torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
-        "processes": torch.distributed.get_world_size() if distributed else 1,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
+    return Platform(
+        system=f"{platform.system()} {platform.release()}",
+        machine=platform.machine(),
+        cpu=cpu_model(),
+        threads=torch.get_num_threads(),
+        device=device,
+        device_name=torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
+        processes=torch.distributed.get_world_size() if distributed else 1,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
 
 
 @cache

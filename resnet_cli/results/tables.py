@@ -12,7 +12,6 @@ import errno
 import hashlib
 import io
 import itertools
-import json
 import operator
 import os
 import stat
@@ -24,8 +23,12 @@ from typing import Any
 
 import pandas
 
-from resnet_cli.config.editions import of_any_edition
-from resnet_cli.results.provenance import Provenance
+from resnet_cli.results.provenance import (
+    Provenance,
+    TableFile,
+    explicit_config,
+    read_json_object,
+)
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -219,14 +222,9 @@ def write_table(
         writer.writerow([_as_text(row[column], column, stem, number) for column in columns])
     content = buffer.getvalue().encode()
     path = folder / f"{stem}.csv"
-    beside = provenance.to_dict() | {
-        "table": {
-            "file": path.name,
-            "rows": len(rows),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-    }
-    write_together({path: content, provenance_path(path): _json(beside)})
+    table = TableFile(file=path.name, rows=len(rows), sha256=hashlib.sha256(content).hexdigest())
+    described = provenance.model_copy(update={"table": table})
+    write_together({path: content, provenance_path(path): described.to_json()})
     return path
 
 
@@ -274,26 +272,16 @@ def read_table(path: Path) -> pandas.DataFrame:
 
 
 def read_provenance(table: Path) -> dict[str, Any]:
-    """The provenance beside a table, as a dictionary; its configuration in the words of this
-    edition, while `config_hash` stays that of the stored one.
+    """The content of the provenance file next to a table, its configuration in the words of this
+    edition (`config_hash` stays that of the stored one). `Provenance.read` also checks it.
 
     Raises:
-        UserError: it is missing, no JSON object, or of a newer edition.
+        UserError: it is missing, not a JSON object, or of a newer edition.
     """
     path = provenance_path(table)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: is no JSON; measure {table.name} again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no provenance; measure {table.name} again")
+    content = read_json_object(path)
     if isinstance(content.get("config"), dict):
-        try:
-            content["config"] = of_any_edition(content["config"])
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
+        content["config"] = explicit_config(path, content["config"])
     return content
 
 
@@ -357,10 +345,6 @@ def _read_column(values: list[str], name: str, path: Path) -> "pandas.Series[Any
         return pandas.Series(numbers, dtype="float64", name=name)
     small = all(abs(number) < 2**63 for number in numbers)
     return pandas.Series(numbers, dtype="int64" if small else "object", name=name)
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Carries out experiments: trains what is missing, asks the studies, writes tables and plots."""
+"""Carry out an experiment: train what is missing, run its study, write tables and plots."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from resnet_cli.training.runs import (
 )
 from resnet_cli.weights.load import bundled_weights_of
 
-PLOT_SECONDS = 60.0
+PLOT_SECONDS = 180.0
 """Seconds between the plots of an experiment that is still training."""
 
 
@@ -70,69 +71,87 @@ def run_experiment(
 ) -> Written:
     """Train every case and seed that is not trained yet; then the study, or the tables.
 
-    Tables are written anew after each training, so that nothing measured waits for the rest, and
-    never with fewer rows than are trained. Their plots follow at most once a minute, and at the
-    end.
-
     Raises:
-        Interrupted: `stopper` said so; what is done is written.
+        Interrupted: `stopper` said to stop; what is done is written.
         UserError: data are missing, or files cannot be written.
     """
     display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
-    started = datetime.now(UTC)
     if isinstance(experiment.study, PathSurvivalStudy):
         study = experiment.study
         return processes.from_first(lambda: _path_survival(experiment, study, out, display))
-    trained: list[tuple[Case, FinishedRun]] = []
-    networks: list[tuple[Case, str]] = []
-    bundled: list[str] = []
-    written = Written()
-    runs = experiment.runs()
-    begun = plotted = time.monotonic()
-    num_new = 0
-    for case, run in runs:
-        name = pretrained_name(run, context)
-        if name is not None:
-            is_new, finished = False, bundled_training(name)
-            bundled.append(name)
-            display.line(f"{case.name}, seed {run.seed}: bundled weights {name}")
-        else:
-            is_new = find_finished(context, run) is None
-            finished = train_case(experiment, case, run, context, display, stopper)
-        trained.append((case, finished))
-        if finished.diverged_at is None:
-            networks.append((case, name or str(finished.folder)))
-        elif experiment.study is not None:
-            display.line(f"case {case.name}: diverged in training; there is nothing to study")
-        is_last = run is runs[-1][1]
-        num_new += is_new
-        if is_new and not is_last:
-            left = (time.monotonic() - begun) / num_new * (len(runs) - len(trained))
-            display.line(
-                f"{experiment.name}: {len(trained)} of {len(runs)} trainings, at most about "
-                f"{duration(left)} left"
-            )
-        if experiment.study is None and (is_new or is_last):
-            plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
-            written = processes.from_first(
-                partial(
-                    write_training_tables,
-                    experiment,
-                    trained,
-                    context,
-                    out,
-                    started,
-                    bundled=bundled,
-                    plot=plot,
-                )
-            )
-            plotted = time.monotonic() if plot else plotted
     if experiment.study is None:
-        _show_table(experiment, out, display)
-        return written
+        return _run_trainings(experiment, context, display, stopper, out)
+    networks = []
+    for trained in _train_all(experiment, context, display, stopper):
+        if trained.finished.diverged_at is None:
+            networks.append((trained.case, trained.bundled or str(trained.finished.folder)))
+        else:
+            display.line(f"case {trained.case.name}: diverged in training, not studied")
     images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
     subjects = [(case, find_subject(context, at, test_images=images)) for case, at in networks]
     return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A case at one seed, with its finished training."""
+
+    case: Case
+    finished: FinishedRun
+    is_new: bool
+    """Trained just now."""
+    bundled: str | None
+    """The bundled weights that replace the training."""
+
+
+def _train_all(
+    experiment: Experiment, context: Context, display: Display, stopper: Stopper
+) -> Iterator[Trained]:
+    """The training of every case and seed, as it finishes."""
+    runs = experiment.runs()
+    begun = time.monotonic()
+    num_new = 0
+    for number, (case, run) in enumerate(runs, 1):
+        bundled = pretrained_name(run, context)
+        if bundled is not None:
+            display.line(f"{case.name}, seed {run.seed}: bundled weights {bundled}")
+            yield Trained(case, bundled_training(bundled), False, bundled)
+            continue
+        is_new = find_finished(context, run) is None
+        finished = train_case(experiment, case, run, context, display, stopper)
+        num_new += is_new
+        if is_new and number < len(runs):
+            left = (time.monotonic() - begun) / num_new * (len(runs) - number)
+            display.line(
+                f"{experiment.name}: {number} of {len(runs)} trainings, at most about "
+                f"{duration(left)} left"
+            )
+        yield Trained(case, finished, is_new, None)
+
+
+def _run_trainings(
+    experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
+) -> Written:
+    """An experiment without a study: its tables, with plots.
+
+    The tables are written after each training, so that no measurement waits for the rest. The
+    plots follow every few minutes, and at the end.
+    """
+    started = datetime.now(UTC)
+    written = Written()
+    plotted = time.monotonic()
+    done: list[Trained] = []
+    for trained in _train_all(experiment, context, display, stopper):
+        done.append(trained)
+        is_last = len(done) == len(experiment.runs())
+        if not trained.is_new and not is_last:
+            continue
+        plot = is_last or time.monotonic() - plotted > PLOT_SECONDS
+        write = partial(write_training_tables, experiment, done, context, out, started, plot=plot)
+        written = processes.from_first(write)
+        plotted = time.monotonic() if plot else plotted
+    _show_table(experiment, out, display)
+    return written
 
 
 def pretrained_name(run: RunConfig, context: Context) -> str | None:
@@ -317,34 +336,30 @@ def _epoch_line(row: Mapping[str, Any]) -> str:
 
 def write_training_tables(
     experiment: Experiment,
-    trained: Sequence[tuple[Case, FinishedRun]],
+    trained: Sequence[Trained],
     context: Context,
     out: Path,
     started: datetime,
     *,
-    bundled: Sequence[str] = (),
     plot: bool = True,
 ) -> Written:
-    """training.csv and table.csv with their plots, from finished runs.
-
-    Args:
-        bundled: the bundled weights among them, for the provenance.
-    """
+    """Write training.csv and table.csv, and draw their plots, from finished runs."""
+    finished = [one.finished for one in trained]
     curves = [
-        {"experiment": experiment.name, "case": case.name} | row
-        for case, finished in trained
-        for row in finished.rows
+        {"experiment": experiment.name, "case": one.case.name} | row
+        for one in trained
+        for row in one.finished.rows
     ]
-    table = [_table_row(experiment, case, finished) for case, finished in trained]
+    table = [_table_row(experiment, one.case, one.finished) for one in trained]
     provenance = collect(
         experiment.model_dump(mode="json"),
         seeds=experiment.seeds,
-        started=min([started, *(datetime.fromisoformat(f.started) for _, f in trained)]),
+        started=min([started, *(datetime.fromisoformat(run.started) for run in finished)]),
         profile=experiment.profile,
-        data={name: print_ for _, finished in trained for name, print_ in finished.data.items()},
-        checkpoint=bundled_checkpoint(bundled),
+        data={name: print_ for run in finished for name, print_ in run.data.items()},
+        checkpoint=bundled_checkpoint([one.bundled for one in trained if one.bundled]),
         device=str(context.device),
-        duration_seconds=sum(finished.seconds for _, finished in trained),
+        duration_seconds=sum(run.seconds for run in finished),
     )
     written = Written()
     for stem, rows in (("training", curves), ("table", table)):
@@ -355,7 +370,7 @@ def write_training_tables(
         if plot:
             frame, heading = read_table(path), heading_of(experiment)
             written.files += plot_for(stem, {stem: frame}, out, heading, experiment=experiment)
-    written.facts = {"cases": [dict(row) for row in table]}
+    written.facts = {"cases": table}
     return written
 
 

@@ -17,6 +17,7 @@ from resnet_cli.config.schema import (
     DeleteStudy,
     GreedyStudy,
     PathsStudy,
+    Profile,
     ReorderStudy,
     SignalStudy,
     config_hash,
@@ -58,7 +59,7 @@ def run_study(
     seed: int,
     out: Path,
     display: Display,
-    profile: str | None = None,
+    profile: Profile | None = None,
     config: Mapping[str, Any] | None = None,
     heading: Heading | None = None,
     only: Sequence[int] | None = None,
@@ -123,7 +124,7 @@ class _Inquiry:
         config: Mapping[str, Any],
         seed: int,
         out: Path,
-        profile: str | None,
+        profile: Profile | None,
         heading: Heading,
         display: Display,
         should_stop: Callable[[], bool],
@@ -198,7 +199,7 @@ class _Inquiry:
                 f"{data.dataset}/{name}": self.subject.context.split(data, name).fingerprint  # type: ignore[arg-type]
                 for name in splits
             },
-            checkpoint=Checkpoint(loaded.source, loaded.sha256),
+            checkpoint=Checkpoint(source=loaded.source, sha256=loaded.sha256),
             device=str(self.subject.context.device),
         )
         return write_table(rows, stem, self.out, provenance)

@@ -139,7 +139,7 @@ def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
         return None
     hashes = [str(read_card(name)["sha256"]) for name in names]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return Checkpoint(", ".join(names), hashes[0] if len(hashes) == 1 else digest)
+    return Checkpoint(source=", ".join(names), sha256=hashes[0] if len(hashes) == 1 else digest)
 
 
 def cards() -> list[dict[str, Any]]:

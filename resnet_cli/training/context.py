@@ -36,8 +36,8 @@ class Context:
     """The bundled weights of a training stand for it, where there are any."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
-    def elsewhere(self) -> "Context":
-        """The same for another machine: no split is loaded, and the device is yet to be found."""
+    def for_worker(self) -> "Context":
+        """A copy for another machine: without splits, and the device still to be resolved."""
         return replace(self, device=torch.device("cpu"), _splits={})
 
     def split(self, data: DataConfig, name: SplitName) -> Split | Folder:

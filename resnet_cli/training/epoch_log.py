@@ -10,33 +10,27 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
-from resnet_cli.runtime.errors import UserError, unknown
+from resnet_cli.runtime.errors import UserError
 
 LogName = Literal["tensorboard"]
-LOGS: tuple[LogName, ...] = get_args(LogName)
 FOLDER = "tensorboard"
 """In a run's own folder."""
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error", "lr", "images_per_second")
 """Of training.csv; each a curve over iterations. Errors in percent, losses in nats."""
 
 
-def check_log(name: str | None) -> LogName | None:
-    """The log that `--log` names, before any work.
+def check_log(name: LogName | None) -> None:
+    """Check, before any work, that what `--log` needs is installed.
 
     Raises:
-        UserError: there is no such log, or its package is not installed.
+        UserError: it is not.
     """
-    if name is None:
-        return None
-    for known in LOGS:
-        if name == known:
-            _writer_class()
-            return known
-    raise unknown("log", name, LOGS)
+    if name is not None:
+        _writer_class()
 
 
 def _writer_class() -> Any:

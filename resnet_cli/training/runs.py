@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.editions import of_any_edition
-from resnet_cli.config.schema import RunConfig, config_hash
+from resnet_cli.config.schema import Profile, RunConfig, config_hash
 from resnet_cli.models import build
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
@@ -68,7 +68,9 @@ class FinishedRun:
         errors = [row["test_error"] for row in self.rows if row["test_error"] is not None]
         return min(errors, default=None)
 
-    def provenance(self, config: Mapping[str, Any], profile: str | None, device: str) -> Provenance:
+    def provenance(
+        self, config: Mapping[str, Any], profile: Profile | None, device: str
+    ) -> Provenance:
         """The provenance of a table made from this run alone."""
         return collect(
             config,
@@ -130,7 +132,7 @@ def train_run(
     *,
     experiment: str,
     case: str,
-    profile: str | None,
+    profile: Profile | None,
     stopper: Stopper,
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda line: None,
@@ -192,7 +194,7 @@ def _train(
     run: RunConfig,
     experiment: str,
     case: str,
-    profile: str | None,
+    profile: Profile | None,
     stopper: Stopper,
     report: Callable[[Progress], None],
     note: Callable[[str], None],

@@ -29,7 +29,6 @@ from PIL import Image
 from resnet_cli import __version__
 from resnet_cli.claims.compare import PREFERENCE
 from resnet_cli.cli import app, run_command
-from resnet_cli.cli.experiments import _below_results
 from resnet_cli.config.experiments import experiment_names, load_experiment
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.models import build
@@ -360,19 +359,6 @@ def test_signals_of_an_experiment_at_two_profiles_lie_apart(
     assert asked[:2] == ["signal-he2016-table1-mini", "signal-he2016-table1-smoke"]
     assert len(set(asked)) == 4
     assert "--seed and an EXPERIMENT" in refused([*command, "smoke", "--seed", "1"], capsys)
-
-
-@pytest.mark.parametrize(
-    ("table", "name"),
-    [
-        ("results/he2016/mini/signal/case/signal.csv", "he2016-mini-signal-case"),
-        ("/a/results/b/results/local/x/y.csv", "local-x"),
-        ("/a/results/y.csv", "results"),
-        ("/elsewhere/folder/y.csv", "folder"),
-    ],
-)
-def test_a_result_again_is_named_after_where_it_lies(table: str, name: str) -> None:
-    assert _below_results(Path(table)) == name
 
 
 @pytest.mark.parametrize(
@@ -1021,7 +1007,7 @@ def test_no_work_begins_for_a_folder_that_takes_no_results(
         raise AssertionError("the work began")
 
     for name in (
-        "run.experiment.run_experiment",
+        "run.executors.run_experiment",
         "run.experiment.measure_signals",
         "studies.runner.run_study",
     ):

@@ -14,7 +14,6 @@ from resnet_cli.cli import completion, run_command
 from resnet_cli.config.experiments import experiment_names
 from resnet_cli.config.schema import PROFILES, DataConfig
 from resnet_cli.runtime.engine import ENGINES
-from resnet_cli.training.epoch_log import LOGS
 from resnet_cli.weights.load import bundled_folder, bundled_names
 
 Captured = pytest.CaptureFixture[str]
@@ -48,7 +47,7 @@ CASES = {
     "resnet-cli show quick": ["quickstart"],
     "resnet-cli signal quick": ["quickstart"],
     "resnet-cli train --profile ": list(PROFILES),
-    "resnet-cli train --log ": list(LOGS),
+    "resnet-cli train --log ": ["tensorboard"],
     "resnet-cli train --device c": ["cpu", "cuda"],
     "resnet-cli run --executor ": ["serial", "ray"],
     "resnet-cli reproduce ": list(PAPERS),
@@ -78,7 +77,6 @@ def test_finished_runs_are_offered_as_checkpoints() -> None:
 
 def test_names_that_stand_here_once_more_are_those_elsewhere() -> None:
     assert completion.PAPERS == PAPERS
-    assert completion.LOGS == LOGS
     assert (*(item.name for item in ITEMS), SCALING) == completion.BENCHMARKS
     assert bundled_folder() == completion.WEIGHTS
     annotation = DataConfig.model_fields["dataset"].annotation

@@ -4,16 +4,23 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from resnet_cli import __version__
 from resnet_cli.config.schema import config_hash
 from resnet_cli.results import provenance
-from resnet_cli.results.provenance import Checkpoint, collect, source_state, typed_command
+from resnet_cli.results.provenance import (
+    Checkpoint,
+    Provenance,
+    collect,
+    source_state,
+    typed_command,
+)
+from resnet_cli.runtime.errors import UserError
 
 KEYS = [
     "config",
@@ -30,7 +37,9 @@ KEYS = [
     "started",
     "duration_seconds",
 ]
-README = Path(__file__).parents[2] / "results" / "README.md"
+RESULTS = Path(__file__).parents[2] / "results"
+README = RESULTS / "README.md"
+COMMITTED = sorted(RESULTS.rglob("*.provenance.json"))
 
 
 def test_keys_and_values() -> None:
@@ -42,11 +51,11 @@ def test_keys_and_values() -> None:
         started=started,
         profile="mini",
         data={"digits": "a" * 64},
-        checkpoint=Checkpoint("runs/x/best.pt", "b" * 64),
+        checkpoint=Checkpoint(source="runs/x/best.pt", sha256="b" * 64),
         command=["/somewhere/bin/resnet-cli", "train", "quickstart", "--set", "data.normalize=a b"],
         duration_seconds=12.34567,
-    ).to_dict()
-    assert list(found) == KEYS
+    ).model_dump(mode="json")
+    assert list(found) == [*KEYS, "table"]
     assert found["config"] == config
     assert found["config_hash"] == config_hash(config)
     assert found["profile"] == "mini"
@@ -70,21 +79,30 @@ def test_keys_and_values() -> None:
 
 def test_platform() -> None:
     found = collect({}, seeds=[0], started=datetime.now(UTC)).platform
-    assert set(found) == {
-        "system",
-        "machine",
-        "cpu",
-        "threads",
-        "device",
-        "device_name",
-        "processes",
-        "deterministic",
-    }
-    assert found["device"] == "cpu"
-    assert found["device_name"] == found["cpu"] != ""
-    assert found["threads"] >= 1
-    assert found["processes"] == 1
-    assert found["deterministic"] is False
+    assert found.device == "cpu"
+    assert found.device_name == found.cpu != ""
+    assert found.threads >= 1
+    assert found.processes == 1
+    assert found.deterministic is False
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_committed_files_load_and_are_written_as_they_are(path: Path) -> None:
+    """Those of the first edition; the first of them do not record `deterministic`."""
+    found = Provenance.read(path).to_json()
+    content = json.loads(path.read_text())
+    content["platform"].setdefault("deterministic", False)
+    assert json.loads(found) == content
+    assert list(json.loads(found)) == list(content)
+
+
+def test_an_altered_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.provenance.json"
+    path.write_text(collect({"a": 1}, seeds=[0], started=datetime.now(UTC)).to_json())
+    assert Provenance.read(path).config == {"a": 1}
+    path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
+    with pytest.raises(UserError, match="does not match its hash"):
+        Provenance.read(path)
 
 
 def test_readme_defines_every_key() -> None:
@@ -94,11 +112,8 @@ def test_readme_defines_every_key() -> None:
 
 
 def test_no_path_of_the_machine_leaks() -> None:
-    text = json.dumps(
-        collect(
-            {}, seeds=[0], started=datetime.now(UTC), command=["/somewhere/bin/resnet-cli", "eval"]
-        ).to_dict()
-    )
+    command = ["/somewhere/bin/resnet-cli", "eval"]
+    text = collect({}, seeds=[0], started=datetime.now(UTC), command=command).to_json()
     for secret in (str(Path.home()) + os.sep, str(Path(provenance.__file__).parents[2]), "/bin/"):
         assert secret not in text
 
@@ -109,7 +124,7 @@ def test_it_is_frozen_and_optional_parts_are_null() -> None:
     assert found.checkpoint is None
     assert found.data == {}
     assert 0 <= found.duration_seconds < 60
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         found.profile = "cpu"  # type: ignore[misc]
 
 

@@ -148,21 +148,7 @@ def test_floats_read_back_to_the_last_bit(
     )
 
 
-PLAIN = Provenance(
-    config={},
-    config_hash="0" * 64,
-    profile=None,
-    command="resnet-cli",
-    commit=None,
-    dirty=None,
-    versions={},
-    platform={},
-    data={},
-    checkpoint=None,
-    seeds=(0,),
-    started="2026-01-01T00:00:00Z",
-    duration_seconds=0.0,
-)
+PLAIN = collect({}, seeds=[0], started=datetime.now(UTC))
 
 
 def test_kinds_of_columns_when_read(tmp_path: Path) -> None:
@@ -310,7 +296,7 @@ def test_the_provenance_stands_beside_its_table(tmp_path: Path, provenance: Prov
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [(None, "cannot be read"), ("{", "is no JSON"), ("[]", "is no provenance")],
+    [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "not a provenance file")],
 )
 def test_a_broken_provenance(tmp_path: Path, content: str | None, match: str) -> None:
     path = write_table([gradient_row()], "path_gradients", tmp_path, PLAIN)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from safetensors.torch import load
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
 from resnet_cli.config.schema import Experiment, config_hash
+from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_provenance, read_table
-from resnet_cli.run.rerun import TypedStudy, check_data, read
+from resnet_cli.run.rerun import TypedStudy, check_data, default_out, read_spec
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
 
@@ -280,10 +282,8 @@ def refused_data(provenance: Path, name: str, capsys: Captured) -> str:
     capsys.readouterr()
     assert run_command(["run", str(provenance)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    wanted = (
-        f"measured on {name} with the fingerprint 0123456789ab…, here it is {fingerprint[:12]}…"
-    )
-    assert wanted in line
+    for fact in (f" {name} ", " 0123456789ab…", f" {fingerprint[:12]}…"):
+        assert fact in line
     assert sorted(Path().rglob("*")) == before
     return line
 
@@ -316,7 +316,7 @@ def test_other_data_are_refused(
     shutil.rmtree("runs")
     shutil.rmtree("results")
     line = refused_data(Path("kept.provenance.json"), name, capsys)
-    assert line.endswith("take the versions that the provenance tells")
+    assert line.endswith("install the versions that the file records")
 
 
 def test_other_data_of_a_typed_study_are_refused(
@@ -328,7 +328,7 @@ def test_other_data_of_a_typed_study_are_refused(
     refused_data(Path("first/path_gradients.provenance.json"), "digits/train", capsys)
     arithmetic = Path("first/path_lengths.provenance.json")
     assert json.loads(arithmetic.read_text())["data"] == {}
-    assert isinstance(read(arithmetic).work, TypedStudy)
+    assert isinstance(read_spec(arithmetic).work, TypedStudy)
 
 
 def test_bundled_weights_of_other_data_are_refused(bundled: Path, capsys: Captured) -> None:
@@ -339,7 +339,7 @@ def test_bundled_weights_of_other_data_are_refused(bundled: Path, capsys: Captur
     content["config_hash"] = config_hash(content["config"])
     Path("kept.provenance.json").write_text(json.dumps(content))
     line = refused_data(Path("kept.provenance.json"), "digits/train", capsys)
-    assert line.endswith("; the bundled weights tiny were trained on that")
+    assert line.endswith("; the bundled weights tiny were trained on it")
 
 
 def test_data_that_the_configuration_does_not_use(
@@ -356,9 +356,9 @@ def test_the_engine_of_an_experiments_study(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_provenance(EXPERIMENT | {"study": {"kind": "delete"}, "engine": "plain"})
-    assert read(Path("x.provenance.json")).engine == "plain"
+    assert read_spec(Path("x.provenance.json")).engine == "plain"
     write_provenance(EXPERIMENT | {"study": {"kind": "delete"}})
-    assert read(Path("x.provenance.json")).engine == "fast"
+    assert read_spec(Path("x.provenance.json")).engine == "fast"
 
 
 def test_deterministic_kernels_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,6 +408,19 @@ def test_a_single_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
 
 
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("results/he2016/mini/signal/case/signal.csv", "he2016-mini-signal-case"),
+        ("/a/results/b/results/local/x/y.csv", "local-x"),
+        ("/a/results/y.csv", "results"),
+        ("/elsewhere/folder/y.csv", "folder"),
+    ],
+)
+def test_a_result_again_is_named_after_where_it_lies(table: str, name: str) -> None:
+    assert default_out(Path(table)) == Path(f"results/local/again-{name}")
+
+
 # --- what is read --------------------------------------------------------------------------------
 
 
@@ -421,27 +434,27 @@ def test_committed_provenance_can_be_run(path: Path, nothing_trained: Context) -
     content = json.loads(path.read_text())
     if path.parent.name in ("bench", "reliability"):
         with pytest.raises(UserError, match="repeat its command: "):
-            read(path)
+            read_spec(path)
         return
-    told = read(path)
-    assert isinstance(told.work, Experiment) == ("cases" in content["config"])
-    assert told.data == content["data"]
-    if told.work.data.dataset == "digits":
-        check_data(told, nothing_trained)
+    spec = read_spec(path)
+    assert isinstance(spec.work, Experiment) == ("cases" in content["config"])
+    assert spec.provenance.data == content["data"]
+    if spec.work.data.dataset == "digits":
+        check_data(spec, nothing_trained)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no JSON"),
-        ("9" * 5000, "is no JSON"),
-        ("[1, 2]", "it holds no configuration"),
-        ('{"config": 3}', "it holds no configuration"),
-        ('{"config": {"cases": []}, "config_hash": "0"}', "not the one its hash was made of"),
-        ('{"a": ' * 5000, "is no JSON"),
+        ("", "is not valid JSON"),
+        ("9" * 5000, "is not valid JSON"),
+        ("[1, 2]", "not a provenance file"),
+        ('{"config": 3}', "not a provenance file"),
+        ('{"config": {"cases": []}, "config_hash": "0"}', "does not match its hash"),
+        ('{"a": ' * 5000, "is not valid JSON"),
     ],
 )
-def test_what_is_no_provenance(
+def test_an_invalid_file(
     text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -471,10 +484,11 @@ TYPED = {
 WEIGHTS = {"source": "preact56-digits", "sha256": "0" * 64}
 
 
-def write_provenance(config: Mapping[str, Any], **beside: Any) -> None:
+def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
     """x.provenance.json whose hash is right, whatever else is wrong."""
-    content = {"config": config, "config_hash": config_hash(config), "checkpoint": WEIGHTS}
-    Path("x.provenance.json").write_text(json.dumps(content | beside))
+    content = collect(config, seeds=[0], started=datetime.now(UTC)).model_dump(mode="json")
+    content |= {"checkpoint": WEIGHTS} | changes
+    Path("x.provenance.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -492,7 +506,7 @@ def write_provenance(config: Mapping[str, Any], **beside: Any) -> None:
         (TYPED, {"checkpoint": WEIGHTS | {"source": ["x"]}}, "checkpoint.source: Input should"),
         (TYPED, {"checkpoint": WEIGHTS | {"source": "a\0b"}}, "unknown bundled weights 'a"),
         (TYPED, {"checkpoint": {"source": "x"}}, "checkpoint.sha256: Field required"),
-        (TYPED, {"checkpoint": None}, "names no weights"),
+        (TYPED, {"checkpoint": None}, "does not name the weights"),
         (TYPED | {"seed": "x"}, {}, "seed: Input should be a valid integer"),
         (TYPED | {"seed": True}, {}, "seed: Input should be a valid integer"),
         (TYPED | {"seed": -1}, {}, "seed: Input should be greater"),
@@ -504,7 +518,7 @@ def write_provenance(config: Mapping[str, Any], **beside: Any) -> None:
         (TYPED | {"study": {"kind": "path_survival"}}, {}, "study: "),
         (TYPED | {"study": {}}, {}, "study: needs kind: "),
         (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: Input should be"),
-        ({"benchmarks": 1}, {"command": " "}, "repeat its command: it tells none"),
+        ({"benchmarks": 1}, {"command": " "}, "repeat its command: none is recorded"),
         ({"benchmarks": 1}, {"command": "a\nb " * 300}, "repeat its command: a b a b"),
     ],
 )
@@ -533,6 +547,6 @@ def test_what_does_not_fit_is_named(
 )
 def test_a_provenance_is_run_as_it_is(more: list[str], capsys: Captured) -> None:
     assert run_command(["run", "x.provenance.json", *more]) == 2
-    assert "a provenance is run alone" in capsys.readouterr().err
+    assert "x.provenance.json: a provenance file is run alone" in capsys.readouterr().err
     assert run_command(["run", "nowhere.provenance.json"]) == 2
     assert "cannot be read" in capsys.readouterr().err

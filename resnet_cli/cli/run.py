@@ -1,0 +1,203 @@
+"""Commands that run experiments: run, reproduce."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from resnet_cli.cli import completion
+from resnet_cli.cli.app import app, examples
+from resnet_cli.cli.groups import with_options
+from resnet_cli.cli.options import (
+    ExecutorOption,
+    OutOption,
+    PretrainedOption,
+    ProfileOption,
+    RayAddressOption,
+    RayCpusOption,
+    ReproducedProfileOption,
+    ResultsOption,
+    ShardOption,
+)
+from resnet_cli.cli.shared import file_names, show_files, writable
+from resnet_cli.cli.train import TrainOptions, run_and_show
+from resnet_cli.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from resnet_cli.run.executors import Executor
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.training.context import Context
+
+
+@dataclass
+class RunOptions(TrainOptions):
+    """The options that `run` and `reproduce` share."""
+
+    executor: ExecutorOption = "serial"
+    ray_address: RayAddressOption = None
+    ray_cpus: RayCpusOption = 1
+    shard: ShardOption = None
+    pretrained: PretrainedOption = False
+
+    def make_executor(self) -> "Executor":
+        from resnet_cli.run.executors import choose_executor
+
+        return choose_executor(
+            self.executor, self.shard, self.ray_address, self.ray_cpus, self.device
+        )
+
+    def context(self) -> "Context":
+        context = super().context()
+        context.pretrained = self.pretrained
+        return context
+
+
+@app.command(
+    epilog=examples(
+        "run veit2016/fig5a --profile smoke",
+        "run veit2016/fig6 --profile cpu --pretrained --data-dir DATA",
+        "run 'he2016/table*' --profile mini --budget 2h",
+        "run results/veit2016/mini/fig7/path_survival.provenance.json",
+    )
+)
+@with_options(RunOptions)
+def run(
+    options: RunOptions,
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="YAML paths, names, folders, or a result's .provenance.json.",
+            autocompletion=completion.experiments,
+        ),
+    ],
+    profile: ProfileOption = None,
+    out: OutOption = None,
+) -> None:
+    """Run whole experiments: trainings, studies, tables, plots. What is done is skipped."""
+    from resnet_cli.config.experiments import expand_names
+    from resnet_cli.run.rerun import is_provenance
+
+    display = options.display()
+    executor = options.make_executor()
+    options = replace(options, device=executor.local_device(options.device))
+    recorded = [name for name in experiments if is_provenance(name)]
+    if recorded:
+        if len(experiments) > 1 or profile or options.settings or options.seed is not None:
+            raise UserError(
+                f"{recorded[0]}: a provenance file is run alone and holds all settings; leave out "
+                "--profile, --set, --seed and other experiments"
+            )
+        _rerun(Path(recorded[0]), options, executor, display, out)
+        return
+    names = expand_names(experiments)
+    if len(names) > 1:  # of a folder, those that have this profile; a single one is refused by name
+        names, _ = _with_profile(names, profile, display)
+    loaded = [options.load(name, profile) for name in names]
+    if out is not None and len(loaded) > 1:
+        raise UserError("--out takes one experiment; without it each has a folder of its own")
+    summary, failures = run_and_show(
+        loaded, executor, options.context(), display, options.stopper(), out=out
+    )
+    display.summary({"command": "run"} | summary)
+    failures.raise_first()
+
+
+def _rerun(
+    path: Path, options: RunOptions, executor: "Executor", display: "Display", out: Path | None
+) -> None:
+    """Measure the result of a provenance file again."""
+    from resnet_cli.config.schema import Experiment
+    from resnet_cli.run.rerun import check_data, default_out, read_spec, rerun_study
+
+    spec = read_spec(path)
+    context = replace(
+        options,
+        deterministic=options.deterministic or spec.deterministic,
+        engine=options.engine if spec.engine == "fast" else spec.engine,
+        pretrained=options.pretrained or spec.pretrained,
+    ).context()
+    check_data(spec, context)
+    if spec.trains:
+        assert isinstance(spec.work, Experiment)
+        summary, failures = run_and_show(
+            [spec.work], executor, context, display, options.stopper(), out=out
+        )
+        display.summary({"command": "run"} | summary)
+        failures.raise_first()
+        return
+    if executor.keeps_going:
+        raise UserError(f"{path}: nothing is to be trained; leave out --shard and --executor")
+    stopper = options.stopper()
+    with stopper.listening():
+        written = rerun_study(spec, context, display, stopper, writable(out or default_out(path)))
+    show_files(display, written)
+    display.summary({"command": "run", "files": file_names(written)} | written.facts)
+
+
+@app.command(
+    epilog=examples(
+        "reproduce he2016 --profile smoke",
+        "reproduce --profile mini --budget 150m",
+        "reproduce veit2016 --profile cpu --data-dir DATA --shard 1/4",
+    )
+)
+@with_options(RunOptions)
+def reproduce(
+    options: RunOptions,
+    paper: Annotated[
+        Literal["he2016", "veit2016"] | None,
+        typer.Argument(metavar="PAPER", help="he2016 or veit2016.  [default: both]"),
+    ] = None,
+    profile: ReproducedProfileOption = "mini",
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Run all experiments of a paper, then compare. Missing data do not stop the others."""
+    from resnet_cli.claims.compare import compare as compare_paper
+    from resnet_cli.claims.compare import show as show_comparison
+    from resnet_cli.claims.papers import PAPERS
+    from resnet_cli.run.experiment import paper_experiments
+
+    display = options.display()
+    executor = options.make_executor()
+    options = replace(options, device=executor.local_device(options.device))
+    papers = PAPERS if paper is None else (paper,)
+    names = [name for one in papers for name in paper_experiments(one)]
+    offered, left_out = _with_profile(names, profile, display)
+    summary, failures = run_and_show(
+        [options.load(name, profile) for name in offered],
+        executor,
+        options.context(),
+        display,
+        options.stopper(),
+        results=results,
+        keep_going=True,
+    )
+    summary |= {"command": "reproduce", "profile": profile, "not_offered": left_out}
+    if not executor.trains_only:
+        comparisons: dict[str, Any] = {}
+        for one in papers:
+            if any(name.startswith(f"{one}/") and name not in failures for name in offered):
+                comparison = compare_paper(one, profile, results)
+                show_comparison(comparison, display)
+                comparisons[one] = comparison.to_dict()
+        summary["comparisons"] = comparisons
+    display.summary(summary)
+    failures.raise_first()
+
+
+def _with_profile(
+    names: list[str], profile: str | None, display: "Display"
+) -> tuple[list[str], list[str]]:
+    """Which experiments have a profile and which do not; the latter are printed."""
+    from resnet_cli.config.experiments import profiles_of
+
+    if profile is None:
+        return names, []
+    profiles = profiles_of(names, profile)
+    left_out = [name for name in names if profile not in profiles[name]]
+    for name in left_out:
+        has = ", ".join(profiles[name])
+        display.paragraph(f"{name}: not offered at {profile} (it has {has})")
+    return [name for name in names if name not in left_out], left_out
