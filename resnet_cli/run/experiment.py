@@ -155,22 +155,22 @@ def _run_trainings(
 
 
 def pretrained_name(run: RunConfig, context: Context) -> str | None:
-    """The bundled weights that stand for this training (`Context.pretrained`); else None."""
+    """The bundled weights that replace this training (`Context.pretrained`); else None."""
     return bundled_weights_of(run) if context.pretrained else None
 
 
 def measure_signals(
     experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
 ) -> Written:
-    """The signal study of every case and seed of an experiment of any kind; nothing is trained.
+    """Run the signal study on every case and seed of an experiment, without training.
 
-    What is not trained, or diverged, is measured at its initialisation only.
+    A case that is not trained, or that diverged, is measured at its initialisation only.
 
     Args:
         experiment: with a signal study.
 
     Raises:
-        Interrupted: `stopper` said so; what is done is written.
+        Interrupted: `stopper` said to stop; what is done is written.
         UserError: data are missing, or files cannot be written.
     """
     assert isinstance(experiment.study, SignalStudy)
@@ -192,14 +192,14 @@ def _study_all(
     stopper: Stopper,
     out: Path,
 ) -> Written:
-    """Ask a study of the networks of an experiment, each in a folder of its own where they are
-    several; then what shows them together."""
+    """Run a study on each network of an experiment, in a folder of its own if there are several;
+    then draw what shows them together."""
     written = Written()
     several_seeds = len(experiment.seeds) > 1
     studied: list[tuple[Case, Subject, Path]] = []
     for number, (case, subject) in enumerate(subjects, 1):
         if processes.any_of(stopper()):
-            raise Interrupted("stopped between studies; the same command goes on from there")
+            raise Interrupted("stopped between studies; the same command resumes from there")
         assert subject.loaded.run is not None
         seed, folder = subject.loaded.run.seed, out
         if len(experiment.cases) > 1 or several_seeds:
@@ -258,7 +258,7 @@ def _plot_deletions(
 def _path_survival(
     experiment: Experiment, study: PathSurvivalStudy, out: Path, display: Display
 ) -> Written:
-    """path_survival.csv and its plot: arithmetic on the number of units, nothing is trained."""
+    """path_survival.csv and its plot: computed from the number of units, without training."""
     num_units = sum(experiment.model.stage_units())
     rows = path_survival(num_units, study.deleted)
     provenance = collect(
@@ -293,7 +293,7 @@ def train_case(
     display: Display,
     stopper: Stopper,
 ) -> FinishedRun:
-    """The finished run of a case, trained now if it was not."""
+    """The finished run of a case, trained now if necessary."""
     label = f"{case.name}, seed {run.seed}"
     finished = find_finished(context, run)
     if finished is not None and is_over(context, run):

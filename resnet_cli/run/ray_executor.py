@@ -267,8 +267,8 @@ def _stop(pending: Sequence[Any], num_tasks: int) -> NoReturn:
     raise Interrupted(
         f"stopped with {num_left} of {num_tasks} tasks to do"
         + (f", {len(unsaved)} of them not saved within {SAVE_SECONDS:.0f} s" if unsaved else "")
-        + "; the same command resumes "
-        + ("from their last checkpoints" if unsaved else "there")
+        + "; the same command resumes from "
+        + ("their last checkpoints" if unsaved else "there")
     )
 
 

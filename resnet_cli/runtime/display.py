@@ -81,34 +81,28 @@ class Display:
         """A table with right-aligned numbers, no wider than the terminal. Floats are shown to two
         decimals.
 
-        Where it would be too wide, headers break between words and text is folded, a word itself
-        only where all words together have no place; numbers never.
+        Where it would be too wide, the headers of numbers break between words, and text is
+        wrapped; numbers never are.
         """
-        table = Table()
         cells = [[_text(value) for value in row] for row in rows]
-        of_columns = [[row[index] for row in cells] for index in range(len(columns))]
-        widest = [max(map(len, (name, *of))) for name, of in zip(columns, of_columns, strict=True)]
-        room = self.console.width - 3 * len(columns) - 1
-        numeric = [all(map(_is_number, texts)) for texts in of_columns]
-        needed = [
-            max(
-                map(len, name.split() + (texts if is_number else " ".join(texts).split())),
-                default=1,
-            )
-            for name, texts, is_number in zip(columns, of_columns, numeric, strict=True)
-        ]
-        widths: Sequence[int | None] = [None] * len(columns)
-        if sum(needed) > room:
-            widths = [
-                least if fixed else None for least, fixed in zip(needed, numeric, strict=True)
-            ]
-        elif sum(widest) > room:
-            widths = _shared_out(room, needed, widest)
-        for name, is_number, width in zip(columns, numeric, widths, strict=True):
-            justify: Literal["left", "right"] = "right" if is_number else "left"
-            table.add_column(escape(name), justify=justify, overflow="fold", width=width)
-        for row_of_cells in cells:
-            table.add_row(*map(escape, row_of_cells))
+        numeric = [all(_is_number(row[index]) for row in cells) for index in range(len(columns))]
+
+        def layout(separator: str) -> Table:
+            table = Table()
+            for name, is_number in zip(columns, numeric, strict=True):
+                header = name.replace(" ", separator) if is_number else name
+                justify: Literal["left", "right"] = "right" if is_number else "left"
+                table.add_column(
+                    escape(header), justify=justify, overflow="fold", no_wrap=is_number
+                )
+            for row in cells:
+                table.add_row(*map(escape, row))
+            return table
+
+        table = layout(" ")
+        unlimited = self.console.options.update_width(10_000)
+        if self.console.measure(table, options=unlimited).maximum > self.console.width:
+            table = layout("\n")
         # Not the table's own title, which would be no wider than the table.
         self.console.print(self._filled(title), markup=False, style="bold")
         self.console.print(table, soft_wrap=False)
@@ -157,19 +151,6 @@ class Display:
                 self.line(f"{label}: {done}/{total}{left} {remark}".rstrip())
 
         yield write
-
-
-def _shared_out(room: int, needed: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Widths that fill the room, each at least what is needed and at most what is wanted; those
-    that want little more get it whole."""
-    widths = list(needed)
-    left = room - sum(needed)
-    by_want = sorted(range(len(widths)), key=lambda index: wanted[index] - needed[index])
-    for number, index in enumerate(by_want):
-        more = min(wanted[index] - needed[index], left // (len(widths) - number))
-        widths[index] += more
-        left -= more
-    return widths
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and time budgets: finish the step, save, say how to go on."""
+"""SIGINT, SIGTERM and time budgets: finish the step, save, and say how to resume."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from types import FrameType
 from resnet_cli.runtime.errors import UserError
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the user's own will
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user, the system or the budget ended the run; its state is saved. Exit code 130."""
 
 
@@ -19,7 +19,7 @@ def parse_duration(text: str) -> float:
     """`90s`, `150m` or `2h` as seconds.
 
     Raises:
-        UserError: the text is no such duration.
+        UserError: the text is not such a duration.
     """
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text.strip())
     if match is None:
@@ -28,24 +28,24 @@ def parse_duration(text: str) -> float:
 
 
 def watched(
-    report: Callable[[int, int], None], should_stop: Callable[[], bool], told: str
+    report: Callable[[int, int], None], should_stop: Callable[[], bool], message: str
 ) -> Callable[[int, int], None]:
-    """`report`, which also ends the work under way when it is to stop and something is left.
+    """`report`, which also interrupts the current work when it should stop and is not done.
 
     Args:
-        told: what Interrupted says.
+        message: of `Interrupted`.
     """
 
-    def report_and_ask(done: int, total: int) -> None:
+    def report_or_stop(done: int, total: int) -> None:
         report(done, total)
         if done < total and should_stop():
-            raise Interrupted(told)
+            raise Interrupted(message)
 
-    return report_and_ask
+    return report_or_stop
 
 
 class Stopper:
-    """Answers whether to stop: after a first signal, or when the budget is spent."""
+    """Says whether to stop: after a first signal, or when the budget is spent."""
 
     def __init__(self, budget_seconds: float | None = None) -> None:
         self.signalled = False
@@ -60,9 +60,9 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM: the first sets a flag, a second ends the process at once.
+        """Handle SIGINT and SIGTERM: the first sets a flag, a second ends the process at once.
 
-        Ending at once does no harm: files are only ever replaced whole.
+        Ending at once does no harm: files are only replaced as a whole.
         """
 
         def handle(signum: int, frame: FrameType | None) -> None:

@@ -1,10 +1,10 @@
 """The processes that torchrun started for one command: which one this is, and how they agree.
 
-Every process carries out the whole command, each on its share of the work. The first alone reads
-state that another may be changing, writes files and prints; folders are shared by all. Without
+Every process runs the whole command on its share of the work. Only the first reads state that
+another process may be changing, writes files and prints; all share the same folders. Without
 torchrun, or with one process, every function here is an ordinary call.
 
-torch is imported inside the functions: the command line asks for the rank before it needs torch.
+torch is imported inside the functions: the command line needs the rank before it needs torch.
 """
 
 import os
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells each process; other launchers set a part of it and mean something else."""
+"""The variables that torchrun sets; other launchers set some of them with another meaning."""
 WAIT = timedelta(days=7)
-"""How long a process waits for another that lives: the first may wait for a run's folder, or fetch
-data. One that is lost is noticed at once."""
+"""How long a process waits for another that is alive: the first may wait for a run's folder, or
+download data. A lost process is noticed at once."""
 LEAVE_SECONDS = 5.0
-"""How long a process that ends waits for the others: torchrun stops all once one has failed."""
+"""How long a process that ends waits for the others: torchrun kills all once one has failed."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class _Group:
     rank: int = 0
     size: int = 1
     store: Any = None
-    """torch's key-value store, which outlives a process that is lost."""
+    """PyTorch's key-value store, which survives the loss of a process."""
     is_broken: bool = False
 
 
@@ -62,16 +62,16 @@ def local_rank() -> int:
 
 
 def _launched() -> tuple[int, int]:
-    """(rank, number of processes) as torchrun says."""
+    """(rank, number of processes), as set by torchrun."""
     if not all(os.environ.get(name) for name in VARIABLES):
         return 0, 1
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def start() -> None:
-    """Meet the other processes, if torchrun started several.
+    """Connect to the other processes, if torchrun started several.
 
-    Tensors on the CPU go by gloo, those on CUDA by NCCL. Each process computes with one thread
+    CPU tensors use gloo, CUDA tensors NCCL. Each process computes with one thread
     unless OMP_NUM_THREADS says otherwise.
     """
     rank, size = _launched()
@@ -85,7 +85,7 @@ def start() -> None:
     on_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     with _contact():
         store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-        # torchrun's store still has the addresses of processes that it has since replaced.
+        # torchrun's store still holds the addresses of processes that it has replaced.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt {attempt} of {size}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
@@ -99,8 +99,8 @@ def start() -> None:
 
 
 def finish(code: int) -> None:
-    """Leave together: a process that left with an error first would have the others killed before
-    they have said and saved all."""
+    """End together: if a process ended with an error first, torchrun would kill the others before
+    they have printed and saved everything."""
     if _group.store is None or _group.is_broken:
         return
     from torch import distributed as dist
@@ -110,12 +110,12 @@ def finish(code: int) -> None:
         if code == 0:
             dist.destroy_process_group()
         _group.store.add("gone", 1)
-        if _group.rank == 0:  # where there is no torchrun the store goes with this process
+        if _group.rank == 0:  # without torchrun the store ends with this process
             _meet("gone", 0)
 
 
 def _meet(place: str, own: int = 1) -> None:
-    """Wait until every process has come to a place, or LEAVE_SECONDS."""
+    """Wait until every process has reached a point, at most LEAVE_SECONDS."""
     deadline = time.monotonic() + LEAVE_SECONDS
     count = _group.store.add(place, own)
     while count < _group.size and time.monotonic() < deadline:
@@ -124,7 +124,7 @@ def _meet(place: str, own: int = 1) -> None:
 
 
 def may_speak() -> bool:
-    """Whether this process is the one to print an error: the first that asks."""
+    """Whether this process prints an error: only the first that asks does."""
     if _group.store is None:
         return rank() == 0
     try:
@@ -137,17 +137,17 @@ def may_speak() -> bool:
 
 
 def share(total: int) -> slice:
-    """This process's part of so many pieces of work: contiguous, in the order of the ranks."""
+    """This process's share of `total` items: contiguous, in the order of the ranks."""
     return share_of(total, rank(), size())
 
 
 def share_of(total: int, rank: int, size: int) -> slice:
-    """The part of `rank` when `size` processes share `total` pieces: together all, each once."""
+    """The share of `rank` when `size` processes divide `total` items: each item once."""
     return slice(total * rank // size, total * (rank + 1) // size)
 
 
 def from_first(function: Callable[[], R]) -> R:
-    """function() carried out by the first process alone; all return what it returned.
+    """Call function() in the first process only; all processes return its result.
 
     Raises:
         Exception: what it raised there is raised in all.
@@ -170,7 +170,7 @@ def from_first(function: Callable[[], R]) -> R:
 
 
 def one_writes(function: Callable[[], R]) -> R:
-    """function() in the first process, and only then in the others: they find what it wrote."""
+    """Call function() in the first process and then in the others, which find what it wrote."""
     if rank() == 0:
         found = function()
         from_first(lambda: None)
@@ -192,20 +192,20 @@ def collect(own: list[R]) -> list[R]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says so; the same answer in all."""
+    """Whether the flag is set in any process; the same answer in all."""
     if size() == 1:
         return flag
     import torch
     from torch import distributed as dist
 
-    told = torch.tensor(int(flag))
+    found = torch.tensor(int(flag))
     with _contact():
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
 
 
 def add_up(tensor: "Tensor") -> None:
-    """Replace a tensor by its sum over all processes, to the same bits in each."""
+    """Replace a tensor by its sum over all processes, bit for bit the same in each."""
     if size() > 1:
         from torch import distributed as dist
 
@@ -228,14 +228,14 @@ def gather(tensor: "Tensor") -> "Tensor":
 
 @contextmanager
 def _contact() -> Iterator[None]:
-    """Says in one line that another process is gone, which torch reports in many ways."""
+    """Report in one line that another process is gone, which PyTorch reports in many ways."""
     try:
         yield
     except RuntimeError as error:
         _group.is_broken = True
-        # As gloo has it: `[file:line] what happened. What may be the cause and a wish`.
+        # gloo writes `[file:line] what happened. Possible cause and advice`.
         reason = re.sub(r"^\[[^]]*\] ", "", str(error)).splitlines()[0].split(". ")[0]
         raise RunError(
             f"process {_group.rank} lost contact with another one ({reason}); the same command "
-            "goes on from the last checkpoint"
+            "resumes from the last checkpoint"
         ) from error

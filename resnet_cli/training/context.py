@@ -20,7 +20,7 @@ SplitName = Literal["train", "test"]
 
 @dataclass
 class Context:
-    """The surroundings that a command's options set; splits are loaded once."""
+    """Device, data and folders, as set by the options of a command; splits are loaded once."""
 
     device: torch.device
     data_dir: Path | None = None
@@ -31,9 +31,9 @@ class Context:
     deterministic: bool = False
     """Of the device's kernels (`pick_device`)."""
     log: LogName | None = None
-    """What a run's epochs are written to beside training.csv."""
+    """What a run's epochs are written to in addition to training.csv."""
     pretrained: bool = False
-    """The bundled weights of a training stand for it, where there are any."""
+    """Use bundled weights instead of a training, where there are any."""
     _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
 
     def for_worker(self) -> "Context":

@@ -1,7 +1,7 @@
 """One process at a time in a run's folder.
 
-The lock is the operating system's, so it falls with its process: after a crash there is nothing to
-clean up. Who holds it stands beside it, for the line that a waiting process shows.
+The lock is the operating system's, so it is released with its process: after a crash there is
+nothing to clean up. A file next to it names the owner, for the line that a waiting process prints.
 """
 
 import json
@@ -29,17 +29,17 @@ POLL_SECONDS = 0.2
 def owned(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> Iterator[None]:
-    """Hold a run's folder (made if missing); wait while another process does. What a killed
-    process was writing there is removed.
+    """Lock a run's folder (created if missing); wait while another process holds it. Files that a
+    killed process was writing there are removed.
 
-    Of several processes of one command the first holds it for all.
+    Of several processes of one command the first holds the lock for all.
 
     Args:
-        should_stop: asked while waiting.
-        note: takes a line that says who holds the folder.
+        should_stop: called while waiting.
+        note: receives a line that says who holds the folder.
 
     Raises:
-        Interrupted: `should_stop` said so while waiting.
+        Interrupted: `should_stop` returned True while waiting.
         UserError: the folder cannot be written.
     """
     held: list[FileLock] = []
@@ -55,7 +55,7 @@ def owned(
 def _acquire(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> FileLock:
-    told = False
+    is_noted = False
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
@@ -63,9 +63,9 @@ def _acquire(
             with suppress(Timeout):
                 lock.acquire(timeout=0)
                 break
-            if not told:
+            if not is_noted:
                 note(f"{folder} is in use by {_owner(folder)}; waiting for it")
-                told = True
+                is_noted = True
             if should_stop():
                 raise Interrupted(f"stopped while {folder} was in use by {_owner(folder)}")
             time.sleep(POLL_SECONDS)

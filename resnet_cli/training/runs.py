@@ -1,12 +1,12 @@
-"""Whole runs: one folder under `runs/` for each training, found again by its configuration.
+"""Runs: one folder under `runs/` for each training, found by its configuration.
 
-A run's folder is named by the hash of its complete configuration, so the same training asked for
-by two experiments is done once, and a changed configuration never resumes another's checkpoint.
+A run's folder is named by the hash of its complete configuration, so a training that two
+experiments need is done once, and a changed configuration never resumes another's checkpoint.
     run.json               what it is and how it ended; written last, so it marks a finished run
     training.csv           one row an epoch
     weights.safetensors    the trained network, with all a study needs
     checkpoint.safetensors while it trains
-    tensorboard/           if asked for (`Context.log`): the rows as event files
+    tensorboard/           with `Context.log`: the rows as event files
 """
 
 import json
@@ -36,7 +36,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A training that is over."""
+    """A finished training."""
 
     folder: Path
     run: RunConfig
@@ -89,7 +89,7 @@ def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
 
 
 def is_over(context: Context, run: RunConfig) -> bool:
-    """A training is finished, and no process was killed before it had cleared its checkpoints."""
+    """A training is finished and its checkpoints are removed: no process was killed in between."""
     return processes.from_first(
         lambda: (
             _read_finished(context, run) is not None
@@ -104,7 +104,7 @@ def _read_finished(context: Context, run: RunConfig) -> FinishedRun | None:
 
 
 def read_finished(folder: Path) -> FinishedRun | None:
-    """The finished run of a folder; None where there is none, or a damaged one."""
+    """The finished run in a folder; None if there is none, or it is damaged."""
     try:
         content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         return finished_from(folder, content)
@@ -116,7 +116,7 @@ def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
     """A finished run from its description (`description_of`).
 
     Raises:
-        ValueError, KeyError, TypeError: it is none, or another configuration's.
+        ValueError, KeyError, TypeError: it describes no run, or that of another configuration.
     """
     fields = dict(content)
     stored = fields.pop("run")
@@ -137,17 +137,17 @@ def train_run(
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> FinishedRun:
-    """Train a configuration to its end, resuming what an earlier sitting began.
+    """Train a configuration to its end, resuming from a checkpoint if there is one.
 
-    While another process trains it, this one waits, and then takes what that one made. A run that
-    is finished gets the log that `context` asks for from its rows.
+    While another process trains it, this one waits, and then uses its result. The log that
+    `context` names is also written for a run that is already finished, from its rows.
 
     Args:
-        experiment, case: what asks for the training, for its training.csv.
-        note: takes a line for people (resumed, damaged checkpoint set aside).
+        experiment, case: which need the training, for its training.csv.
+        note: receives a line for people (resumed, damaged checkpoint set aside).
 
     Raises:
-        Interrupted: `stopper` said so; the state is saved.
+        Interrupted: `stopper` said to stop; the state is saved.
         UserError: the data are missing, or the folder cannot be written.
     """
     folder = context.runs / run.folder
@@ -166,10 +166,10 @@ def train_run(
 def write_log(
     context: Context, finished: FinishedRun, stopper: Stopper, note: Callable[[str], None]
 ) -> None:
-    """Give a finished run the log that `context` asks for.
+    """Write the log that `context` names for a finished run.
 
     Raises:
-        Interrupted: `stopper` said so while another process held the run's folder.
+        Interrupted: `stopper` said to stop while another process held the run's folder.
         UserError: the folder cannot be written.
     """
     if context.log is not None:
@@ -179,7 +179,7 @@ def write_log(
 
 
 def _unlock(folder: Path) -> None:
-    """Remove the lock of a finished run; whoever waits for it finds the run finished."""
+    """Remove the lock of a finished run; a process that waits for it finds the run finished."""
     if processes.rank() == 0:
         (folder / LOCK_FILE).unlink(missing_ok=True)
 
@@ -199,7 +199,7 @@ def _train(
     report: Callable[[Progress], None],
     note: Callable[[str], None],
 ) -> FinishedRun:
-    """`train_run` in a folder that is ours."""
+    """`train_run` in a folder that this process owns."""
     folder = context.runs / run.folder
     check_writable(folder)
     data = run.data
@@ -232,7 +232,7 @@ def _train(
     if not is_over:
         raise Interrupted(
             f"stopped at iteration {trainer.position.iteration} of {trainer.total}, saved in "
-            f"{folder}; the same command goes on from there"
+            f"{folder}; the same command resumes from there"
         )
     position = trainer.position
     finished = FinishedRun(
@@ -270,7 +270,7 @@ def _train(
 
 
 def _also_logged(report: Callable[[Progress], None], log: EpochLog) -> Callable[[Progress], None]:
-    """A report that adds every epoch's row to a log."""
+    """A report that also adds every epoch's row to a log."""
 
     def both(progress: Progress) -> None:
         report(progress)
@@ -281,7 +281,7 @@ def _also_logged(report: Callable[[Progress], None], log: EpochLog) -> Callable[
 
 
 def description_of(finished: FinishedRun) -> dict[str, Any]:
-    """What run.json holds; `finished_from` reads it back."""
+    """The content of run.json; `finished_from` reads it."""
     return {
         "hash": finished.run.hash,
         "run": finished.run.model_dump(mode="json"),

@@ -158,7 +158,7 @@ def test_a_spent_budget_stops_with_the_state_saved(empty: Path, capsys: Captured
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith("resnet-cli: stopped at iteration 1 of 8, saved in runs/")
-    assert line.endswith("the same command goes on from there")
+    assert line.endswith("the same command resumes from there")
     assert run_command([*TRAIN, "--budget", "0s"]) == 130
     assert "at iteration 1 of 8" in capsys.readouterr().out  # resuming
     assert run_command(TRAIN) == 0
@@ -1254,7 +1254,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     (line,) = err.splitlines()
     assert line.startswith("resnet-cli: stopped at iteration ")
     assert f"of {12 * 4}, saved in runs/" in line
-    assert line.endswith("the same command goes on from there")
+    assert line.endswith("the same command resumes from there")
     assert "\x1b" not in "".join(lines) + out
     names = sorted(path.name for path in run_folder().iterdir())
     assert names == [".lock", "checkpoint.safetensors"]

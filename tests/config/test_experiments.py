@@ -370,7 +370,7 @@ def test_reproduce_stops_at_its_budget(
     monkeypatch.chdir(tmp_path)
     command = ["reproduce", "he2016", "--profile", "smoke", "--budget", "0s", "--device", "cpu"]
     assert run_command(command) == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes from there" in capsys.readouterr().err
 
 
 def test_a_folder_runs_what_has_the_profile(

@@ -259,7 +259,7 @@ def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_stopped_between_training_and_study(tmp_path: Path) -> None:
     experiment = make_experiment(study={"kind": "delete", "k": 1})
     run(make_experiment(), tmp_path)
-    with pytest.raises(Interrupted, match="stopped between studies; the same command goes on"):
+    with pytest.raises(Interrupted, match="stopped between studies; the same command resumes"):
         run(experiment, tmp_path, stopper=lambda: True)
     assert not (tmp_path / "out" / "lesion_delete.csv").exists()
 

@@ -160,7 +160,7 @@ def test_an_interrupted_run_goes_on_and_says_so(
     trained: tuple[Context, FinishedRun], tmp_path: Path
 ) -> None:
     context = Context(CPU, runs=tmp_path)
-    with pytest.raises(Interrupted, match=r"stopped at iteration 3 of 8.*the same command goes on"):
+    with pytest.raises(Interrupted, match=r"stopped at iteration 3 of 8.*the same command resumes"):
         train(context, stopper=after(3))
     folder = tmp_path / RUN.folder
     assert sorted(path.name for path in folder.iterdir()) == [LOCK_FILE, CURRENT]
