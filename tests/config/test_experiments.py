@@ -1,21 +1,18 @@
 """The YAML files under experiments/: all resolve, he2016's are the paper's, and smoke runs."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from resnet_cli.claims.papers import published
-from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import (
     experiment_names,
     experiment_profiles,
     experiments_folder,
     load_experiment,
 )
-from resnet_cli.config.schema import PROFILES, Case, Experiment, RunConfig
+from resnet_cli.config.schema import PROFILES, Experiment, RunConfig
 from resnet_cli.run.experiment import paper_experiments
 from resnet_cli.runtime.errors import UserError
 
@@ -296,135 +293,3 @@ def test_tables_come_before_figures() -> None:
     assert sorted(names) == sorted(HE2016)
     kinds = [name.startswith("he2016/fig") for name in names]
     assert kinds == sorted(kinds)
-
-
-# --- reproduce -----------------------------------------------------------------------------------
-
-
-def test_reproduce_he2016_smoke(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every experiment of the paper end to end; a second time nothing is trained."""
-    monkeypatch.chdir(tmp_path)
-    command = ["reproduce", "he2016", "--profile", "smoke", "--device", "cpu", "--json"]
-    assert run_command(command) == 0
-    captured = capsys.readouterr()
-    (line,) = captured.out.splitlines()
-    summary = json.loads(line)
-    assert summary["failed"] == {}
-    assert summary["not_offered"] == ["he2016/imagenet101", "he2016/table5"]
-    assert "he2016/table5: not offered at smoke (it has paper)" in captured.err
-    assert sorted(summary["experiments"]) == sorted(set(HE2016) - set(summary["not_offered"]))
-    for name in set(summary["experiments"]) - {"he2016/signal"}:
-        folder = tmp_path / "results" / "he2016" / "smoke" / name.removeprefix("he2016/")
-        for file in ("table.csv", "table.png", "training.csv", "training.png"):
-            assert (folder / file).is_file()
-    signals = tmp_path / "results" / "he2016" / "smoke" / "signal"
-    cases = [case.name for case in load_experiment("he2016/signal", "smoke").cases]
-    assert sorted(path.parent.name for path in signals.glob("*/signal.csv")) == sorted(cases)
-    assert (signals / "signal.png").is_file()
-    assert len(list((tmp_path / "runs").iterdir())) == 25
-    comparison = summary["comparisons"]["he2016"]
-    measured = {r["source"] for r in comparison["rows"] if r["measured"] is not None}
-    assert measured == {"table1", "table2", "table3", "table4"}
-    assert {c["source"] for c in comparison["claims"] if c["verdict"] == "not measured"} == {
-        "table5",
-        "text",
-    }
-    assert all("that the code runs" in c["caveat"] for c in comparison["claims"] if c["caveat"])
-    # The same again: nothing is trained, the same outcome.
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("run.json")}
-    assert run_command([*command, "-q"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert again["comparisons"] == summary["comparisons"]
-    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("run.json")}
-
-
-def test_reproduce_goes_on_without_missing_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One experiment on digits, one on CIFAR-10 that is not there: the other runs, exit code 2."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESNET_CLI_DATA", str(tmp_path / "nothing"))
-    tiny = {"model": {"depth": 8, "widths": [2, 4, 8]}, "train": {"epochs": 1}, "paper": "he2016"}
-    data = {"dataset": "digits", "train_images": 64, "test_images": 10}
-    shelf = tmp_path / "experiments" / "he2016"
-    shelf.mkdir(parents=True)
-    for name, changed in (("fig6a", data), ("table1", {"dataset": "cifar10"})):
-        content = tiny | {"title": name, "data": changed, "profiles": {"smoke": {}}}
-        (shelf / f"{name}.yaml").write_text(json.dumps(content))
-    monkeypatch.setattr("resnet_cli.config.experiments.experiments_folder", lambda: shelf.parent)
-    command = ["reproduce", "he2016", "--profile", "smoke", "--device", "cpu", "--results", "out"]
-    assert run_command([*command, "--json"]) == 2
-    captured = capsys.readouterr()
-    summary = json.loads(captured.out)
-    assert list(summary["experiments"]) == ["he2016/fig6a"]
-    assert list(summary["failed"]) == ["he2016/table1"]
-    assert "he2016/table1 could not run: CIFAR-10 not found" in captured.err.splitlines()[-1]
-    assert (tmp_path / "out" / "he2016" / "smoke" / "fig6a" / "table.csv").is_file()
-
-
-def test_reproduce_stops_at_its_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = ["reproduce", "he2016", "--profile", "smoke", "--budget", "0s", "--device", "cpu"]
-    assert run_command(command) == 130
-    assert "the same command resumes from there" in capsys.readouterr().err
-
-
-def test_a_folder_runs_what_has_the_profile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, profiles in (("a", "smoke: {}"), ("b", "paper: {}")):
-        (tmp_path / f"{name}.yaml").write_text(
-            "title: tiny\nmodel: {depth: 8, widths: [2, 4, 8]}\n"
-            "data: {train_images: 64, test_images: 10}\ntrain: {epochs: 1}\n"
-            f"profiles: {{{profiles}}}\n"
-        )
-    monkeypatch.chdir(tmp_path)
-    assert run_command(["run", ".", "--profile", "smoke"]) == 0
-    assert "b.yaml: not offered at smoke (it has paper)" in capsys.readouterr().out
-    assert [path.name for path in Path("results/local").iterdir()] == ["a"]
-    assert run_command(["run", ".", "--profile", "cpu"]) == 2
-    error = capsys.readouterr().err
-    assert "none of these 2 experiments has the profile 'cpu'" in error
-    assert run_command(["run", "b.yaml", "--profile", "smoke"]) == 2
-    assert "has no profile 'smoke' (it has paper)" in capsys.readouterr().err
-
-
-def test_a_table_never_loses_rows_on_a_second_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is trained already is not written row by row again."""
-    from resnet_cli.run import experiment as runner
-    from resnet_cli.runtime.display import Display
-    from resnet_cli.runtime.interrupt import Stopper
-    from resnet_cli.training.context import Context
-
-    cases = [Case(name=f"lr{n}", train={"lr": n / 10}) for n in (1, 2, 3)]
-    experiment = Experiment.model_validate(
-        {
-            "name": "trial",
-            "profile": "smoke",
-            "title": "trial",
-            "model": {"depth": 8, "widths": [2, 4, 8]},
-            "data": {"train_images": 64, "test_images": 10},
-            "train": {"epochs": 1},
-            "cases": [case.model_dump() for case in cases],
-        }
-    )
-    written: list[tuple[int, bool]] = []
-    original = runner.write_training_tables
-
-    def spy(*args: object, **kwargs: object) -> object:
-        written.append((len(args[1]), bool(kwargs["plot"])))  # type: ignore[arg-type]
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(runner, "write_training_tables", spy)
-    context = Context(torch.device("cpu"), runs=tmp_path / "runs")
-    for _ in range(2):
-        runner.run_experiment(
-            experiment, context, Display(verbosity=-1), Stopper(), tmp_path / "out"
-        )
-    assert written == [(1, False), (2, False), (3, True), (3, True)]

@@ -1,6 +1,5 @@
 """Shards are disjoint, complete and idempotent; a failure stops no other experiment."""
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -86,43 +85,6 @@ def test_shards_train_and_the_run_without_one_does_the_rest(folder: Path, capsys
     assert len(list(Path("results").rglob("lesion_delete.csv"))) == 4
 
 
-REPRODUCE = ["reproduce", "he2016", "--profile", "smoke", "--results", "out", "--json"]
-
-
-@pytest.fixture
-def without_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A paper of two experiments: the first on CIFAR-10, which is not there, one on digits."""
-    monkeypatch.setenv("RESNET_CLI_DATA", str(folder / "nothing"))
-    (folder / "experiments/he2016").mkdir(parents=True)
-    digits = "data: {train_images: 128, test_images: 20}"
-    tiny = YAML.replace("EPOCHS", "1") + "paper: he2016\nprofiles: {smoke: {}}\n"
-    assert digits in tiny
-    shelf = folder / "experiments/he2016"
-    (shelf / "table1.yaml").write_text(tiny.replace(digits, "data: {dataset: cifar10}"))
-    (shelf / "fig6a.yaml").write_text(tiny)
-    monkeypatch.setattr("resnet_cli.config.experiments.experiments_folder", lambda: shelf.parent)
-    return folder
-
-
-def of_one_failure(capsys: Captured) -> None:
-    """`without_cifar` fails as in the serial run, reported once for all four trainings."""
-    captured = capsys.readouterr()
-    summary = json.loads(captured.out)
-    assert list(summary["failed"]) == ["he2016/table1"]
-    assert "he2016/fig6a" not in captured.err.splitlines()[-1]
-    assert "resnet-cli: he2016/table1 could not run: " in captured.err
-    assert captured.err.count("CIFAR-10 not found") == 2, "when it failed, and at the end"
-    assert "Traceback" not in captured.err
-
-
-def test_a_shard_trains_what_has_data(without_cifar: Path, capsys: Captured) -> None:
-    assert run_command([*REPRODUCE, "--shard", "1/1"]) == 2
-    of_one_failure(capsys)
-    assert len(runs()) == 4
-    assert run_command(["run", "he2016", "--profile", "smoke", "--shard", "1/1"]) == 2
-    assert "shard 1 of 1: 4 trainings done, 4 failed" in capsys.readouterr().out
-
-
 def test_a_training_that_fails_fails_every_experiment_that_needs_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -138,13 +100,6 @@ def test_a_training_that_fails_fails_every_experiment_that_needs_it(
     assert line.startswith("resnet-cli: four could not run: b, seed 0: lost contact")
     assert line.endswith(": other")
     assert "other: c, seed 0: lost contact" in captured.out
-
-
-def test_a_shard_of_a_paper(folder: Path, capsys: Captured) -> None:
-    command = ["reproduce", "he2016", "--profile", "smoke", "--shard", "25/25", "--json"]
-    assert run_command(command) == 0
-    assert json.loads(capsys.readouterr().out)["experiments"] == {}
-    assert len(runs()) == 1
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", ""])

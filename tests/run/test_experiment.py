@@ -142,6 +142,23 @@ def test_tables_are_written_after_each_training(tmp_path: Path) -> None:
     assert read_table(tmp_path / "out" / "table.csv")["case"].tolist() == ["one", "two"]
 
 
+def test_a_table_never_loses_rows_on_a_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trained already is not written row by row again; the plots follow at the end."""
+    written: list[tuple[int, bool]] = []
+    original = runner.write_training_tables
+
+    def spy(*args: Any, plot: bool) -> Any:
+        written.append((len(args[1]), plot))
+        return original(*args, plot=plot)
+
+    monkeypatch.setattr(runner, "write_training_tables", spy)
+    for _ in range(2):
+        run(make_experiment(seeds=(0, 1, 2)), tmp_path)
+    assert written == [(1, False), (2, False), (3, True), (3, True)]
+
+
 def test_a_diverged_case_is_a_row_and_the_next_goes_on(tmp_path: Path, capsys: Captured) -> None:
     absurd = {"lr": 1e30, "schedule": "milestones", "warmup_iterations": 0}
     cases = [{"name": "absurd", "train": absurd}, {"name": "sane"}]

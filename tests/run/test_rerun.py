@@ -43,21 +43,29 @@ def test_an_experiment_survives_its_own_description(name: str) -> None:
         assert [run.hash for _, run in again.runs()] == [run.hash for _, run in experiment.runs()]
 
 
+@pytest.mark.parametrize(
+    ("study", "result"),
+    [("", "table"), ("study: {kind: delete, k: 1}\n", "one/lesion_delete")],
+    ids=["trainings", "study"],
+)
 def test_an_experiment_again_in_an_empty_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: str, result: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The YAML is gone; the table comes out the same."""
+    """The YAML is gone; a shard trains its share, and the table comes out the same."""
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
     monkeypatch.chdir(first)
-    Path("two.yaml").write_text(YAML)
+    Path("two.yaml").write_text(YAML + study)
     assert run_command(["run", "two.yaml"]) == 0
-    table = Path("results/local/two/mini/table.csv")
+    table = Path(f"results/local/two/mini/{result}.csv")
     expected = table.read_bytes()
-    shutil.copy(table.with_suffix(".provenance.json"), second / "table.provenance.json")
+    shutil.copy(table.with_suffix(".provenance.json"), second / "kept.provenance.json")
     monkeypatch.chdir(second)
-    assert run_command(["run", "table.provenance.json"]) == 0
+    assert run_command(["run", "kept.provenance.json", "--shard", "2/2"]) == 0
+    assert len(list(Path("runs").iterdir())) == 1
+    assert not table.exists()
+    assert run_command(["run", "kept.provenance.json"]) == 0
     assert table.read_bytes() == expected
 
 
@@ -74,32 +82,6 @@ def test_signals_of_an_initialisation_again(
         again = Path(f"second/{case}/signal.csv").read_bytes()
         assert again == Path(f"first/{case}/signal.csv").read_bytes()
     assert not Path("runs").exists()
-
-
-def test_a_share_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One machine trains its share of the provenance's trainings, and no table."""
-    monkeypatch.chdir(tmp_path)
-    Path("two.yaml").write_text(YAML)
-    assert run_command(["run", "two.yaml"]) == 0
-    table = Path("results/local/two/mini/table.csv")
-    shutil.copy(table.with_suffix(".provenance.json"), "table.provenance.json")
-    shutil.rmtree("runs")
-    shutil.rmtree("results")
-    assert run_command(["run", "table.provenance.json", "--shard", "2/2"]) == 0
-    assert len(list(Path("runs").iterdir())) == 1
-    assert not table.exists()
-
-
-def test_a_study_of_an_experiment_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("two.yaml").write_text(YAML + "study: {kind: delete, k: 1}\n")
-    assert run_command(["run", "two.yaml"]) == 0
-    table = Path("results/local/two/mini/one/lesion_delete.csv")
-    expected = table.read_bytes()
-    shutil.move(table.with_suffix(".provenance.json"), "kept.provenance.json")
-    shutil.rmtree("results")
-    assert run_command(["run", "kept.provenance.json"]) == 0
-    assert table.read_bytes() == expected
 
 
 @pytest.fixture
@@ -140,17 +122,11 @@ def test_bundled_weights_in_place_of_their_training(bundled: Path, capsys: Captu
     by_hand = ["lesion", "--blocks", "1", "--images", "10", "--checkpoint", "tiny"]
     assert run_command([*by_hand, "--out", "typed"]) == 0
     assert Path("typed/lesion_delete.csv").read_bytes() == tables[0].read_bytes()
-
-
-def test_a_study_of_bundled_weights_again(bundled: Path) -> None:
-    assert run_command(["run", "two.yaml", "--pretrained"]) == 0
-    table = Path("results/local/two/mini/one/lesion_delete.csv")
-    expected = table.read_bytes()
-    shutil.move(table.with_suffix(".provenance.json"), "kept.provenance.json")
+    shutil.move(tables[0].with_suffix(".provenance.json"), "kept.provenance.json")
     shutil.rmtree("results")
     shutil.rmtree("runs")
     assert run_command(["run", "kept.provenance.json"]) == 0
-    assert table.read_bytes() == expected
+    assert tables[0].read_bytes() == Path("typed/lesion_delete.csv").read_bytes()
     assert len(list(Path("runs").iterdir())) == 1
 
 

@@ -378,13 +378,13 @@ def test_a_batch_that_cannot_be_shared_out_is_one_line(tmp_path: Path) -> None:
     assert "--set train.batch_norm_group=32" in line
 
 
-def _signalled(command: list[str], iteration: int) -> int:
-    """Carry out a command; the second process gets SIGTERM in the midst of an iteration."""
+def _disturbed(command: list[str], iteration: int, number: int) -> int:
+    """Run a command; the second process gets a signal during an iteration."""
     step = Trainer.step
 
     def with_signal(trainer: Trainer) -> None:
         if processes.rank() == 1 and trainer.position.iteration == iteration - 1:
-            signal.raise_signal(signal.SIGTERM)
+            os.kill(os.getpid(), number)
         step(trainer)
 
     Trainer.step = with_signal  # type: ignore[method-assign]
@@ -395,7 +395,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     by_two: tuple[Path, list[Ended]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = make_folder(tmp_path)
-    first, second = together(2, tmp_path, _signalled, command, 6)
+    first, second = together(2, tmp_path, _disturbed, command, 6, signal.SIGTERM)
     assert (first.value, second.value) == (130, 130)
     (line,) = (first.err + second.err).splitlines()
     assert line.startswith(f"resnet-cli: stopped at iteration 6 of {ITERATIONS}, saved in runs/")
@@ -426,21 +426,8 @@ def test_an_error_in_one_process_ends_all_and_is_said_once(tmp_path: Path) -> No
     assert first.err + second.err == "resnet-cli: no data here\n"
 
 
-def _killed(command: list[str], iteration: int) -> int:
-    """Carry out a command; the second process is killed in the midst of an iteration."""
-    step = Trainer.step
-
-    def killed(trainer: Trainer) -> None:
-        if processes.rank() == 1 and trainer.position.iteration == iteration - 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        step(trainer)
-
-    Trainer.step = killed  # type: ignore[method-assign]
-    return run_command(command)
-
-
 def test_a_process_whose_other_is_killed_says_so_in_one_line(tmp_path: Path) -> None:
-    first, second = together(2, tmp_path, _killed, make_folder(tmp_path), 6)
+    first, second = together(2, tmp_path, _disturbed, make_folder(tmp_path), 6, signal.SIGKILL)
     assert (first.value, second.value, second.err) == (1, None, "")
     (line,) = first.err.splitlines()
     assert line.startswith("resnet-cli: process 0 lost contact with another one (")
