@@ -351,8 +351,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("COLUMNS", "80")
         for name in (
             "run.executors.run_experiment",
-            "run.experiment.measure_signals",
-            "run.rerun.measure_signals",
+            "run.experiment.study_experiment",
+            "run.rerun.study_experiment",
             "run.rerun.run_study",
             "studies.runner.run_study",
             "training.evaluation.evaluate",

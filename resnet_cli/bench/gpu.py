@@ -231,7 +231,8 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
 
 def lesion_speed(settings: Settings) -> Row:
     """Images times deletions per second, each unit of a ResNet-110 deleted in turn."""
-    from resnet_cli.studies.lesion import draw_deletions, measure_deletions
+    from resnet_cli.studies.delete import measure_deletions
+    from resnet_cli.studies.lesion import draw_deletions
 
     trainer = settings.trainer("ResNet-110", "float32", "plain")
     network, images = trainer.network.eval(), 16 if settings.small else 2000
@@ -248,7 +249,7 @@ def lesion_speed(settings: Settings) -> Row:
 
 def spectrum_speed(settings: Settings) -> Row:
     """Images per second of the exact spectrum of a ResNet-110."""
-    from resnet_cli.studies.paths import exact_spectrum
+    from resnet_cli.studies.paths.exact import exact_spectrum
 
     trainer = settings.trainer("ResNet-110", "float32", "plain")
     network, images = trainer.network.eval(), 8 if settings.small else 512

@@ -27,7 +27,8 @@ from resnet_cli.models import Network, build
 from resnet_cli.models.network import Head, measure
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.lesion import draw_deletions
-from resnet_cli.studies.paths import exact_spectrum, sample_path_gradients
+from resnet_cli.studies.paths.exact import exact_spectrum
+from resnet_cli.studies.paths.sampled import sample_path_gradients
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
 from resnet_cli.training.loop import Trainer
 

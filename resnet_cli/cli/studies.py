@@ -1,9 +1,12 @@
-"""Commands on one network: eval, lesion, paths, signal."""
+"""Commands on one network: eval, and those of the studies (lesion, paths, signal)."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
+import annotated_types
 import typer
 
 from resnet_cli.cli import completion
@@ -39,15 +42,12 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, one_line
+from resnet_cli.studies.base import Option, Study, options_of, studies_of
 
 if TYPE_CHECKING:
-    from resnet_cli.runtime.display import Display
-    from resnet_cli.studies.runner import AnyStudy
-    from resnet_cli.training.context import Context
+    from resnet_cli.studies.runner import Written
 
-SAMPLES = 20
-BATCH_SIZE = 128
 TOP5_FROM = 100
 """Classes from which the top-5 error is told."""
 
@@ -115,52 +115,133 @@ def evaluate_command(
     )
 
 
-@app.command(
-    epilog=examples(
-        "lesion --blocks 1 --ranked",
-        "lesion --blocks 1-20 --samples 50",
-        "lesion --only 4,17 --per-class",
-        "lesion --reorder 1-20",
-        "lesion --greedy 20",
-        "lesion --additivity 2-10",
-        "lesion --checkpoint preact110-cifar10 --data-dir DATA",
-    )
-)
-def lesion(
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K|K1-K2",
-            help="Delete so many random units; 1 deletes each in turn.  [default: 1]",
-        ),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Draws for each number of units.")
-    ] = SAMPLES,
-    only: Annotated[
-        str | None, typer.Option(metavar="UNITS", help="Delete just these units, together.")
-    ] = None,
-    reorder: Annotated[
-        str | None, typer.Option(metavar="N|N1-N2", help="Swap so many pairs of equal shape.")
-    ] = None,
-    greedy: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Delete the least harmful unit, N times; beside random ones."
-        ),
-    ] = None,
-    additivity: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K|K1-K2", help="Joint damage of so many units against the sum of their own."
-        ),
-    ] = None,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Also each class's error (--blocks, --only).")
-    ] = False,
-    ranked: Annotated[
-        bool, typer.Option("--ranked", help="Show deletions worst first (--blocks).")
-    ] = False,
+@dataclass(frozen=True)
+class _Parameter:
+    """An option of a study's command, whichever of its studies have it."""
+
+    name: str
+    """Of the field."""
+    option: Option
+    annotation: Any
+    """Of the field, without its metadata."""
+    default: Any
+    minimum: int | None
+    studies: tuple[type[Study], ...]
+
+    @property
+    def is_range(self) -> bool:
+        return tuple[int, ...] in (self.annotation, *get_args(self.annotation))
+
+    @property
+    def key(self) -> str:
+        """The name of the command's argument."""
+        return self.option.flag.strip("-").replace("-", "_")
+
+    def declared(self) -> inspect.Parameter:
+        """As Typer takes it."""
+        kind: Any = str | None if self.is_range else self.annotation
+        default = None if self.option.selects or self.is_range else self.default
+        if self.option.selects and not self.is_range:
+            kind = kind | None
+        help_text = self.option.help
+        if self.option.shown_default:
+            help_text += f"  [default: {self.option.shown_default}]"
+        option = typer.Option(
+            self.option.flag, help=help_text, metavar=self.option.metavar, min=self.minimum
+        )
+        return inspect.Parameter(
+            self.key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, option],
+        )
+
+    def value(self, given: Any) -> Any:
+        """The field's value for what was given on the command line."""
+        return range_of(self.option.flag, given) if self.is_range else given
+
+
+def _parameters(command: str) -> list[_Parameter]:
+    """The options of a command, those of its first study first."""
+    found: dict[str, _Parameter] = {}
+    for study in studies_of(command):
+        for name, option in options_of(study).items():
+            info = study.model_fields[name]
+            before = found.get(option.flag)
+            bounds = [m for m in info.metadata if isinstance(m, annotated_types.Gt)]
+            least = [m for m in info.metadata if isinstance(m, annotated_types.Ge)]
+            minimum = int(bounds[0].gt) + 1 if bounds else int(least[0].ge) if least else None  # type: ignore[call-overload]
+            default = info.default if option.default is None else option.default
+            found[option.flag] = _Parameter(
+                name,
+                before.option if before else option,
+                info.annotation,
+                None if info.is_required() else default,
+                minimum,
+                (*(before.studies if before else ()), study),
+            )
+    return list(found.values())
+
+
+def _chosen(
+    command: str, parameters: list[_Parameter], given: Mapping[str, Any]
+) -> tuple[Study, dict[str, object]]:
+    """The study that the options choose, and the words that name its default folder.
+
+    Args:
+        given: argument -> value, of all of the command's own options.
+
+    Raises:
+        UserError: options exclude each other, or do not fit the study.
+    """
+    usual = {p.key: p.declared().default for p in parameters}
+    set_ = {p.option.flag: p for p in parameters if given[p.key] != usual[p.key]}
+    selecting = [p for p in set_.values() if p.option.selects]
+    if len(selecting) > 1:
+        flags = [p.option.flag for p in parameters if p.option.selects]
+        raise UserError(f"{', '.join(flags[:-1])} and {flags[-1]} exclude each other; give one")
+    study = (selecting[0].studies if selecting else studies_of(command))[0]
+    for flag, parameter in set_.items():
+        if study not in parameter.studies:
+            goes = [p.option.flag for p in parameters if p.option.selects]
+            fit = [p.option.flag for p in parameters if p.option.selects and _share(p, parameter)]
+            raise UserError(f"{flag} goes with {' or '.join(fit or goes)}")
+    study.check_options({flag: given[p.key] for flag, p in set_.items()})
+    values, words = {}, {}
+    for parameter in sorted(parameters, key=lambda p: not p.option.selects):
+        if study not in parameter.studies:
+            continue
+        flag, value = parameter.option.flag, given[parameter.key]
+        if value is not None:
+            value = parameter.value(value)
+            values[parameter.name] = value
+        if flag in set_ and parameter.option.word != "":
+            words[parameter.option.word or flag.strip("-")] = (
+                span(value) if isinstance(value, tuple) else value
+            )
+    if not selecting and (first := parameters[0]).option.selects:
+        words = {first.option.flag.strip("-"): span(first.default)} | words
+    try:
+        return study.model_validate(values), words
+    except ValueError as error:
+        flag = selecting[0].option.flag if selecting else command
+        raise UserError(f"{flag}: {one_line(_first_message(error))}") from None
+
+
+def _share(one: _Parameter, other: _Parameter) -> bool:
+    return bool(set(one.studies) & set(other.studies))
+
+
+def _first_message(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
+
+
+def _on_network(
+    command: str,
+    study: Study,
+    words: Mapping[str, object],
+    *,
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
@@ -176,196 +257,112 @@ def lesion(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Delete or reorder units and measure the test error."""
-    from resnet_cli.config.schema import AdditivityStudy, DeleteStudy, GreedyStudy, ReorderStudy
+    """Run a study of one network; its parameters are the options that the studies share.
 
-    if sum(option is not None for option in (blocks, only, reorder, greedy, additivity)) > 1:
-        raise UserError(
-            "--blocks, --only, --reorder, --greedy and --additivity exclude each other; give one"
+    Args:
+        words: the study's options, for the default folder.
+    """
+    from resnet_cli.studies.runner import run_study
+
+    display = make_display(as_json, quiet, verbose)
+    context = make_context(device, data_dir, download, engine)
+    more = {"images": images, "normalize-": normalize, "seed": unusual(seed, 0)}
+    words = dict(words) | more | {context.engine: context.engine != "fast"}
+    stopper = make_stopper(budget)
+    with stopper.listening():
+        found = find_network(display, context, checkpoint, dataset, normalize, images)
+        folder = writable(out or local_folder(command, found.name, words))
+        written = run_study(
+            found, study, seed=seed, out=folder, display=display, should_stop=stopper
         )
-    deletes = all(option is None for option in (reorder, greedy, additivity))
-    for name, given in (("--per-class", per_class), ("--ranked", ranked)):
-        if given and not deletes:
-            raise UserError(f"{name} goes with --blocks or --only")
-    study: AnyStudy
-    question: dict[str, object]
-    if reorder is not None:
-        swaps = range_of("--reorder", reorder)
-        study = ReorderStudy(kind="reorder", swaps=swaps, samples=samples)
-        question = {"reorder": span(swaps)}
-    elif greedy is not None:
-        study = GreedyStudy(kind="greedy", max_units=greedy, samples=samples)
-        question = {"greedy": greedy}
-    elif additivity is not None:
-        k = range_of("--additivity", additivity)
-        if min(k) < 2:
-            raise UserError("--additivity starts at 2: one unit's damage is its own sum")
-        study = AdditivityStudy(kind="additivity", k=k, samples=samples)
-        question = {"additivity": span(k)}
-    else:
-        k = range_of("--blocks", "1" if blocks is None else blocks)
-        study = DeleteStudy(kind="delete", k=k, samples=samples, per_class=per_class)
-        question = {"blocks": span(k)}
-    together = None if only is None else range_of("--only", only)
-    if together is not None:
-        question = {"only": span(together)}
-    _study(
-        study,
-        question | {"samples": unusual(samples, SAMPLES), "per-class": per_class},
-        display=make_display(as_json, quiet, verbose),
-        subject=(
-            make_context(device, data_dir, download, engine),
-            checkpoint,
-            dataset,
-            normalize,
-            images,
-        ),
-        seed=seed,
-        out=out,
-        budget=budget,
-        command="lesion",
-        only=together,
-        ranked=ranked,
-    )
+    show_files(display, written)
+    about = {"checkpoint": found.loaded.source, "dataset": found.data.dataset}
+    _summarise(display, command, about, written)
 
 
-@app.command(
-    epilog=examples(
-        "paths",
-        "paths --k 10 --samples 1000",
-        "paths --exact --stages",
-        "paths --lengths",
-        "paths --exact --estimator image",
-    )
-)
-def paths(
-    k: Annotated[
-        str | None,
-        typer.Option("--k", metavar="K|K1-K2", help="Path lengths to sample.  [default: all]"),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Sampled paths for each length.")
-    ] = SAMPLES,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Add the exact spectrum: all paths of each length.")
-    ] = False,
-    estimator: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="batch: one path for a batch, as published; image: one for each image.",
-            autocompletion=completion.estimators,
-        ),
-    ] = "batch",
-    stages: Annotated[
-        bool, typer.Option("--stages", help="Add the exact spectrum of each stage.")
-    ] = False,
-    unit: Annotated[
-        int | None,
-        typer.Option(
-            min=0, metavar="UNIT", help="Add the exact spectrum at this unit's parameters."
-        ),
-    ] = None,
-    lengths: Annotated[
-        bool, typer.Option("--lengths", help="Only the number of paths by length.")
-    ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images in a sample's batch.")
-    ] = BATCH_SIZE,
-    batch_statistics: Annotated[
-        bool,
-        typer.Option(
-            "--batch-statistics",
-            help="Normalise by each batch's own statistics when sampling, as in training.",
-        ),
-    ] = False,
-    checkpoint: CheckpointOption = None,
-    dataset: DatasetOption = None,
-    normalize: NormalizeOption = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "fast",
-    seed: StudySeedOption = 0,
-    out: LocalOutOption = None,
-    budget: BudgetOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+def _on_experiment(
+    command: str,
+    study: Study,
+    words: Mapping[str, object],
+    *,
+    experiment: str,
+    profile: str | None,
+    settings: list[str] | None,
+    data_dir: Path | None,
+    download: bool,
+    device: str,
+    out: Path | None,
+    budget: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **of_network: Any,
 ) -> None:
-    """Measure path lengths and the gradient by path length."""
-    from resnet_cli.config.schema import PathsStudy
+    """Run a study of every network of an experiment, trained or not.
 
-    if estimator not in ("batch", "image"):
-        raise UserError(f"--estimator {estimator}: use batch or image")
-    if lengths:
-        for name, given in (
-            ("--k", k is not None),
-            ("--exact", exact),
-            ("--stages", stages),
-            ("--unit", unit is not None),
-            ("--batch-statistics", batch_statistics),
-        ):
-            if given:
-                raise UserError(
-                    f"--lengths and {name} exclude each other: --lengths only counts paths, no "
-                    "gradient is measured"
-                )
-    if batch_statistics and (exact or stages or unit is not None):
-        raise UserError(
-            "the exact spectrum is by running statistics, with which images do not see one "
-            "another; it would not compare with samples by --batch-statistics"
-        )
-    ks = None if k is None else range_of("--k", k)
-    study = PathsStudy(
-        kind="paths",
-        k=ks,
-        samples=samples,
-        batch_size=batch_size,
-        estimator=cast('Literal["batch", "image"]', estimator),
-        exact=exact,
-        stages=stages,
-        unit=unit,
-        lengths_only=lengths,
-    )
-    question = {
-        "k": None if ks is None else span(ks),
-        "lengths": lengths,
-        "exact": exact,
-        "stages": stages,
-        "unit": unit,
-        "samples": unusual(samples, SAMPLES),
-        "estimator-": unusual(estimator, "batch"),
-        "batch": unusual(batch_size, BATCH_SIZE),
-        "batch-statistics": batch_statistics,
-    }
-    _study(
-        study,
-        question,
-        display=make_display(as_json, quiet, verbose),
-        subject=(
-            make_context(device, data_dir, download, engine),
-            checkpoint,
-            dataset,
-            normalize,
-            None,
-        ),
-        seed=seed,
-        out=out,
-        budget=budget,
-        command="paths",
-        batch_statistics=batch_statistics,
-    )
+    Raises:
+        UserError: options that are for one network were given.
+    """
+    from resnet_cli.config.experiments import load_experiment
+    from resnet_cli.run.experiment import study_experiment
+
+    for name in ("checkpoint", "dataset", "normalize", "seed"):
+        if of_network[name]:
+            raise UserError(f"--{name} and an EXPERIMENT exclude each other")
+    display = make_display(as_json, quiet, verbose)
+    context = make_context(device, data_dir, download)
+    loaded = load_experiment(experiment, profile, settings or ())
+    words = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | dict(words)
+    loaded = loaded.model_copy(update={"study": study})
+    folder = writable(out or local_folder(command, loaded.name, words))
+    stopper = make_stopper(budget)
+    with stopper.listening():
+        written = study_experiment(loaded, context, display, stopper, folder)
+    show_files(display, written)
+    about = {"experiment": loaded.name, "profile": loaded.profile}
+    _summarise(display, command, about, written)
 
 
-@app.command(
-    epilog=examples(
-        "signal",
-        "signal --checkpoint preact110-cifar10 --data-dir DATA",
-        "signal he2016/table1 --profile mini",
-    )
-)
-def signal(
+def _summarise(display: Any, command: str, about: Mapping[str, Any], written: "Written") -> None:
+    display.summary({"command": command, **about, "files": file_names(written)} | written.facts)
+
+
+def add_command(
+    application: typer.Typer, command: str, text: str, calls: tuple[str, ...]
+) -> Callable[..., None]:
+    """Add the command of the studies that name it: their options, then the shared ones."""
+    parameters = _parameters(command)
+    studies = studies_of(command)
+    shared = dict(inspect.signature(_on_network, eval_str=True).parameters)
+    left_out = {"command", "study", "words"}
+    left_out |= {"images", "engine"} - {name for study in studies for name in study.shared_options}
+    with_experiment = any(study.takes_experiment for study in studies)
+
+    def run(**given: Any) -> None:
+        study, words = _chosen(command, parameters, {p.key: given.pop(p.key) for p in parameters})
+        if with_experiment and given["experiment"] is not None:
+            _on_experiment(command, study, words, **given)
+            return
+        for name, flag in (("profile", "--profile"), ("settings", "--set")):
+            if given.pop(name, None):
+                raise UserError(f"{flag} goes with an EXPERIMENT: resnet-cli {command} quickstart")
+        given.pop("experiment", None)
+        _on_network(command, study, words, **given)
+
+    declared = [p.declared() for p in parameters]
+    if with_experiment:
+        of_experiments = inspect.signature(_of_experiments, eval_str=True).parameters
+        declared = [*of_experiments.values(), *declared]
+    declared += [p for name, p in shared.items() if name not in left_out]
+    run.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in declared}
+    run.__doc__ = text
+    application.command(name=command, epilog=examples(*calls))(run)
+    return run
+
+
+def _of_experiments(
+    *,
     experiment: Annotated[
         str | None,
         typer.Argument(
@@ -376,118 +373,43 @@ def signal(
     ] = None,
     profile: ProfileOption = None,
     settings: SetOption = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Training images in the batch.")
-    ] = BATCH_SIZE,
-    checkpoint: CheckpointOption = None,
-    dataset: DatasetOption = None,
-    normalize: NormalizeOption = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    device: DeviceOption = "auto",
-    seed: StudySeedOption = 0,
-    out: LocalOutOption = None,
-    budget: BudgetOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
-    """Measure activations and gradients unit by unit. Untrained and trained; shortcuts' factors."""
-    from resnet_cli.config.experiments import load_experiment
-    from resnet_cli.config.schema import SignalStudy
-
-    display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download)
-    study = SignalStudy(kind="signal", batch_size=batch_size)
-    question: dict[str, object] = {"batch": unusual(batch_size, BATCH_SIZE)}
-    of_networks: tuple[tuple[str, object], ...] = (
-        ("--checkpoint", checkpoint),
-        ("--dataset", dataset),
-        ("--normalize", normalize),
-        ("--seed", unusual(seed, 0)),
-    )
-    if experiment is None:
-        for name, of_experiment in (("--profile", profile), ("--set", settings)):
-            if of_experiment:
-                raise UserError(f"{name} goes with an EXPERIMENT: resnet-cli signal quickstart")
-        subject = (context, checkpoint, dataset, normalize, None)
-        _study(
-            study,
-            question,
-            display=display,
-            subject=subject,
-            seed=seed,
-            out=out,
-            budget=budget,
-            command="signal",
-        )
-        return
-    for name, given in of_networks:
-        if given is not None:
-            raise UserError(f"{name} and an EXPERIMENT exclude each other")
-    from resnet_cli.run.experiment import measure_signals
-
-    loaded = load_experiment(experiment, profile, settings or ())
-    question = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | question
-    loaded = loaded.model_copy(update={"study": study})
-    folder = writable(out or local_folder("signal", loaded.name, question))
-    stopper = make_stopper(budget)
-    with stopper.listening():
-        written = measure_signals(loaded, context, display, stopper, folder)
-    show_files(display, written)
-    display.summary(
-        {
-            "command": "signal",
-            "experiment": loaded.name,
-            "profile": loaded.profile,
-            "files": file_names(written),
-        }
-        | written.facts
-    )
+    """The parameters of a command that also measures the networks of an experiment."""
 
 
-def _study(
-    study: "AnyStudy",
-    question: Mapping[str, object],
-    *,
-    display: "Display",
-    subject: "tuple[Context, str | None, str | None, str | None, int | None]",
-    seed: int,
-    out: Path | None,
-    budget: str | None,
-    command: str,
-    **options: Any,
-) -> None:
-    """Ask a study of a network; `question` has the options that name the folder by default."""
-    from resnet_cli.studies.runner import run_study
-
-    context, _, _, normalize, images = subject
-    question = dict(question) | {
-        "images": images,
-        "normalize-": normalize,
-        "seed": unusual(seed, 0),
-        context.engine: context.engine != "fast",
-    }
-    stopper = make_stopper(budget)
-    with stopper.listening():
-        found = find_network(display, *subject)
-        folder = writable(out or local_folder(command, found.name, question))
-        written = run_study(
-            found,
-            study,
-            seed=seed,
-            out=folder,
-            display=display,
-            should_stop=stopper,
-            **options,
-        )
-    show_files(display, written)
-    display.summary(
-        {
-            "command": command,
-            "checkpoint": found.loaded.source,
-            "dataset": found.data.dataset,
-            "files": file_names(written),
-        }
-        | written.facts
-    )
+add_command(
+    app,
+    "lesion",
+    "Delete or reorder units and measure the test error.",
+    (
+        "lesion --blocks 1 --ranked",
+        "lesion --blocks 1-20 --samples 50",
+        "lesion --only 4,17 --per-class",
+        "lesion --reorder 1-20",
+        "lesion --greedy 20",
+        "lesion --additivity 2-10",
+        "lesion --checkpoint preact110-cifar10 --data-dir DATA",
+    ),
+)
+add_command(
+    app,
+    "paths",
+    "Measure path lengths and the gradient by path length.",
+    (
+        "paths",
+        "paths --k 10 --samples 1000",
+        "paths --exact --stages",
+        "paths --lengths",
+        "paths --exact --estimator image",
+    ),
+)
+add_command(
+    app,
+    "signal",
+    "Measure activations and gradients unit by unit. Untrained and trained; shortcuts' factors.",
+    (
+        "signal",
+        "signal --checkpoint preact110-cifar10 --data-dir DATA",
+        "signal he2016/table1 --profile mini",
+    ),
+)

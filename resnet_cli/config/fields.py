@@ -18,6 +18,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
+class StudyConfig(Strict):
+    """The `study:` block of a YAML, whatever the study; its class is found by `kind`."""
+
+    kind: str
+
+
 def parse_range(value: object) -> tuple[int, ...]:
     """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
 
@@ -96,10 +102,6 @@ def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
         message = one_line(first["msg"].removeprefix("Value error, "), 300)
-        if first["type"] == "union_tag_not_found":
-            union = _models_in(model.model_fields[location[-1]].annotation)
-            kinds = (kind for m in union for kind in get_args(_kind_of(m)))
-            message = f"needs kind: {', '.join(sorted(kinds))}"
         given = first["input"]
         got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"
         where = f"{where}: " if where else ""
@@ -115,12 +117,8 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(part)
             current = field.annotation if field is not None else current
-        for candidate in _models_in(current):
-            if not part.isdigit() and (
-                len(_models_in(current)) == 1 or part in get_args(_kind_of(candidate))
-            ):
-                current = candidate
-                break
+        models = _models_in(current)
+        current = models[0] if len(models) == 1 else current
     return list(current.model_fields) if hasattr(current, "model_fields") else []
 
 
@@ -128,7 +126,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for part in get_args(annotation) for found in _models_in(part)]
-
-
-def _kind_of(model: type[BaseModel]) -> Any:
-    return model.model_fields["kind"].annotation if "kind" in model.model_fields else None

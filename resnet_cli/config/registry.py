@@ -14,7 +14,15 @@ from resnet_cli.runtime.errors import unknown
 
 DATASETS: dict[str, str] = {}
 """The data sets, in the order in which they are listed."""
-STUDIES: dict[str, str] = {}
+STUDIES: dict[str, str] = {
+    "delete": "resnet_cli.studies.delete:DeleteUnits",
+    "reorder": "resnet_cli.studies.reorder:ReorderUnits",
+    "greedy": "resnet_cli.studies.greedy:GreedyDeletion",
+    "additivity": "resnet_cli.studies.additivity:Additivity",
+    "paths": "resnet_cli.studies.paths.study:Paths",
+    "signal": "resnet_cli.studies.signal:Signal",
+    "path_survival": "resnet_cli.studies.path_survival:PathSurvival",
+}
 """The studies, in the order in which they are listed."""
 
 

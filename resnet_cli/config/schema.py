@@ -13,12 +13,15 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializeAsAny,
     model_validator,
 )
 
 from resnet_cli.config.editions import EDITION, explicit_cases, explicit_model
-from resnet_cli.config.fields import IntRange, Sizes, Strict, Text, as_tuple, validated
+from resnet_cli.config.fields import Sizes, Strict, StudyConfig, Text, as_tuple, validated
+from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.yaml_reader import merge
+from resnet_cli.runtime.errors import unknown
 
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
@@ -282,110 +285,26 @@ class TrainConfig(Strict):
         return self
 
 
-class LesionStudy(Strict):
-    """What studies that delete or move units share."""
+def _study(value: object) -> object:
+    """The study that a `study:` block names.
 
-    images: PositiveInt | None = None
-    """Only the first N test images; null: all."""
-
-
-class DeleteStudy(LesionStudy):
-    """Delete k units at random (paper 2, Figures 3 and 5a); k = 1 deletes each in turn."""
-
-    kind: Literal["delete"]
-    k: IntRange = (1,)
-    samples: PositiveInt = 20
-    """Draws for each k > 1."""
-    per_class: bool = False
-    """Also the error on each class (lesion_classes.csv)."""
-
-
-class ReorderStudy(LesionStudy):
-    """Swap pairs of units of equal shape (paper 2, Figure 5b)."""
-
-    kind: Literal["reorder"]
-    swaps: IntRange
-    samples: PositiveInt = 20
+    Raises:
+        ValueError: there is no such study, or it has no such key.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in STUDIES:
+        raise ValueError(f"needs kind: {', '.join(sorted(STUDIES))}")
+    study = registered(STUDIES, "study", kind)
+    for key in value:
+        if key not in study.model_fields:
+            raise ValueError(unknown("key", str(key), study.model_fields))
+    return study.model_validate(value)
 
 
-class PathsStudy(Strict):
-    """Path lengths and the gradient by path length (paper 2, Figure 6)."""
-
-    kind: Literal["paths"]
-    k: IntRange | None = None
-    """Path lengths to sample; null: every length."""
-    samples: PositiveInt = 100
-    """Sampled paths for each k."""
-    batch_size: PositiveInt = 128
-    """Images in the batch that one sample's gradient belongs to."""
-    estimator: Literal["batch", "image"] = "batch"
-    """One path for the whole batch, as published, or a path of its own for each image."""
-    exact: bool = True
-    """Add the exact spectrum: the gradient that all paths of a length deliver together."""
-    stages: bool = False
-    """Also the exact spectrum of each stage: only its units count for a path's length."""
-    unit: int | None = Field(default=None, ge=0)
-    """Also the exact spectrum of the gradient at this unit's parameters."""
-    lengths_only: bool = False
-    """Only the number of paths by length; no gradient is measured."""
-
-
-class GreedyStudy(LesionStudy):
-    """Delete the least harmful unit again and again, beside random deletions (beyond paper 2)."""
-
-    kind: Literal["greedy"]
-    max_units: PositiveInt = 20
-    samples: PositiveInt = 20
-    """Random sets for each number of units, to compare with."""
-    choose_on: Literal["test", "train"] = "test"
-    """The images the units are chosen on. `test`: those that are measured, which flatters."""
-    choose_images: PositiveInt | None = None
-    """Only the first N images to choose on; for `choose_on: train`."""
-
-
-class AdditivityStudy(LesionStudy):
-    """Joint damage of k deleted units against the sum of single damages (beyond paper 2)."""
-
-    kind: Literal["additivity"]
-    k: IntRange = tuple(range(2, 11))
-    samples: PositiveInt = 20
-    """Random sets for each k."""
-
-    @model_validator(mode="after")
-    def _sets(self) -> "AdditivityStudy":
-        if min(self.k) < 2:
-            raise ValueError("k starts at 2: one unit's damage is its own sum")
-        return self
-
-
-class SignalStudy(Strict):
-    """Activations, gradients and the shortcut factor by unit, untrained and trained (paper 1,
-    equations 3-8)."""
-
-    kind: Literal["signal"]
-    batch_size: PositiveInt = 128
-    """Training images in the one batch that is measured."""
-
-
-class PathSurvivalStudy(Strict):
-    """The share of paths of each length left after deleting units (paper 2, Figure 7).
-
-    Arithmetic: nothing is trained."""
-
-    kind: Literal["path_survival"]
-    deleted: IntRange = (1, 10, 20)
-
-
-Study = Annotated[
-    DeleteStudy
-    | ReorderStudy
-    | PathsStudy
-    | GreedyStudy
-    | AdditivityStudy
-    | SignalStudy
-    | PathSurvivalStudy,
-    Field(discriminator="kind"),
-]
+AnyStudy = Annotated[SerializeAsAny[StudyConfig], BeforeValidator(_study)]
+"""The configuration of any study, of the class that its `kind` names."""
 
 
 class Case(Strict):
@@ -449,7 +368,7 @@ class Experiment(Strict):
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig
-    study: Study | None = None
+    study: AnyStudy | None = None
     fail_above: float | Literal["auto"] | None = "auto"
     """A test error above this many percent counts as `fail`. `auto`: 20, as paper 1 marks it, on
     data sets of at most 10 classes; no limit on others."""

@@ -1,5 +1,7 @@
-"""The figures. Each `…_figure` takes tables as DataFrames and returns a matplotlib Figure; `save`
-writes one as PNG, atomically, and `plot_for` draws and writes what a table is for.
+"""What all figures share, and those of trainings; a study's figures are in its module.
+
+Each `…_figure` takes tables as DataFrames and returns a matplotlib Figure; `save` writes one as
+PNG, atomically.
 
 Figures are made without pyplot, so none stays open and no global state changes. matplotlib is
 imported inside, since most commands draw nothing.

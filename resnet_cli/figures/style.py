@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import numpy
-import pandas
-
-from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -113,6 +110,7 @@ def log_axis(
     Below the lowest and above the highest are `margins`, as factors. Where it spans
     less than two decades, its ticks are plain numbers at 1, 2 and 5.
     """
+    import numpy
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = numpy.asarray(values, dtype=float)
@@ -142,6 +140,8 @@ def save(figure: "Figure", path: Path) -> Path:
     equal bytes (no date, no version of the writer)."""
     from PIL import Image
 
+    from resnet_cli.results.tables import atomic_write
+
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
     image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -150,6 +150,7 @@ def save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def not_empty(rows: pandas.DataFrame, what: str) -> None:
+def not_empty(rows: "pandas.DataFrame", what: str) -> None:
+    """Raises UserError for a table without rows."""
     if rows.empty:
         raise UserError(f"nothing to draw: {what} has no rows")

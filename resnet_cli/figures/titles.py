@@ -26,6 +26,15 @@ class Heading:
     dataset: str = ""
     epochs: int | None = None
     profile: str | None = None
+    changes: tuple[int, ...] = ()
+    """The units that change the shape, for figures that mark them."""
+    chance: float | None = None
+    """The error of guessing, percent, for figures that mark it."""
+
+    @property
+    def unit(self) -> str:
+        """What the network's parts are called: `layer` of a VGG, else `unit`."""
+        return "layer" if self.network.startswith("VGG") else "unit"
 
     def over(self, shown: str) -> str:
         """The title of a plot: `Figure 5b: Error after reordering units (ResNet-110, CIFAR-10, 14

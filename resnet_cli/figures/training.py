@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import pandas
 
-from resnet_cli.claims.papers import CASES, case_title
+from resnet_cli.claims.papers import CASES, case_title, published
 from resnet_cli.figures.style import (
     FAIL_ABOVE,
     GREY,
@@ -21,15 +22,18 @@ from resnet_cli.figures.style import (
     new_figure,
     not_empty,
     published_label,
+    save,
     set_title,
     styled,
     thousands,
 )
-from resnet_cli.figures.titles import DATASETS
+from resnet_cli.figures.titles import DATASETS, case_names, heading_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from resnet_cli.config.schema import Experiment
 
 EXPLODED = 1e3
 """A case whose largest loss is so many times the middle one's does not stretch the axis."""
@@ -49,6 +53,26 @@ HOLLOW: dict[str, Any] = {
     "markeredgewidth": 1.1,
     "linestyle": "none",
 }
+
+
+def draw_training(
+    stem: str, table: pandas.DataFrame, experiment: "Experiment", folder: Path
+) -> Path:
+    """Draw training.csv or table.csv of an experiment, with its title, the names of its cases and
+    the published numbers; the file written.
+
+    Args:
+        stem: `training` or `table`.
+    """
+    title, names = heading_of(experiment).over(experiment.title), case_names(experiment)
+    if stem == "training":
+        return save(training_figure(table, title, names), folder / "training.png")
+    numbers = None
+    if experiment.paper == "he2016" and experiment.figure is not None:
+        numbers = published(experiment.paper)
+        numbers = numbers[numbers["source"] == experiment.figure]
+        numbers = None if numbers.empty else numbers
+    return save(table_figure(table, title, numbers, names), folder / "table.png")
 
 
 @styled

@@ -1,4 +1,4 @@
-"""The CSV contracts: the one place where column names live, and how files are written safely.
+"""Tables as files, and how files are written safely. Their columns: `resnet_cli.results.columns`.
 
 A table is tidy: one measurement a row, columns in a fixed order, floats as `repr` writes them (so
 that they read back to the last bit), whole numbers plain, a missing float empty. Errors and
@@ -23,168 +23,26 @@ from typing import Any
 
 import pandas
 
+from resnet_cli.results.columns import Column, table_of
 from resnet_cli.results.provenance import (
     Provenance,
     TableFile,
     explicit_config,
     read_json_object,
 )
-from resnet_cli.runtime.errors import UserError, shortened, unknown
+from resnet_cli.runtime.errors import UserError, shortened
 
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "training": (
-        "experiment",
-        "case",
-        "seed",
-        "epoch",
-        "iteration",
-        "lr",
-        "train_loss",
-        "train_error",
-        "test_loss",
-        "test_error",
-        "images_per_second",
-        "seconds",
-    ),
-    "table": (
-        "experiment",
-        "case",
-        "dataset",
-        "seed",
-        "params",
-        "status",
-        "test_error",
-        "best_error",
-        "paper_error",
-    ),
-    "lesion_delete": ("k", "sample", "blocks", "test_error", "baseline_error", "images", "seed"),
-    "lesion_reorder": (
-        "swaps",
-        "sample",
-        "order",
-        "kendall_tau",
-        "test_error",
-        "baseline_error",
-        "images",
-        "seed",
-    ),
-    "lesion_greedy": ("k", "unit", "blocks", "test_error", "baseline_error", "images", "seed"),
-    "lesion_additivity": (
-        "k",
-        "sample",
-        "blocks",
-        "joint_damage",
-        "summed_damage",
-        "joint_loss_damage",
-        "summed_loss_damage",
-        "test_error",
-        "baseline_error",
-        "images",
-        "seed",
-    ),
-    "lesion_classes": ("blocks", "class", "images", "test_error", "baseline_error"),
-    "path_lengths": ("k", "paths", "fraction"),
-    "path_survival": ("deleted", "k", "paths", "remaining", "fraction"),
-    "path_gradients": ("k", "sample", "grad_norm", "images", "seed"),
-    "path_spectrum": (
-        "k",
-        "paths",
-        "mean_norm",
-        "std_norm",
-        "total",
-        "exact_norm",
-        "share_total",
-        "share_exact",
-    ),
-    "path_spectrum_stages": ("stage", "k", "paths", "exact_norm", "share_exact"),
-    "path_spectrum_unit": ("unit", "k", "paths", "exact_norm", "share_exact"),
-    "bench": ("item", "side", "repeat", "seconds", "amount", "work_unit"),
-    "bench_summary": (
-        "item",
-        "value",
-        "lowest",
-        "highest",
-        "measured_in",
-        "target",
-        "better",
-        "reached",
-        "gflops",
-        "share_of_peak",
-        "remark",
-    ),
-    "bench_gpu": (
-        "item",
-        "precision",
-        "side",
-        "value",
-        "lowest",
-        "highest",
-        "measured_in",
-        "remark",
-    ),
-    "bench_scaling": ("study", "depth", "images", "seconds", "peak_memory_mb"),
-    "reliability": ("fault", "injected", "resumed", "rows_lost", "files_differing"),
-    "signal": (
-        "state",
-        "unit",
-        "activation_norm",
-        "gradient_norm",
-        "shortcut_factor",
-        "shortcut_product",
-        "shortcut_gain",
-        "images",
-        "seed",
-    ),
-}
-"""The fixed columns of each table, by the stem of its file name. Never reordered."""
-
-_LESION_EXTRA = ("loss", "kl_divergence", "agreement")
-EXTRA: dict[str, tuple[str, ...]] = {
-    "lesion_delete": _LESION_EXTRA,
-    "lesion_reorder": _LESION_EXTRA,
-    "lesion_greedy": _LESION_EXTRA,
-    "lesion_classes": ("class_name", "k", "sample", "seed"),
-    "path_spectrum": ("cancellation",),
-}
-"""Columns after the fixed ones; new columns are added here, at the end.
-
-loss: mean cross-entropy on the test images; kl_divergence: mean KL(intact || lesioned), nats;
-agreement: percent of images for which the intact network predicts the same class.
-"""
-
-TEXT = frozenset(
-    {"experiment", "case", "dataset", "status", "blocks", "order", "class_name", "state"}
-    | {
-        "item",
-        "side",
-        "precision",
-        "work_unit",
-        "measured_in",
-        "better",
-        "reached",
-        "remark",
-        "study",
-        "fault",
-    }
-)
-WHOLE = frozenset(
-    {"seed", "epoch", "iteration", "params", "k", "sample", "images", "swaps", "paths"}
-    | {"unit", "class", "deleted", "remaining", "stage", "repeat", "depth"}
-    | {"injected", "resumed", "rows_lost", "files_differing"}
-)
 STATUSES = ("ok", "fail", "diverged")
 PROVENANCE_SUFFIX = ".provenance.json"
 
 
 def header(stem: str) -> tuple[str, ...]:
-    """All columns of a table, in order: the fixed ones, then the extra ones.
+    """All columns of a table, in order.
 
     Raises:
         UserError: there is no such table.
     """
-    if stem not in COLUMNS:
-        raise unknown("table", stem, COLUMNS)
-    return COLUMNS[stem] + EXTRA.get(stem, ())
+    return table_of(stem).header
 
 
 def provenance_path(table: Path) -> Path:
@@ -202,7 +60,7 @@ def write_table(
 
     Args:
         rows: one mapping a row, with exactly the columns of `header(stem)`, in any order.
-        stem: a key of COLUMNS.
+        stem: the name of a table.
         folder: made if missing.
 
     Raises:
@@ -210,7 +68,8 @@ def write_table(
         ValueError: a row's columns are not the table's, or a status is unknown.
         TypeError: a value is not of its column's kind.
     """
-    columns = header(stem)
+    contract = table_of(stem)
+    columns = contract.header
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -219,7 +78,8 @@ def write_table(
             missing = ", ".join(sorted(set(columns) - set(row))) or "none"
             surplus = ", ".join(sorted(set(row) - set(columns))) or "none"
             raise ValueError(f"{stem}, row {number}: missing: {missing}; not its own: {surplus}")
-        writer.writerow([_as_text(row[column], column, stem, number) for column in columns])
+        where = f"{stem}, row {number}"
+        writer.writerow([_as_text(row[column.name], column, where) for column in contract.columns])
     content = buffer.getvalue().encode()
     path = folder / f"{stem}.csv"
     table = TableFile(file=path.name, rows=len(rows), sha256=hashlib.sha256(content).hexdigest())
@@ -239,7 +99,8 @@ def read_table(path: Path) -> pandas.DataFrame:
         UserError: the file cannot be read, its name is no table's, its columns differ, or a value
             is no number; the line names the file and the first column that differs.
     """
-    expected = header(path.stem)
+    columns = table_of(path.stem).columns
+    expected = [column.name for column in columns]
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file, strict=True))
@@ -265,8 +126,8 @@ def read_table(path: Path) -> pandas.DataFrame:
             )
     return pandas.DataFrame(
         {
-            name: _read_column([row[index] for row in rows], name, path)
-            for index, name in enumerate(expected)
+            column.name: _read_column([row[index] for row in rows], column, path)
+            for index, column in enumerate(columns)
         }
     )
 
@@ -302,18 +163,18 @@ def is_pair(table: Path) -> bool:
 # --- values ------------------------------------------------------------------------------------
 
 
-def _as_text(value: object, column: str, stem: str, number: int) -> str:
+def _as_text(value: object, column: Column, where: str) -> str:
     """One value as the CSV has it."""
-    where = f"{stem}, row {number}, column {column}"
-    if column in TEXT:
+    where = f"{where}, column {column.name}"
+    if column.kind == "text":
         if not isinstance(value, str):
             raise TypeError(f"{where}: text is expected, not {value!r}")
-        if column == "status" and value not in STATUSES:
+        if column.name == "status" and value not in STATUSES:
             raise ValueError(f"{where}: {value!r} is none of {', '.join(STATUSES)}")
         return value
     if isinstance(value, bool):
         raise TypeError(f"{where}: a number is expected, not {value!r}")
-    if column in WHOLE:
+    if column.kind == "whole":
         try:
             return str(operator.index(value))  # type: ignore[arg-type]
         except TypeError:
@@ -325,23 +186,24 @@ def _as_text(value: object, column: str, stem: str, number: int) -> str:
     return repr(float(value))
 
 
-def _read_column(values: list[str], name: str, path: Path) -> "pandas.Series[Any]":
+def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Series[Any]":
     """One column of text as a series of its kind."""
-    if name in TEXT:
+    name, is_whole = column.name, column.kind == "whole"
+    if column.kind == "text":
         return pandas.Series(values, dtype=str, name=name)
     numbers: list[float] = []
     for number, value in enumerate(values):
         try:
-            if name in WHOLE:
+            if is_whole:
                 numbers.append(int(value))
             else:
                 numbers.append(float(value) if value else float("nan"))
         except ValueError:
             raise UserError(
                 f"{path}: row {number + 1}, column {name!r}: {value[:40]!r} is no "
-                f"{'whole ' if name in WHOLE else ''}number"
+                f"{'whole ' if is_whole else ''}number"
             ) from None
-    if name not in WHOLE:
+    if not is_whole:
         return pandas.Series(numbers, dtype="float64", name=name)
     small = all(abs(number) < 2**63 for number in numbers)
     return pandas.Series(numbers, dtype="int64" if small else "object", name=name)

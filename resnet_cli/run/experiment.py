@@ -10,26 +10,18 @@ from typing import Any
 
 from resnet_cli.claims.papers import PAPERS, published_error
 from resnet_cli.config.experiments import experiment_names
-from resnet_cli.config.schema import (
-    Case,
-    DeleteStudy,
-    Experiment,
-    LesionStudy,
-    PathSurvivalStudy,
-    RunConfig,
-    SignalStudy,
-)
-from resnet_cli.figures.draw import plot_deletions, plot_for, plot_signals
-from resnet_cli.figures.titles import Heading, heading_of
+from resnet_cli.config.schema import Case, Experiment, RunConfig
+from resnet_cli.figures.titles import case_name, heading_of
+from resnet_cli.figures.training import draw_training
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display, duration
 from resnet_cli.runtime.errors import unknown
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies.path_survival import path_survival
-from resnet_cli.studies.runner import AnyStudy, Written, run_study
-from resnet_cli.studies.subject import Subject, find_subject, untrained_subject
+from resnet_cli.studies import base as studies
+from resnet_cli.studies.runner import Written, draw, heading_for, read_tables, run_study
+from resnet_cli.studies.subject import Subject, dataless_subject, find_subject, untrained_subject
 from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
 from resnet_cli.training.context import Context
 from resnet_cli.training.loop import Progress
@@ -76,20 +68,29 @@ def run_experiment(
         UserError: data are missing, or files cannot be written.
     """
     display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
-    if isinstance(experiment.study, PathSurvivalStudy):
-        study = experiment.study
-        return processes.from_first(lambda: _path_survival(experiment, study, out, display))
     if experiment.study is None:
         return _run_trainings(experiment, context, display, stopper, out)
+    study = study_of(experiment)
+    if not study.needs_network:
+        case, run = experiment.runs()[0]
+        subjects = [(case, dataless_subject(context, run))]
+        return _study_all(experiment, subjects, display, stopper, out)
     networks = []
     for trained in _train_all(experiment, context, display, stopper):
         if trained.finished.diverged_at is None:
             networks.append((trained.case, trained.bundled or str(trained.finished.folder)))
         else:
             display.line(f"case {trained.case.name}: diverged in training, not studied")
-    images = experiment.study.images if isinstance(experiment.study, LesionStudy) else None
-    subjects = [(case, find_subject(context, at, test_images=images)) for case, at in networks]
-    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+    subjects = [
+        (case, find_subject(context, at, test_images=study.test_images)) for case, at in networks
+    ]
+    return _study_all(experiment, subjects, display, stopper, out)
+
+
+def study_of(experiment: Experiment) -> studies.Study:
+    """The experiment's study; it must have one."""
+    assert isinstance(experiment.study, studies.Study)
+    return experiment.study
 
 
 @dataclass(frozen=True)
@@ -159,21 +160,17 @@ def pretrained_name(run: RunConfig, context: Context) -> str | None:
     return bundled_weights_of(run) if context.pretrained else None
 
 
-def measure_signals(
+def study_experiment(
     experiment: Experiment, context: Context, display: Display, stopper: Stopper, out: Path
 ) -> Written:
-    """Run the signal study on every case and seed of an experiment, without training.
+    """Run an experiment's study on every case and seed, without training.
 
-    A case that is not trained, or that diverged, is measured at its initialisation only.
-
-    Args:
-        experiment: with a signal study.
+    A case that is not trained, or diverged, is measured at its initialisation only.
 
     Raises:
         Interrupted: `stopper` said to stop; what is done is written.
         UserError: data are missing, or files cannot be written.
     """
-    assert isinstance(experiment.study, SignalStudy)
     subjects = []
     for case, run in experiment.runs():
         finished = find_finished(context, run)
@@ -181,30 +178,30 @@ def measure_signals(
             subjects.append((case, untrained_subject(context, run)))
         else:
             subjects.append((case, find_subject(context, str(finished.folder))))
-    return _study_all(experiment, experiment.study, subjects, display, stopper, out)
+    return _study_all(experiment, subjects, display, stopper, out)
 
 
 def _study_all(
     experiment: Experiment,
-    study: AnyStudy,
     subjects: Sequence[tuple[Case, Subject]],
     display: Display,
     stopper: Stopper,
     out: Path,
 ) -> Written:
-    """Run a study on each network of an experiment, in a folder of its own if there are several;
-    then draw what shows them together."""
-    written = Written()
+    """The study of each network of an experiment, in a folder of its own if there are several; then
+    the figures that show them together."""
+    study, written = study_of(experiment), Written()
     several_seeds = len(experiment.seeds) > 1
-    studied: list[tuple[Case, Subject, Path]] = []
+    cases: list[studies.Case] = []
     for number, (case, subject) in enumerate(subjects, 1):
         if processes.any_of(stopper()):
             raise Interrupted("stopped between studies; the same command resumes from there")
         assert subject.loaded.run is not None
         seed, folder = subject.loaded.run.seed, out
-        if len(experiment.cases) > 1 or several_seeds:
+        if study.needs_network and (len(experiment.cases) > 1 or several_seeds):
             folder = out / f"{case.name}{f'-seed{seed}' if several_seeds else ''}"
             display.line(f"case {folder.name} ({number} of {len(subjects)})")
+        heading = heading_of(experiment, case, seed if several_seeds else None)
         more = run_study(
             subject,
             study,
@@ -213,75 +210,22 @@ def _study_all(
             display=display,
             profile=experiment.profile,
             config=experiment.model_dump(mode="json"),
-            heading=heading_of(experiment, case, seed if several_seeds else None),
+            heading=heading,
             should_stop=stopper,
         )
         written.files += more.files
         written.kept += more.kept
-        written.facts[case.name if not several_seeds else folder.name] = more.facts
-        studied.append((case, subject, folder))
-    if len(studied) > 1 and isinstance(study, DeleteStudy):
-        draw = partial(_plot_deletions, experiment, study, studied, out)
-        written.files += processes.from_first(draw)
-    if len(studied) > 1 and isinstance(study, SignalStudy):
-        written.files += processes.from_first(lambda: _plot_signals(experiment, studied, out))
-    return written
-
-
-def _plot_signals(
-    experiment: Experiment, studied: Sequence[tuple[Case, Subject, Path]], out: Path
-) -> list[Path]:
-    """The signals of all cases in one plot."""
-    tables = [(case, read_table(folder / "signal.csv")) for case, _, folder in studied]
-    return plot_signals(experiment, tables, out)
-
-
-def _plot_deletions(
-    experiment: Experiment,
-    study: DeleteStudy,
-    studied: Sequence[tuple[Case, Subject, Path]],
-    out: Path,
-) -> list[Path]:
-    """Single deletions of all cases in one plot (paper 2, Figures 3 and 8), averaged over seeds."""
-    if 1 not in study.k:
-        return []
-    changes = {
-        case.name: [place.index for place in subject.loaded.network.places if place.changes_shape]
-        for case, subject, _ in studied
-        if not subject.loaded.is_plain  # a VGG's shape changes at every pooling
-    }
-    tables = [(case, read_table(folder / "lesion_delete.csv")) for case, _, folder in studied]
-    chance = 100.0 * (1 - 1 / studied[0][1].loaded.num_classes)
-    return plot_deletions(experiment, tables, changes, chance, out)
-
-
-def _path_survival(
-    experiment: Experiment, study: PathSurvivalStudy, out: Path, display: Display
-) -> Written:
-    """path_survival.csv and its plot: computed from the number of units, without training."""
-    num_units = sum(experiment.model.stage_units())
-    rows = path_survival(num_units, study.deleted)
-    provenance = collect(
-        experiment.model_dump(mode="json"),
-        seeds=(),
-        started=datetime.now(UTC),
-        profile=experiment.profile,
-    )
-    written = Written([write_table(rows, "path_survival", out, provenance)])
-    frame = read_table(written.files[0])
-    heading = Heading(experiment.figure, f"{num_units} units")
-    written.files += plot_for("path_survival", {"path_survival": frame}, out, heading)
-    left = {
-        count: sum(row["remaining"] for row in rows if row["deleted"] == count)
-        for count in study.deleted
-    }
-    shares = {str(count): left[count] / 2**num_units for count in left}
-    written.facts = {"units": num_units, "paths_left": shares}
-    display.table(
-        f"{num_units} units, {2**num_units:,} paths",
-        ["units deleted", "paths left", "share of all"],
-        [[count, f"{left[count]:,}", f"{100 * shares[str(count)]:.3g} %"] for count in left],
-    )
+        name = case.name if folder == out or not several_seeds else folder.name
+        written.facts[name] = more.facts
+        tables = processes.from_first(partial(read_tables, study, folder))
+        heading = heading_for(subject, heading_of(experiment, case))
+        cases.append(studies.Case(case_name(case), tables, heading))
+    if not study.needs_network:
+        written.facts = more.facts
+    if len(cases) > 1:
+        title = heading_of(experiment).over(experiment.title)
+        figures = study.figures_together(cases, title)
+        written.files += processes.from_first(lambda: draw(figures, out))
     return written
 
 
@@ -368,8 +312,7 @@ def write_training_tables(
         path = write_table(rows, stem, out, provenance)
         written.files.append(path)
         if plot:
-            frame, heading = read_table(path), heading_of(experiment)
-            written.files += plot_for(stem, {stem: frame}, out, heading, experiment=experiment)
+            written.files.append(draw_training(stem, read_table(path), experiment, out))
     written.facts = {"cases": table}
     return written
 

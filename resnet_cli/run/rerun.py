@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, NonNegativeInt
 
 from resnet_cli.config.fields import Strict, validated
-from resnet_cli.config.schema import DataConfig, Experiment, LesionStudy, RunConfig
+from resnet_cli.config.schema import AnyStudy, DataConfig, Experiment, RunConfig
 from resnet_cli.results.provenance import Provenance, explicit_config
 from resnet_cli.results.tables import PROVENANCE_SUFFIX
-from resnet_cli.run.experiment import measure_signals, pretrained_name
+from resnet_cli.run.experiment import pretrained_name, study_experiment, study_of
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError, one_line, shortened
 from resnet_cli.runtime.interrupt import Stopper
-from resnet_cli.studies.runner import AnyStudy, Written, run_study
+from resnet_cli.studies.base import stored_study
+from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import INITIALISATION, find_subject
 from resnet_cli.training.bundle import bundled_training
 from resnet_cli.training.context import Context, SplitName
@@ -41,7 +42,7 @@ class TypedStudy(StudySettings):
 
     edition: Literal[2]
     model: dict[str, Any] | None
-    study: Annotated[AnyStudy, Field(discriminator="kind")]
+    study: AnyStudy
     data: DataConfig
 
 
@@ -224,7 +225,7 @@ def _studied_data(work: Experiment | TypedStudy) -> list[DataConfig]:
     study may use a part."""
     if isinstance(work, TypedStudy):
         return [work.data]
-    images = work.study.images if isinstance(work.study, LesionStudy) else None
+    images = study_of(work).test_images
     changes = {} if images is None else {"test_images": images}
     return [run.data.model_copy(update=changes) for _, run in work.runs()]
 
@@ -246,7 +247,7 @@ def rerun_study(
     """
     typed, checkpoint = spec.work, spec.provenance.checkpoint
     if isinstance(typed, Experiment):
-        return measure_signals(typed, context, display, stopper, out)
+        return study_experiment(typed, context, display, stopper, out)
     assert checkpoint is not None
     subject = find_subject(context, checkpoint.source)
     if subject.loaded.sha256 != checkpoint.sha256:
@@ -257,13 +258,13 @@ def rerun_study(
     if subject.data != typed.data:
         normalization = context.normalization(typed.data)
         subject = replace(subject, data=typed.data, normalization=normalization)
+    study = stored_study(typed.model_dump(mode="json"))
+    assert study is not None
     return run_study(
         subject,
-        typed.study,
+        study,
         seed=typed.seed,
         out=out,
         display=display,
-        only=typed.only,
-        batch_statistics=typed.batch_statistics,
         should_stop=stopper,
     )

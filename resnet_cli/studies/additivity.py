@@ -2,31 +2,153 @@
 
 Paper 2 calls the paths an ensemble, whose members hardly depend on one another. If the units acted
 independently in this sense, deleting a set of them would damage the network by the sum of what
-deleting each alone does. So each set's joint damage is set beside the sum of its single damages.
+deleting each alone does. So each set's joint damage is compared with the sum of its single damages.
 Damage is an increase over the intact network: of the error, which saturates at chance, and of the
 loss, which does not.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy
-from scipy.stats import pearsonr, spearmanr
+from pydantic import model_validator
 
-from resnet_cli.datasets.data import Batches
-from resnet_cli.models.network import Network
-from resnet_cli.runtime.engine import Engine
+from resnet_cli.config.fields import IntRange
+from resnet_cli.figures.style import (
+    GREY,
+    HEIGHT,
+    ROW_WIDTH,
+    new_figure,
+    not_empty,
+    set_title,
+    styled,
+)
+from resnet_cli.results.columns import Table, number
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.lesion import Deletion, draw_deletions
-from resnet_cli.studies.walks import delete, evaluate_walks, intact
+from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.lesion import (
+    BLOCKS,
+    ERRORS,
+    SAMPLE,
+    Deletion,
+    K,
+    LesionStudy,
+    draw_deletions,
+)
 
-Row = dict[str, Any]
-Report = Callable[[int, int], None]
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from resnet_cli.datasets.data import Batches
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.models.network import Network
+    from resnet_cli.runtime.engine import Engine
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.subject import Subject
+
 DAMAGES = {
     "error": ("joint_damage", "summed_damage"),
     "loss": ("joint_loss_damage", "summed_loss_damage"),
 }
 """For each measure of damage the columns of the joint one and of the sum."""
+
+
+class Additivity(LesionStudy):
+    """Joint damage of k deleted units against the sum of single damages (beyond paper 2)."""
+
+    kind: Literal["additivity"] = "additivity"
+    k: Annotated[
+        IntRange,
+        Option(
+            "--additivity",
+            "Number of units in a set, such as 2-10: compare the damage of deleting a set with the "
+            "sum of the damages of its units.",
+            metavar="K|K1-K2",
+            selects=True,
+        ),
+    ] = tuple(range(2, 11))
+    samples: Samples = 20
+    """Random sets for each k."""
+
+    title = "Joint damage of deleted units against the sum of their single damages"
+    tables = (
+        Table(
+            "lesion_additivity",
+            "random set of deleted units",
+            (
+                K,
+                SAMPLE,
+                BLOCKS,
+                number(
+                    "joint_damage",
+                    "test_error - baseline_error, percentage points, with the whole set deleted",
+                ),
+                number(
+                    "summed_damage",
+                    "the sum of the error increases of its units, each deleted alone",
+                ),
+                number("joint_loss_damage", "increase of the loss, nats; it does not saturate"),
+                number("summed_loss_damage", "the sum of the loss increases of its units"),
+                *ERRORS,
+            ),
+            note="For the same seed the sets are those of lesion_delete.csv.",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _sets(self) -> "Additivity":
+        if min(self.k) < 2:
+            raise ValueError("k starts at 2: the damage of one unit is its own sum")
+        return self
+
+    def check(self, subject: "Subject") -> None:
+        draw_sets(subject.num_units, self.k, 1, 0)
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        sets = draw_sets(subject.num_units, self.k, self.samples, seed)
+        network, batches = subject.loaded.network, subject.batches("test")
+        with progress.of(f"deleting sets of units of {subject.label}") as report:
+            rows = compare_damages(network, batches, sets, seed, report, subject.context.engine)
+        yield "lesion_additivity", rows, ("test",)
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        yield NamedFigure(
+            "lesion_additivity",
+            "joint damage of several deleted units against the sum of single damages",
+            lambda: additivity_figure(
+                tables["lesion_additivity"],
+                heading.over(
+                    f"Joint damage of deleted {heading.unit}s against the sum of their single "
+                    "damages"
+                ),
+            ),
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["lesion_additivity"]
+        found = correlations(frame.to_dict("records"))  # type: ignore[arg-type]
+        columns = ["joint_damage", "summed_damage", "joint_loss_damage", "summed_loss_damage"]
+        words = [f"{name.replace('_', ', ')}: {_in_words(r)}" for name, r in found.items()]
+        return Summary(
+            {
+                "baseline_error": float(frame["baseline_error"].iloc[0]),
+                "rows": len(frame),
+                "correlation": found,
+            },
+            f"{subject.label}: {frame['images'].iloc[0]} images; means over sets of k units",
+            ["k", "sets", "joint error", "summed error", "joint loss", "summed loss"],
+            [
+                [k, len(rows), *(float(rows[column].mean()) for column in columns)]
+                for k, rows in frame.groupby("k")
+            ],
+            [f"correlation of joint with summed damage: {'; '.join(words)}"],
+        )
+
+
+def _in_words(correlation: float | None) -> str:
+    return "none, the damages do not vary" if correlation is None else f"{correlation:.3f}"
 
 
 def draw_sets(num_units: int, ks: Iterable[int], samples: int, seed: int) -> list[Deletion]:
@@ -45,14 +167,16 @@ def draw_sets(num_units: int, ks: Iterable[int], samples: int, seed: int) -> lis
 
 
 def compare_damages(
-    network: Network,
-    batches: Batches,
+    network: "Network",
+    batches: "Batches",
     sets: Sequence[Deletion],
     seed: int,
-    report: Report = lambda done, total: None,
-    engine: Engine = "fast",
+    report: "Report" = lambda done, total: None,
+    engine: "Engine" = "fast",
 ) -> list[Row]:
     """Rows of lesion_additivity.csv, one for each set, in the order given."""
+    from resnet_cli.studies.walks import delete, evaluate_walks, intact
+
     whole = intact(len(network.units))
     used = sorted({unit for each in sets for unit in each.units})
     walks = [delete(whole, (unit,)) for unit in used]
@@ -63,7 +187,7 @@ def compare_damages(
         {
             "k": len(each.units),
             "sample": each.sample,
-            "blocks": " ".join(map(str, each.units)),
+            "blocks": each.blocks,
             "joint_damage": joint.error - baseline.error,
             "summed_damage": sum(single[unit].error - baseline.error for unit in each.units),
             "joint_loss_damage": joint.loss - baseline.loss,
@@ -82,8 +206,11 @@ def correlations(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
 
     Returns:
         `pearson_error`, `spearman_error`, `pearson_loss`, `spearman_loss`; None where one side
-        does not vary or is no number.
+        does not vary or is not finite.
     """
+    import numpy
+    from scipy.stats import pearsonr, spearmanr
+
     rows = list(rows)
     found: dict[str, float | None] = {}
     for measure, (joint, summed) in DAMAGES.items():
@@ -95,3 +222,35 @@ def correlations(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         found[f"pearson_{measure}"] = float(pearsonr(x, y).statistic) if varies else None
         found[f"spearman_{measure}"] = float(spearmanr(x, y).statistic) if varies else None
     return found
+
+
+@styled
+def additivity_figure(sets: "pandas.DataFrame", title: str) -> "Figure":
+    """Joint damage of a set of units against the sum of their single damages, error and loss.
+
+    On the diagonal the units act independently; above it they are worse together.
+
+    Args:
+        sets: rows of lesion_additivity.csv.
+    """
+    import numpy
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(sets, "lesion_additivity")
+    figure = new_figure(ROW_WIDTH * 0.75, HEIGHT)
+    panels = (
+        ("summed_damage", "joint_damage", "error increase (points)"),
+        ("summed_loss_damage", "joint_loss_damage", "loss increase (nats)"),
+    )
+    for axes, (summed, joint, unit) in zip(figure.subplots(1, 2), panels, strict=True):
+        rows = sets[numpy.isfinite(sets[summed]) & numpy.isfinite(sets[joint])]
+        points = axes.scatter(rows[summed], rows[joint], c=rows["k"], s=9, cmap="viridis")
+        both = [*rows[summed], *rows[joint], 0.0]
+        low, high = min(both), max(both)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1.0)
+        axes.set_xlabel(f"sum of single damages: {unit}")
+        axes.set_ylabel(f"joint damage: {unit}")
+    whole = MaxNLocator(6, integer=True)
+    figure.colorbar(points, ax=figure.axes, label="units deleted together, k", ticks=whole)
+    set_title(figure, title)
+    return figure

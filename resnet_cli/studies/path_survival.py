@@ -5,13 +5,94 @@ paths that are left are those whose k units are all among the n - d others: C(n 
 whichever units were deleted.
 """
 
+import itertools
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
+from resnet_cli.config.fields import IntRange
+from resnet_cli.figures.style import (
+    HEIGHT,
+    PALETTE,
+    WIDTH,
+    new_figure,
+    not_empty,
+    set_title,
+    styled,
+)
+from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import NamedFigure, Row, Study, Summary, Tables
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.studies.progress import Progress
+    from resnet_cli.studies.subject import Subject
+
+
+class PathSurvival(Study):
+    """The share of paths of each length left after deleting units (paper 2, Figure 7).
+
+    Arithmetic: nothing is trained."""
+
+    kind: Literal["path_survival"] = "path_survival"
+    deleted: IntRange = (1, 10, 20)
+
+    title = "Paths left after deleting units"
+    needs_network = False
+    tables = (
+        Table(
+            "path_survival",
+            "number of deleted units and path length",
+            (
+                whole("deleted", "units deleted, d"),
+                whole("k", "units that a path passes by their residual branch"),
+                whole("paths", "paths of this length before the deletion, C(n, k)"),
+                whole("remaining", "paths of this length left, C(n - d, k)"),
+                number("fraction", "remaining / paths, 0 to 1"),
+            ),
+        ),
+    )
+
+    def check(self, subject: "Subject") -> None:
+        path_survival(subject.num_units, self.deleted)
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        yield "path_survival", path_survival(subject.num_units, self.deleted), ()
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        from resnet_cli.figures.titles import Heading
+
+        frame = tables["path_survival"]
+        title = Heading(heading.figure, f"{frame['k'].max()} units").over(self.title)
+        yield NamedFigure(
+            "path_survival",
+            "share of paths of each length left after deleting units",
+            lambda: path_survival_figure(frame, title),
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame, total = tables["path_survival"], 2**subject.num_units
+        left = {
+            count: sum(int(n) for n in frame.loc[frame["deleted"] == count, "remaining"])
+            for count in self.deleted
+        }
+        rows = [[d, f"{n:,}", f"{100 * (n / total):.3g} %"] for d, n in left.items()]
+        return Summary(
+            {
+                "units": subject.num_units,
+                "paths_left": {str(d): n / total for d, n in left.items()},
+            },
+            f"{subject.num_units} units, {total:,} paths",
+            ["units deleted", "paths left", "share of all"],
+            rows,
+            [f"{rows[-1][2]} of all paths are left after deleting {rows[-1][0]} units"],
+        )
 
 
 def path_survival(num_units: int, deleted: Iterable[int]) -> list[Row]:
@@ -39,3 +120,28 @@ def path_survival(num_units: int, deleted: Iterable[int]) -> list[Row]:
                 }
             )
     return rows
+
+
+@styled
+def path_survival_figure(survival: "pandas.DataFrame", title: str) -> "Figure":
+    """The share of paths of each length left after deleting units: paper 2, Figure 7.
+
+    Args:
+        survival: rows of path_survival.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(survival, "path_survival")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for (count, rows), color in zip(
+        survival.groupby("deleted"), itertools.cycle(PALETTE), strict=False
+    ):
+        axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("path length k (units passed)")
+    axes.set_ylabel("paths left (% of this length)")
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure

@@ -16,25 +16,192 @@ expectation.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from pydantic import PositiveInt
 
-from resnet_cli.models.network import Network, evaluation_mode
-from resnet_cli.models.units import PlainUnit, ResidualUnit, Scale, Unit
+from resnet_cli.figures.style import (
+    GREY,
+    PALETTE,
+    ROW_WIDTH,
+    largest_calm,
+    log_axis,
+    new_figure,
+    not_empty,
+    set_title,
+    styled,
+)
+from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import (
+    Case,
+    NamedFigure,
+    Option,
+    Row,
+    Study,
+    Summary,
+    Tables,
+    known,
+    short,
+)
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.models.network import Network
+    from resnet_cli.models.units import Unit
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.subject import Subject
+
+EXPLODED = 1e6
+"""A curve whose maximum is this many times the middle one's does not stretch the axis."""
+STATES = {"initial": "at initialisation", "trained": "trained"}
+"""The states of a network, in signal.csv and in words."""
+SHOWN = ("activation_norm", "gradient_norm", "shortcut_product", "shortcut_gain")
+
+
+class Signal(Study):
+    """Activations, gradients and the shortcut factor by unit, untrained and trained (paper 1,
+    equations 3-8)."""
+
+    kind: Literal["signal"] = "signal"
+    batch_size: Annotated[
+        PositiveInt,
+        Option("--batch-size", "Training images in the batch.", metavar="N", word="batch"),
+    ] = 128
+    """Training images in the one batch that is measured."""
+
+    title = "Signals by unit"
+    command = "signal"
+    takes_experiment = True
+    tables = (
+        Table(
+            "signal",
+            "state of a network and unit (paper 1, section 2)",
+            (
+                text("state", "`initial`: the network its training started from; `trained`"),
+                whole("unit", "l; the last row of a state is the output of the last unit"),
+                number(
+                    "activation_norm",
+                    "root mean square over the images of the L2 norm of x_l, the unit's input",
+                ),
+                number(
+                    "gradient_norm", "the same of the gradient, at x_l, of an image's cross-entropy"
+                ),
+                number(
+                    "shortcut_factor",
+                    "lambda of the unit: its constant scale, times the mean of 1 - g(x) of a gate; "
+                    "empty where a convolution is the shortcut, and in the last row",
+                ),
+                number(
+                    "shortcut_product",
+                    "product of these from this unit to the last, as in equation (8)",
+                ),
+                number(
+                    "shortcut_gain",
+                    "the gradient at the last unit's output backpropagated to here by the "
+                    "shortcuts alone (without after-addition activations, with projections and the "
+                    "derivative of gates): its L2 norm over that at the last unit's output",
+                ),
+                whole(
+                    "images",
+                    "training images of the batch; batch norm takes this batch's statistics, "
+                    "dropout is inactive",
+                ),
+                whole("seed", "seed of the batch's draw"),
+            ),
+        ),
+    )
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        from resnet_cli.studies.paths.sampled import batch_indices
+
+        batches = subject.batches("train")
+        images, labels = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
+        rows: list[Row] = []
+        for state, network in _states(subject, seed).items():
+            with progress.of(f"signals of {subject.label}, {state}") as report:
+                found = measure_signal(network.to(images.device), images, labels, report)
+            common = {"state": state, "images": len(labels), "seed": seed}
+            rows += [common | row for row in found]
+        yield "signal", rows, ("train",)
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        yield NamedFigure(
+            "signal",
+            "activation and gradient norms and the shortcut's factor, by unit",
+            lambda: signal_figure(
+                {heading.network: tables["signal"]}, heading.over("Signals by unit")
+            ),
+        )
+
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        """The signals of all cases; of several seeds, each case's first."""
+        frames: dict[str, pandas.DataFrame] = {}
+        for case in cases:
+            frames.setdefault(case.name, case.tables["signal"])
+        yield NamedFigure(
+            "signal",
+            "activation and gradient norms and the shortcut's factor, by unit, of each network",
+            lambda: signal_figure(frames, title),
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["signal"]
+        places = subject.loaded.network.places
+        milestones = {place.index for place in places if place.number == 1} | {len(places)}
+        facts: dict[str, Any] = {}
+        sentences = []
+        for state in frame["state"].unique():
+            rows = frame[frame["state"] == state]
+            deviation = closed_form_deviation(subject.loaded.network, rows.to_dict("records"))
+            if deviation is not None:
+                facts[f"closed_form_deviation_{state}"] = deviation
+                sentences.append(
+                    f"{state}: shortcuts that are scalars pass the gradient on by their lambda "
+                    f"to within {deviation:.1e} (relative)"
+                )
+            facts[f"{state}_at_first_unit"] = {name: known(rows[name].iloc[0]) for name in SHOWN}
+        return Summary(
+            facts,
+            f"{subject.label}: signals at the input of the first unit and of every stage after it",
+            ["state", "unit", "activation", "gradient", "lambda product", "direct gain"],
+            [
+                [state, unit, *map(short, values)]
+                for state, unit, *values in frame[["state", "unit", *SHOWN]].itertuples(index=False)
+                if unit in milestones
+            ],
+            sentences,
+        )
+
+
+def _states(subject: "Subject", seed: int) -> dict[str, "Network"]:
+    """The network as its training started from it, if that is known, and trained, if it is."""
+    from resnet_cli.models import build
+    from resnet_cli.models.survival import set_survival
+
+    loaded, networks = subject.loaded, {}
+    if loaded.model is not None:
+        start = loaded.run.seed if loaded.run is not None else seed
+        networks["initial"] = build(loaded.model, loaded.num_classes, start)
+        if loaded.run is not None:
+            set_survival(networks["initial"], loaded.run.train)
+    if loaded.is_trained:
+        networks["trained"] = loaded.network
+    return networks
 
 
 def measure_signal(
-    network: Network,
-    images: Tensor,
-    labels: Tensor,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    network: "Network",
+    images: "Tensor",
+    labels: "Tensor",
+    report: "Report" = lambda done, total: None,
 ) -> list[Row]:
     """Signals at the input of every unit, and at the output of the last, for one batch.
 
@@ -53,12 +220,18 @@ def measure_signal(
         gradient_norm: the same of the gradient, at x_l, of an image's cross-entropy.
         shortcut_factor: lambda of unit l (`shortcut_factor`); None at L.
         shortcut_product: the product of these from unit l on; 1 at L; None where one is None.
-        shortcut_gain: the gradient at x_L led back to x_l through the shortcuts alone, with f
+        shortcut_gain: the gradient at x_L backpropagated to x_l through the shortcuts alone, with f
             taken for the identity as in the derivation: its L2 norm over that at x_L.
 
     Raises:
         UserError: the network has no shortcuts.
     """
+    import torch
+    from torch.nn import functional
+
+    from resnet_cli.models.network import evaluation_mode
+    from resnet_cli.models.units import PlainUnit
+
     if any(isinstance(unit, PlainUnit) for unit in network.units):
         raise UserError("a plain network (VGG) has no shortcuts; signal needs a residual network")
     units = network.unit_list
@@ -77,7 +250,7 @@ def measure_signal(
         # The direct gradient is kept at norm 1 and its size apart: 0.5^333 is no float32.
         direct = gradient / float(gradient.double().norm())
         for unit, x in zip(reversed(units), reversed(inputs[:-1]), strict=True):
-            gradient, direct = _led_back(unit, x, gradient, direct)
+            gradient, direct = _backpropagate(unit, x, gradient, direct)
             gradients.insert(0, gradient)
             gain = float(direct.double().norm())
             gains.insert(0, gains[0] * gain)
@@ -102,9 +275,13 @@ def measure_signal(
     ]
 
 
-def _led_back(unit: Unit, x: Tensor, gradient: Tensor, direct: Tensor) -> tuple[Tensor, Tensor]:
-    """A gradient at a unit's output led back to x through the whole unit, and another through its
-    shortcut alone, without f."""
+def _backpropagate(
+    unit: "Unit", x: "Tensor", gradient: "Tensor", direct: "Tensor"
+) -> tuple["Tensor", "Tensor"]:
+    """A gradient at a unit's output backpropagated to x through the whole unit, and another
+    through its shortcut alone, without f."""
+    import torch
+
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         shortcut, residual = unit.branches(leaf)
@@ -115,8 +292,7 @@ def _led_back(unit: Unit, x: Tensor, gradient: Tensor, direct: Tensor) -> tuple[
     return whole, alone
 
 
-@torch.no_grad()
-def shortcut_factor(unit: Unit, x: Tensor) -> float | None:
+def shortcut_factor(unit: "Unit", x: "Tensor") -> float | None:
     """lambda of equation (6) for one unit at its input x [N, C, H, W].
 
     Returns:
@@ -125,6 +301,11 @@ def shortcut_factor(unit: Unit, x: Tensor) -> float | None:
         only fits the shapes (zero padding, projection) does not count. None where a convolution
         is the shortcut of a unit that keeps the shape, and for units of others.
     """
+    import torch
+    from torch import nn
+
+    from resnet_cli.models.units import ResidualUnit, Scale
+
     if not isinstance(unit, ResidualUnit):
         return None
     parts = list(unit.h.modules())
@@ -132,11 +313,12 @@ def shortcut_factor(unit: Unit, x: Tensor) -> float | None:
         return None
     factor = math.prod(part.factor for part in parts if isinstance(part, Scale))
     if unit.gate is not None:
-        factor *= float((1 - unit.gate(unit.pre(x))).double().mean())
+        with torch.no_grad():
+            factor *= float((1 - unit.gate(unit.pre(x))).double().mean())
     return factor
 
 
-def closed_form_deviation(network: Network, rows: Sequence[Row]) -> float | None:
+def closed_form_deviation(network: "Network", rows: Sequence[Row]) -> float | None:
     """How far the shortcuts that are scalars are from the closed form of equation (8).
 
     Over all units whose shortcut is the identity or a constant scale, shapes kept, what the unit
@@ -148,6 +330,10 @@ def closed_form_deviation(network: Network, rows: Sequence[Row]) -> float | None
     Returns:
         The largest | gain / lambda - 1 |; None when the network has no such unit.
     """
+    from torch import nn
+
+    from resnet_cli.models.units import ResidualUnit, Scale
+
     found = []
     for unit, here, ahead in zip(network.unit_list, rows, rows[1:], strict=False):
         is_scalar = (
@@ -160,3 +346,70 @@ def closed_form_deviation(network: Network, rows: Sequence[Row]) -> float | None
             gain = here["shortcut_gain"] / ahead["shortcut_gain"]
             found.append(abs(gain / abs(here["shortcut_factor"]) - 1))
     return max(found, default=None)
+
+
+@styled
+def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
+    """Activation norm, gradient norm and what the shortcuts alone do, by unit, log scales.
+
+    Of one network both states are drawn in one row of panels; of several, a row for each state
+    and a colour for each network. The product of the lambdas (equation 8) is drawn dotted. A
+    network whose signals exploded is cut off, and its label says so.
+
+    Args:
+        tables: name -> rows of signal.csv.
+    """
+    import pandas
+    from matplotlib.ticker import MaxNLocator
+
+    for frame in tables.values():
+        not_empty(frame, "signal")
+    states = [s for s in STATES if any((frame["state"] == s).any() for frame in tables.values())]
+    alone = len(tables) == 1
+    rows = [states] if alone else [[state] for state in states]
+    panels = {
+        "activation_norm": "activation norm",
+        "gradient_norm": "gradient norm",
+        "shortcut_gain": "gradient by the shortcuts\nalone, from the last unit's output",
+    }
+    count = len(states) if alone else len(tables)
+    figure = new_figure(ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
+    grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
+    handles: dict[str, Any] = {}
+    off_scale: dict[str, str] = {}
+    for shown, line in zip(rows, grid, strict=True):
+        for (column, label), axes in zip(panels.items(), line, strict=True):
+            drawn: dict[str, pandas.Series[float]] = {}
+            for position, (name, frame) in enumerate(tables.items()):
+                for state in shown:
+                    key = STATES[state] if alone else name
+                    index = list(states).index(state) if alone else position
+                    color = PALETTE[index % len(PALETTE)]
+                    dashes = ("-", "--", "-.")[index // len(PALETTE) % 3]
+                    part = frame[(frame["state"] == state) & (frame[column] > 0)]
+                    if part.empty:
+                        continue
+                    (handles[key],) = axes.plot(part["unit"], part[column], dashes, color=color)
+                    drawn[key] = part[column]
+                    if column == "shortcut_gain":
+                        axes.plot(part["unit"], part["shortcut_product"], ":", color=color, lw=1)
+            if drawn:
+                maxima = {key: float(values.max()) for key, values in drawn.items()}
+                top = largest_calm(list(maxima.values()), math.inf if alone else EXPLODED)
+                calm = [key for key in drawn if not maxima[key] > top]
+                off_scale |= {key: STATES[shown[0]] for key in drawn if key not in calm}
+                log_axis(axes, pandas.concat([drawn[key] for key in calm]).to_numpy(), 24)
+            axes.set_ylabel(label if alone else f"{label}\n({STATES[shown[0]]})", fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for axes in grid[-1]:
+        axes.set_xlabel("unit")
+    dotted = grid[0][-1].plot([], [], ":", color=GREY, lw=1)[0]
+    handles["product of the lambdas or mean gates, equation (8)"] = dotted
+    set_title(figure, title)
+    labels = [
+        f"{key} ({off_scale[key]}: off the scale)" if key in off_scale else key for key in handles
+    ]
+    figure.legend(
+        list(handles.values()), labels, loc="outside lower center", ncols=min(4, count + 1)
+    )
+    return figure

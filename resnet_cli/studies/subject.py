@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from resnet_cli.config.schema import DataConfig, RunConfig
 from resnet_cli.datasets.data import Batches, Normalization
 from resnet_cli.models import build
@@ -45,6 +47,11 @@ class Subject:
                 f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
             )
         return self.context.batches(self.data, name, self.normalization)
+
+    @property
+    def num_units(self) -> int:
+        """Units of the network."""
+        return len(self.loaded.network.units)
 
     @property
     def label(self) -> str:
@@ -145,6 +152,21 @@ def untrained_subject(context: Context, run: RunConfig) -> Subject:
         is_trained=False,
     )
     return Subject(loaded, run.data, context.normalization(run.data), context)
+
+
+def dataless_subject(context: Context, run: RunConfig) -> Subject:
+    """The network of a training for a study that needs neither its weights nor its data."""
+    loaded = Loaded(
+        build(run.model, 10, run.seed),
+        run.model,
+        10,
+        INITIALISATION,
+        run.hash,
+        run,
+        is_trained=False,
+    )
+    none = Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    return Subject(loaded, run.data, none, context)
 
 
 def _newest(runs: Path) -> str:

@@ -6,7 +6,7 @@ before it, from the stem up to the first step where they part, are computed once
 """
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.progress import Report, pieces_of
 from resnet_cli.training.evaluation import BATCH_SIZE
 
 
@@ -104,7 +105,7 @@ def evaluate_walks(
     network: Network,
     batches: Batches,
     walks: Sequence[Walk],
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
     engine: Engine = "fast",
 ) -> list[Outcome]:
     """The outcome of each walk over all images, in evaluation mode.
@@ -115,7 +116,8 @@ def evaluate_walks(
     thread.
 
     Args:
-        report: called with (images done, images in all of this process) after each chunk.
+        report: called with (images done, images in all of this process) after each chunk; keeps
+            the chunks' results if it keeps pieces (`pieces_of`).
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
             a core.
 
@@ -139,24 +141,26 @@ def evaluate_walks(
     starts = range(0, count, chunk)
     starts = starts[processes.share(len(starts))]
     first, end = starts.start, min(starts.stop, count)
-    parts = (batches.evaluation(start, start + chunk) for start in starts)
     sums: list[Tensor] = []
     by_class: Tensor | None = None
 
     def visit_all(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return _visit_all(network, part[0], part[1], visits, shared)
 
-    results = map_in_threads(visit_all, parts, parallel=parallel)
+    def measured(starts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        parts = (batches.evaluation(start, start + chunk) for start in starts)
+        return map_in_threads(visit_all, parts, parallel=parallel)
+
     try:
-        for start, found in zip(starts, results, strict=True):
+        for start, found in zip(starts, pieces_of(report, starts, measured), strict=True):
             sums.append(found[0])
-            by_class = found[1] if by_class is None else by_class + found[1]
+            by_class = found[1] if by_class is None else by_class.to(found[1].device) + found[1]
             report(min(start + chunk, end) - first, end - first)
     finally:
         network.train(was_training)
-    # More processes than chunks: some have nothing to tell. Sums are added up chunk by chunk in
+    # With more processes than chunks, some have no result. Sums are added up chunk by chunk in
     # the order of the images, so that they do not depend on the number of processes.
-    of_chunks = processes.collect([torch.stack(sums).cpu()] if sums else [])
+    of_chunks = processes.collect([torch.stack([each.cpu() for each in sums])] if sums else [])
     of_classes = processes.collect([] if by_class is None else [by_class.cpu()])
     total = torch.cat(of_chunks).sum(0)
     wrong_by_class = torch.stack(of_classes).sum(0)

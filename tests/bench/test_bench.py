@@ -30,7 +30,7 @@ from resnet_cli.results.tables import header, is_pair, read_table
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies.paths import CutNetwork, path_gradient
+from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
 
 Captured = pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ from resnet_cli.claims.judge import Claim, Verdict, all_of, counts
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.data import CIFAR_COUNTS, load_split
-from resnet_cli.results.tables import COLUMNS, provenance_path
+from resnet_cli.results.tables import header, provenance_path
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 
@@ -41,7 +41,7 @@ def write(tmp_path: Path) -> Write:
         dataset: str = "digits",
         fail_above: float = 20.0,
     ) -> Path:
-        lines = [",".join(COLUMNS["table"])]
+        lines = [",".join(header("table"))]
         for case, of_case in errors.items():
             for seed, error in enumerate(of_case):
                 state, shown = "diverged", ""

@@ -12,7 +12,7 @@ from resnet_cli.claims.he2016 import claims
 from resnet_cli.claims.judge import Claim
 from resnet_cli.claims.papers import published
 from resnet_cli.config.experiments import load_experiment
-from resnet_cli.results.tables import COLUMNS, provenance_path
+from resnet_cli.results.tables import header, provenance_path
 
 Table = Mapping[str, Sequence[float | None]]
 Judge = Callable[..., dict[str, Claim]]
@@ -47,7 +47,7 @@ def judge(tmp_path: Path) -> Judge:
         for name, errors in tables.items():
             folder = tmp_path / name.replace("_", "-")
             folder.mkdir()
-            lines = [",".join(COLUMNS["table"])]
+            lines = [",".join(header("table"))]
             for case, of_case in errors.items():
                 for seed, error in enumerate(of_case):
                     shown = "" if error is None else repr(error)

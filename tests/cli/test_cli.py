@@ -179,7 +179,7 @@ def test_a_spent_budget_stops_a_study(
 ) -> None:
     monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
     line = refused([*arguments, "--budget", "0s", "--out", "o"], capsys, code=130, writes=True)
-    assert "tables already written stay, and the same command measures the rest" in line
+    assert "the same command continues from here" in line
     assert run_command([*arguments, "--out", "o"]) == 0
 
 
@@ -340,7 +340,7 @@ def test_a_folder_is_named_after_the_weights_not_their_network(
 def test_signals_of_an_experiment_at_two_profiles_lie_apart(
     empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnet_cli.run.experiment.measure_signals", lambda *arguments: Written())
+    monkeypatch.setattr("resnet_cli.run.experiment.study_experiment", lambda *arguments: Written())
     asked: list[str] = []
 
     def writable(folder: Path) -> Path:
@@ -486,7 +486,7 @@ def test_a_unit_that_is_not_there_is_refused_before_any_work(
     def sample(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("resnet_cli.studies.paths.sample_path_gradients", sample)
+    monkeypatch.setattr("resnet_cli.studies.paths.sampled.sample_path_gradients", sample)
     line = refused(["paths", "--unit", "3"], capsys)
     assert line == "unit 3 does not exist; this network has 3 units, 0 to 2"
     with pytest.raises(AssertionError, match="the work began"):
@@ -1008,7 +1008,7 @@ def test_no_work_begins_for_a_folder_that_takes_no_results(
 
     for name in (
         "run.executors.run_experiment",
-        "run.experiment.measure_signals",
+        "run.experiment.study_experiment",
         "studies.runner.run_study",
     ):
         monkeypatch.setattr(f"resnet_cli.{name}", work)

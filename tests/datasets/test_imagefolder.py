@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
-from resnet_cli.config.schema import DataConfig, DeleteStudy, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets import imagefolder
 from resnet_cli.datasets.data import Batches, Split, load_split, parse_normalization
 from resnet_cli.datasets.imagefolder import NUM_DRAWS, Folder, FolderBatches, drawn_box, drawn_scale
@@ -27,6 +27,7 @@ from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.runtime.seeding import stream
+from resnet_cli.studies.delete import DeleteUnits
 from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
@@ -691,7 +692,7 @@ def test_a_study_of_other_images_is_not_taken_for_the_same(root: Path, tmp_path:
     context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
     run = run_of(folder_config(image_size=32), iterations=1)
     finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
-    table, study = tmp_path / "out" / "lesion_delete.csv", DeleteStudy(kind="delete", k=(1,))
+    table, study = tmp_path / "out" / "lesion_delete.csv", DeleteUnits(k=(1,))
 
     def studied(context: Context) -> Written:
         subject = find_subject(context, str(finished.folder))

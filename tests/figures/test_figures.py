@@ -19,30 +19,29 @@ from PIL import Image
 from resnet_cli.claims.papers import published
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import load_experiment
-from resnet_cli.figures.draw import plot_for
-from resnet_cli.figures.lesions import (
-    lesion_additivity_figure,
-    lesion_classes_figure,
-    lesion_count_figure,
-    lesion_greedy_figure,
-    lesion_ranked_figure,
-    lesion_reorder_figure,
-    lesion_single_figure,
-)
-from resnet_cli.figures.paths import (
-    exact_figure,
-    path_survival_figure,
-    paths_figure,
-    spectrum_figure,
-)
-from resnet_cli.figures.redraw import main as redraw_main
-from resnet_cli.figures.redraw import redraw
-from resnet_cli.figures.signals import signal_figure
 from resnet_cli.figures.style import GREY, PALETTE, largest_calm, published_label, save
 from resnet_cli.figures.titles import Heading, case_names, figure_title, heading_of, network_title
 from resnet_cli.figures.training import table_figure, training_figure
-from resnet_cli.results.tables import COLUMNS, header
+from resnet_cli.report.redraw import main as redraw_main
+from resnet_cli.report.redraw import redraw
+from resnet_cli.results.tables import header
 from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.additivity import Additivity, additivity_figure
+from resnet_cli.studies.base import Study
+from resnet_cli.studies.delete import DeleteUnits
+from resnet_cli.studies.delete_figures import (
+    lesion_classes_figure,
+    lesion_count_figure,
+    lesion_ranked_figure,
+    lesion_single_figure,
+)
+from resnet_cli.studies.greedy import GreedyDeletion, lesion_greedy_figure
+from resnet_cli.studies.path_survival import PathSurvival, path_survival_figure
+from resnet_cli.studies.paths.figures import exact_figure, paths_figure, spectrum_figure
+from resnet_cli.studies.paths.study import Paths
+from resnet_cli.studies.reorder import ReorderUnits, lesion_reorder_figure
+from resnet_cli.studies.runner import draw
+from resnet_cli.studies.signal import Signal, signal_figure
 
 HEADING = Heading("fig3", "pre-act ResNet-110", "digits", 15, "mini")
 TITLE = "Figure 3: What is shown (ResNet-110, digits)"
@@ -643,7 +642,7 @@ def test_greedy_is_drawn_against_the_mean_of_random_deletions() -> None:
 
 
 def test_additivity_draws_joint_against_summed_damage() -> None:
-    figure = lesion_additivity_figure(additivity(), TITLE)
+    figure = additivity_figure(additivity(), TITLE)
     error = figure.axes[0].collections[0].get_offsets()
     assert numpy.asarray(error)[:, 0].tolist() == [2.0, 2.0, 5.0, 5.0]
     assert numpy.asarray(error)[:, 1].tolist() == pytest.approx([3.2, 5.2, 9.2, 14.2])
@@ -768,31 +767,38 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("stem", "files"),
-    [
-        ("training", {"training.png": (720, 543)}),
-        ("table", {"table.png": (720, 336)}),
-        ("lesion_delete", {"lesion_single.png": (720, 510), "lesion_count.png": (720, 510)}),
-        ("lesion_reorder", {"lesion_reorder.png": (720, 510)}),
-        ("path_lengths", {"paths.png": (1440, 480)}),
-        ("path_gradients", {"paths.png": (1440, 480)}),
-        ("path_spectrum", {"path_spectrum.png": (720, 510)}),
-        ("path_spectrum_stages", {"path_spectrum_stages.png": (720, 510)}),
-        ("path_spectrum_unit", {"path_spectrum_unit.png": (720, 510)}),
-        ("lesion_greedy", {"lesion_greedy.png": (720, 510)}),
-        ("lesion_additivity", {"lesion_additivity.png": (1080, 510)}),
-        ("lesion_classes", {"lesion_classes.png": (1080, 276)}),
-        ("path_survival", {"path_survival.png": (720, 510)}),
-        ("signal", {"signal.png": (1440, 468)}),
-    ],
-)
-def test_plot_for_writes_the_figures_of_a_table(
-    tmp_path: Path, stem: str, files: dict[str, tuple[int, int]]
-) -> None:
-    written = plot_for(stem, FRAMES, tmp_path / "new", HEADING, changes=[0])
+STUDIES: dict[str, tuple[Study, dict[str, tuple[int, int]]]] = {
+    "lesion_delete": (
+        DeleteUnits(k=(1, 2, 3)),
+        {"lesion_single.png": (720, 510), "lesion_count.png": (720, 510)},
+    ),
+    "lesion_classes": (
+        DeleteUnits(per_class=True, only=(1,)),
+        {"lesion_classes.png": (1080, 276)},
+    ),
+    "lesion_reorder": (ReorderUnits(swaps=(1,)), {"lesion_reorder.png": (720, 510)}),
+    "path_spectrum": (
+        Paths(stages=True, unit=0),
+        {
+            "paths.png": (1440, 480),
+            "path_spectrum.png": (720, 510),
+            "path_spectrum_stages.png": (720, 510),
+            "path_spectrum_unit.png": (720, 510),
+        },
+    ),
+    "lesion_greedy": (GreedyDeletion(), {"lesion_greedy.png": (720, 510)}),
+    "lesion_additivity": (Additivity(), {"lesion_additivity.png": (1080, 510)}),
+    "path_survival": (PathSurvival(), {"path_survival.png": (720, 510)}),
+    "signal": (Signal(), {"signal.png": (1440, 468)}),
+}
+
+
+@pytest.mark.parametrize("table", STUDIES)
+def test_the_figures_of_a_study(tmp_path: Path, table: str) -> None:
+    study, files = STUDIES[table]
+    written = draw(study.figures(FRAMES, HEADING), tmp_path / "new")
     assert {path.name: size(path) for path in written} == files
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files)
+    assert all(figure.alt for figure in study.figures(FRAMES, HEADING))
 
 
 def test_a_long_title_is_broken_into_lines_that_fit() -> None:
@@ -805,33 +811,18 @@ def test_a_long_title_is_broken_into_lines_that_fit() -> None:
     assert box.x1 <= figure.bbox.width
 
 
-def test_every_table_has_a_plot() -> None:
-    assert set(FRAMES) == set(COLUMNS) - BENCHMARKS
-
-
-def test_plot_for_waits_for_both_path_tables(tmp_path: Path) -> None:
-    assert plot_for("path_lengths", {"path_lengths": lengths()}, tmp_path, HEADING) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_plot_for_draws_only_the_deletions_that_were_measured(tmp_path: Path) -> None:
-    for k, name in ((1, "lesion_single.png"), (2, "lesion_count.png")):
+def test_only_the_deletions_that_were_measured_are_drawn() -> None:
+    for k, name in ((1, "lesion_single"), (2, "lesion_count")):
         frames = {"lesion_delete": deletions(k, [1.0, 2.0])}
-        (path,) = plot_for("lesion_delete", frames, tmp_path, HEADING)
-        assert path.name == name
+        (figure,) = DeleteUnits(k=(k,)).figures(frames, HEADING)
+        assert figure.name == name
 
 
-def test_plot_for_an_unknown_table(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown table 'lesions'"):
-        plot_for("lesions", FRAMES, tmp_path, HEADING)
-
-
-@pytest.mark.parametrize("stem", sorted(FRAMES))
-def test_an_empty_table_is_refused(tmp_path: Path, stem: str) -> None:
-    frames = FRAMES | {stem: FRAMES[stem].iloc[:0]}
-    with pytest.raises(UserError, match=f"nothing to draw: {stem} has no rows"):
-        plot_for(stem, frames, tmp_path, HEADING)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("table", set(STUDIES) - {"lesion_delete"})
+def test_an_empty_table_is_refused(tmp_path: Path, table: str) -> None:
+    frames = FRAMES | {table: FRAMES[table].iloc[:0]}
+    with pytest.raises(UserError, match=f"nothing to draw: {table} has no rows"):
+        draw(STUDIES[table][0].figures(frames, HEADING), tmp_path)
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
@@ -959,6 +950,7 @@ def test_plots_are_drawn_again_from_tables_alone(
 
 
 def test_matplotlib_is_imported_only_to_draw() -> None:
-    code = "import sys, resnet_cli.figures.draw; print('matplotlib' in sys.modules)"
+    modules = "resnet_cli.figures.training, resnet_cli.studies.runner"
+    code = f"import sys, {modules}; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

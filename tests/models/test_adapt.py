@@ -15,7 +15,8 @@ from resnet_cli.models import build
 from resnet_cli.models.adapt import Adapted, Parts, adapt, load_adapted
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.paths import CutNetwork, exact_spectrum, path_gradient
+from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
+from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.signal import measure_signal
 from resnet_cli.weights.load import load_network
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_cli.config.schema import DeleteStudy, Experiment, RunConfig
+from resnet_cli.config.schema import Experiment, RunConfig
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.run import experiment as runner
 from resnet_cli.run.experiment import default_out, run_experiment, status
@@ -15,6 +15,7 @@ from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.studies import lesion
+from resnet_cli.studies.delete import DeleteUnits
 from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
@@ -310,7 +311,7 @@ def test_a_study_stops_and_goes_on(
 ) -> None:
     """Asked for the n-th time while it measures, the stopper says so; the next try ends it."""
     monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
-    monkeypatch.setattr("resnet_cli.studies.paths.EXACT_CHUNK", 4)
+    monkeypatch.setattr("resnet_cli.studies.paths.sampled.CHUNK", 4)
     model = {"depth": 14, "widths": (2, 4, 8)}
     experiment = make_experiment(study=study, model=model)
     run(make_experiment(model=model), tmp_path)
@@ -335,7 +336,7 @@ def test_only_deletes_just_these_together(tmp_path: Path) -> None:
     context = Context(torch.device("cpu"), runs=tmp_path / "runs")
     run(make_experiment(), tmp_path, context=context)
     subject = find_subject(context, None)
-    study = DeleteStudy(kind="delete")
+    study = DeleteUnits()
     out = tmp_path / "only"
     run_study(subject, study, seed=0, out=out, display=Display(), only=(0, 2))
     (row,) = read_table(out / "lesion_delete.csv").to_dict("records")

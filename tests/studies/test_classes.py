@@ -4,7 +4,8 @@ import pytest
 from plain_lesions import make_batches, make_network, plain_logits
 
 from resnet_cli.results.tables import header
-from resnet_cli.studies.lesion import Deletion, class_rows, deletion_rows, measure_deletions
+from resnet_cli.studies.delete import class_rows, deletion_rows, measure_deletions
+from resnet_cli.studies.lesion import Deletion
 
 
 def test_class_errors_are_those_of_plain_predictions() -> None:

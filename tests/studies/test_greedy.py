@@ -11,9 +11,10 @@ from resnet_cli.datasets.data import Batches, Split
 from resnet_cli.models import Network
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies import greedy
+from resnet_cli.studies import walks
+from resnet_cli.studies.delete import delete_units
 from resnet_cli.studies.greedy import choose_units, delete_greedily
-from resnet_cli.studies.lesion import Deletion, delete_units
+from resnet_cli.studies.lesion import Deletion
 from resnet_cli.studies.walks import Outcome
 
 
@@ -91,7 +92,7 @@ def test_ties_go_to_the_lower_loss_then_the_lower_index(monkeypatch: pytest.Monk
         [outcome(3, 1.0), outcome(2, 9.0), outcome(2, 8.0), outcome(2, 8.0)] + 2 * [outcome(9, 0)],
         [outcome(1, math.nan), outcome(1, 5.0), outcome(1, math.inf), *2 * [outcome(9, 0)]],
     ]
-    monkeypatch.setattr(greedy, "evaluate_walks", lambda *args, **engine: script.pop(0))
+    monkeypatch.setattr(walks, "evaluate_walks", lambda *args: script.pop(0))
     assert choose_units(make_network(), make_batches(), 2) == [2, 1]
 
 

@@ -19,14 +19,9 @@ from resnet_cli.models import Network, build
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.lesion import (
-    Deletion,
-    Reordering,
-    delete_units,
-    draw_deletions,
-    draw_reorderings,
-    reorder_units,
-)
+from resnet_cli.studies.delete import delete_units
+from resnet_cli.studies.lesion import Deletion, draw_deletions
+from resnet_cli.studies.reorder import Reordering, draw_reorderings, reorder_units
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.weights.foreign import load_foreign

@@ -20,21 +20,21 @@ from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.engine import ENGINES
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies import paths
-from resnet_cli.studies.paths import (
-    CutNetwork,
+from resnet_cli.studies.paths import exact as exact_module
+from resnet_cli.studies.paths import sampled as sampled_module
+from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
+from resnet_cli.studies.paths.exact import (
     ExactSpectrum,
-    batch_indices,
-    draw_path,
-    exact_rows,
     exact_spectrum,
     exact_spectrum_of_unit,
     gradient_by_length,
-    path_gradient,
+)
+from resnet_cli.studies.paths.lengths import exact_rows, path_lengths, spectrum_rows
+from resnet_cli.studies.paths.sampled import (
+    batch_indices,
+    draw_path,
     path_gradients_by_image,
-    path_lengths,
     sample_path_gradients,
-    spectrum_rows,
 )
 
 PLACEMENTS = (
@@ -420,8 +420,8 @@ def test_the_exact_spectrum_does_not_depend_on_chunks(
         expected[len(chosen)] += gradient_by_detaching(network, images, labels, chosen)
 
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(paths, "SWEEP_CHUNK", chunk)
-    monkeypatch.setattr(paths, "CACHED_BYTES", cached_bytes)
+    monkeypatch.setattr(exact_module, "SWEEP_CHUNK", chunk)
+    monkeypatch.setattr(exact_module, "CACHED_BYTES", cached_bytes)
     found = exact_spectrum(network, images, labels, report=lambda *done: seen.append(done))
     assert found.norms == pytest.approx([float(g.norm()) for g in expected], rel=1e-8)
     assert found.images == 7
@@ -449,7 +449,7 @@ def test_the_check_sees_a_lost_length(monkeypatch: pytest.MonkeyPatch) -> None:
         keep = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
         return gradient_by_length(cut, *counted) * keep.view(-1, 1, 1, 1, 1)
 
-    monkeypatch.setattr(paths, "gradient_by_length", without_length_2)
+    monkeypatch.setattr(exact_module, "gradient_by_length", without_length_2)
     found = exact_spectrum(network, images, labels)
     assert found.check == pytest.approx(expected)
     assert found.norms[2] == 0
@@ -477,7 +477,7 @@ def test_the_spectrum_at_the_weights_of_a_unit(
     name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each path from the loss that ends in this unit's F, one by one."""
-    monkeypatch.setattr(paths, "EXACT_CHUNK", chunk)
+    monkeypatch.setattr(exact_module, "UNIT_CHUNK", chunk)
     network = make_network(DEEPER[name])
     images, labels = a_batch(3)
     if "stem" in DEEPER[name]:
@@ -639,7 +639,7 @@ def test_a_batchs_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     network = single()
     whole = sampled(network, (2, 0, 5), batch_size=7)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(paths, "EXACT_CHUNK", 3)
+    monkeypatch.setattr(sampled_module, "CHUNK", 3)
     chunked = sampled(network, (2, 0, 5), batch_size=7, report=lambda *done: told.append(done))
     norms = [row["grad_norm"] for row in whole]
     assert [row["grad_norm"] for row in chunked] == pytest.approx(norms, rel=1e-6)
@@ -655,7 +655,7 @@ def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None
         asked.append(chosen)
         return path_gradients_by_image(cut, chosen)
 
-    monkeypatch.setattr(paths, "path_gradients_by_image", watched)
+    monkeypatch.setattr(sampled_module, "path_gradients_by_image", watched)
     rows = sampled(network, (2, 0, 5), estimator="image", samples=2, batch_size=7)
     assert [(row["k"], row["sample"]) for row in rows] == [
         (k, sample) for k in (2, 0, 5) for sample in range(2)
@@ -674,7 +674,7 @@ def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None
         assert row["grad_norm"] == pytest.approx(math.sqrt(square), rel=1e-4)
         assert row["images"] == 7
 
-    monkeypatch.setattr(paths, "EXACT_CHUNK", 3)
+    monkeypatch.setattr(sampled_module, "CHUNK", 3)
     chunked = sampled(network, (2, 0, 5), estimator="image", samples=2, batch_size=7)
     assert [row["grad_norm"] for row in chunked] == pytest.approx(
         [row["grad_norm"] for row in rows], rel=1e-5

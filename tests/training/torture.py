@@ -107,8 +107,8 @@ def run_in_child(folder: Path, arguments: list[str], fault: Fault) -> Ended:
 def _install(fault: Fault) -> Callable[[], int]:
     """Put the fault into this process; returns a counter of its moments."""
     for module in (resnet_cli.run.experiment, resnet_cli.studies.runner):
-        module.plot_for = lambda *args, **options: []  # plots take time and hold no result
-    resnet_cli.run.experiment._plot_deletions = lambda *args: []
+        module.draw = lambda *args: []  # figures take time and hold no result
+    resnet_cli.run.experiment.draw_training = lambda *args: Path()
     loop.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step, so that most moments are writes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     passed = 0

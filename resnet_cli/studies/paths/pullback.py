@@ -1,13 +1,14 @@
 """Vector-Jacobian products of a unit's parts, for many gradients at one forward pass.
 
 `trace(module, x)` runs a module on x [N, C, H, W] and returns its output with a pullback: a
-function that leads gradients at the output back to x. Gradients come as a stack [K, N, C', H', W']
-(K of them for every image), of which the paths study carries one for each path length.
+function that backpropagates gradients at the output to x. Gradients come as a stack
+[K, N, C', H', W'] (K of them for every image), of which the paths study carries one for each path
+length.
 
 In evaluation mode every module of the papers' networks is linear around x: a convolution, or a
-multiplication by a fixed mask. These are led back directly, as one batch of K x N images, without
-gradients of weights and without autograd's bookkeeping. Anything else (gates, batch statistics, a
-module of others) goes through autograd, K gradients batched by `torch.func`'s rules.
+multiplication by a fixed mask. These are backpropagated directly, as one batch of K x N images,
+without gradients of weights and without autograd's bookkeeping. Anything else (gates, batch
+statistics, a module of others) goes through autograd, K gradients batched by `torch.func`'s rules.
 """
 
 from collections.abc import Callable

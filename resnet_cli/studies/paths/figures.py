@@ -1,12 +1,7 @@
-"""Path lengths and the gradient by path length (paper 2, Figures 6 and 7)."""
+"""The figures of path lengths and of the gradient by path length (paper 2, Figure 6)."""
 
-import itertools
 from typing import TYPE_CHECKING
 
-import numpy
-import pandas
-
-from resnet_cli.claims.papers import published
 from resnet_cli.figures.style import (
     DECADES,
     HEIGHT,
@@ -23,17 +18,18 @@ from resnet_cli.figures.style import (
 from resnet_cli.studies.intervals import shortest_interval
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @styled
 def paths_figure(
-    lengths: pandas.DataFrame,
-    gradients: pandas.DataFrame,
+    lengths: "pandas.DataFrame",
+    gradients: "pandas.DataFrame",
     title: str,
     *,
-    spectrum: pandas.DataFrame | None = None,
+    spectrum: "pandas.DataFrame | None" = None,
 ) -> "Figure":
     """Path lengths, gradient by length, and their product, in a row: paper 2, Figures 6a-c.
 
@@ -46,6 +42,7 @@ def paths_figure(
         gradients: rows of path_gradients.csv.
         spectrum: rows of path_spectrum.csv, whose exact column is drawn beside the product.
     """
+    import numpy
     from matplotlib.ticker import MaxNLocator
 
     not_empty(lengths, "path_lengths")
@@ -135,7 +132,7 @@ def paths_figure(
 
 
 @styled
-def spectrum_figure(spectrum: pandas.DataFrame, title: str) -> "Figure":
+def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
     """Sampled total and exact norm by path length, log scale, 90 % intervals shaded.
 
     The interval is the shortest run of lengths that holds 90 % of the curve's own total.
@@ -182,7 +179,7 @@ def spectrum_figure(spectrum: pandas.DataFrame, title: str) -> "Figure":
 
 
 @styled
-def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
+def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
     """Exact spectra by path length, one curve for each stage or unit, each as shares of its sum.
 
     Args:
@@ -218,40 +215,17 @@ def exact_figure(spectra: pandas.DataFrame, key: str, title: str) -> "Figure":
     return figure
 
 
-@styled
-def path_survival_figure(survival: pandas.DataFrame, title: str) -> "Figure":
-    """The share of paths of each length left after deleting units: paper 2, Figure 7.
-
-    Args:
-        survival: rows of path_survival.csv.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    not_empty(survival, "path_survival")
-    figure = new_figure(WIDTH, HEIGHT)
-    axes = figure.subplots()
-    for (count, rows), color in zip(
-        survival.groupby("deleted"), itertools.cycle(PALETTE), strict=False
-    ):
-        axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set_xlabel("path length k (units passed)")
-    axes.set_ylabel("paths left (% of this length)")
-    set_title(figure, title)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
 def _range(counts: "pandas.Series[int]") -> str:
     """`20`, or `10 to 20` where they differ."""
     low, high = int(counts.min()), int(counts.max())
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _product(lengths: pandas.DataFrame, gradients: pandas.DataFrame) -> pandas.DataFrame:
+def _product(lengths: "pandas.DataFrame", gradients: "pandas.DataFrame") -> "pandas.DataFrame":
     """k, mean_norm, std_norm, share_total: the last is the share of (fraction of paths) x (mean
     gradient norm) at each length."""
+    import pandas
+
     norms = gradients.groupby("k")["grad_norm"]
     found = pandas.DataFrame({"mean_norm": norms.mean(), "std_norm": norms.std()})
     product = lengths.set_index("k")["fraction"] * found["mean_norm"]
@@ -260,6 +234,8 @@ def _product(lengths: pandas.DataFrame, gradients: pandas.DataFrame) -> pandas.D
 
 def _published_interval(axes: "Axes", units: int) -> None:
     """Paper 2's interval of path lengths, where the network has as many units as the paper's."""
+    from resnet_cli.claims.papers import published
+
     numbers = published("veit2016")
     if units != int(numbers.loc[numbers["quantity"] == "units", "value"].iloc[0]):
         return

@@ -1,0 +1,136 @@
+"""Draw the figures of results folders again, from their tables and provenance alone.
+
+`python -m resnet_cli.report.redraw results` draws what `resnet-cli run` drew next to each table,
+after a change of the figures; it trains nothing, needs no data and writes no file but PNGs.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config.schema import Experiment, ModelConfig
+from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
+from resnet_cli.figures.training import draw_training
+from resnet_cli.models import build
+from resnet_cli.results.columns import all_tables
+from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.studies.base import Case, Study, stored_study
+from resnet_cli.studies.runner import draw, read_tables
+
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+
+
+def redraw(folder: Path) -> list[Path]:
+    """The figures of one folder: of its tables, or of its cases' together; the files written.
+
+    Raises:
+        UserError: a table or its provenance is damaged, or a file cannot be written.
+    """
+    written: list[Path] = []
+    for stem in ("training", "table"):
+        if _has(folder, stem):
+            experiment = _experiment(read_provenance(folder / f"{stem}.csv")["config"])
+            if experiment is not None:
+                table = read_table(folder / f"{stem}.csv")
+                written.append(draw_training(stem, table, experiment, folder))
+    for study, config in _studies(folder):
+        figures = {path.stem for path in folder.glob("*.png")}
+        drawn = study.as_drawn(figures)
+        heading = _heading(config, _experiment(config), folder)
+        written += draw(drawn.figures(read_tables(drawn, folder), heading), folder)
+    return written or _redraw_cases(folder)
+
+
+def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
+    """The studies whose tables a folder has, each with its configuration."""
+    found: dict[str, tuple[Study, Mapping[str, Any]]] = {}
+    for table in all_tables():
+        if _has(folder, table.name):
+            config = read_provenance(folder / f"{table.name}.csv")["config"]
+            study = stored_study(config)
+            if study is not None:
+                found.setdefault(study.model_dump_json(), (study, config))
+    yield from found.values()
+
+
+def _redraw_cases(folder: Path) -> list[Path]:
+    """The figures of all cases of an experiment together."""
+    found = [entry for path in sorted(folder.glob("*/")) for entry in _studies(path)]
+    experiment = _experiment(found[0][1]) if found else None
+    if experiment is None:
+        return []
+    study, cases = found[0][0], []
+    for case, run in experiment.runs():
+        below = folder / case_folder(experiment, case.name, run.seed)
+        if any(_has(below, name) for name in study.names()):
+            heading = _marked(heading_of(experiment, case), run.model)
+            cases.append(Case(case_name(case), read_tables(study, below), heading))
+    if len(cases) < 2:
+        return []
+    title = heading_of(experiment).over(experiment.title)
+    return draw(study.figures_together(cases, title), folder)
+
+
+def case_folder(experiment: Experiment, case: str, seed: int) -> str:
+    """The folder of a case and seed below the experiment's own."""
+    return f"{case}-seed{seed}" if len(experiment.seeds) > 1 else case
+
+
+def _has(folder: Path, stem: str) -> bool:
+    table = folder / f"{stem}.csv"
+    return table.exists() and provenance_path(table).exists()
+
+
+def _experiment(config: Mapping[str, Any]) -> Experiment | None:
+    """The experiment of a provenance; None for a command typed by hand."""
+    if "cases" not in config:
+        return None
+    kept = {key: value for key, value in config.items() if key in Experiment.model_fields}
+    return Experiment.model_validate(kept)
+
+
+def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: Path) -> Heading:
+    """The setting of a folder's figures."""
+    if experiment is None:
+        model = ModelConfig.model_validate(config["model"]) if config.get("model") else None
+        label = network_title(model.label) if model is not None else "network"
+        dataset = (config.get("data") or {}).get("dataset", "")
+        return _marked(Heading(None, label, dataset), model)
+    runs = experiment.runs()
+    if len(runs) == 1:
+        return _marked(heading_of(experiment, runs[0][0]), runs[0][1].model)
+    for case, run in runs:
+        if case_folder(experiment, case.name, run.seed) == folder.name:
+            seed = run.seed if len(experiment.seeds) > 1 else None
+            return _marked(heading_of(experiment, case, seed), run.model)
+    return heading_of(experiment)
+
+
+def _marked(heading: Heading, model: ModelConfig | None) -> Heading:
+    """A heading with what figures mark: units that change the shape, and the error of guessing."""
+    classes = CLASSES.get(heading.dataset)
+    chance = 100.0 * (1 - 1 / classes) if classes is not None else None
+    return replace(heading, changes=_changes(model), chance=chance)
+
+
+@cache
+def _changes(model: ModelConfig | None) -> tuple[int, ...]:
+    """The units of a network that change the shape."""
+    if model is None:
+        return ()
+    return tuple(place.index for place in build(model, 10).places if place.changes_shape)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Redraw the given folders and all below them."""
+    for root in map(Path, arguments or ["results"]):
+        for folder in sorted({root, *(path for path in root.rglob("*") if path.is_dir())}):
+            for path in redraw(folder):
+                print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

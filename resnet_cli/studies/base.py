@@ -1,0 +1,209 @@
+"""What a study is: its configuration, options, tables, measurement, figures and summary.
+
+A study is one module with one class, named in `resnet_cli.config.registry.STUDIES`. Its module
+stays light: torch, pandas and matplotlib are imported inside the methods, since the command line
+reads every study's options.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import PositiveInt
+
+from resnet_cli.config.fields import StudyConfig
+from resnet_cli.config.registry import STUDIES, registered
+from resnet_cli.results.columns import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.studies.progress import Progress
+    from resnet_cli.studies.subject import Subject
+
+Row = dict[str, Any]
+Tables = Mapping[str, "DataFrame"]
+"""Tables by name, those that were measured."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """The command-line option of a study's field."""
+
+    flag: str
+    help: str
+    metavar: str | None = None
+    selects: bool = False
+    """Giving it chooses the study, among those of the command; at most one such option is given."""
+    default: Any = None
+    """What the command takes when it is not given; None: the field's default."""
+    shown_default: str | None = None
+    """The default in `--help` where the command's argument has none."""
+    word: str | None = None
+    """Names the default folder of results; None: the flag without its dashes; empty: does not."""
+
+
+@dataclass(frozen=True)
+class NamedFigure:
+    """A figure of a study."""
+
+    name: str
+    """The stem of its file."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+    draw: Callable[[], "Figure"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network of several, for the figures that show them together."""
+
+    name: str
+    """In words."""
+    tables: Tables
+    heading: "Heading"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a study found."""
+
+    facts: dict[str, Any]
+    """For `--json`."""
+    title: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    sentences: Sequence[str] = ()
+    """In words, after the table."""
+    more: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = field(default=())
+    """Further tables: title, columns, rows."""
+
+
+class Study(StudyConfig):
+    """A study of a network.
+
+    The fields are the keys of a YAML's `study:` block. Those with an `Option` in their annotation
+    are options of `command` too. Two studies of one command may share a flag.
+    """
+
+    title: ClassVar[str]
+    """The study in a few words."""
+    command: ClassVar[str | None] = None
+    """The command that offers it."""
+    shared_options: ClassVar[tuple[str, ...]] = ()
+    """Which of `--images` and `--engine` the command has."""
+    tables: ClassVar[tuple[Table, ...]]
+    needs_network: ClassVar[bool] = True
+    """False: only the number of units counts, nothing is trained and no data are read."""
+    takes_experiment: ClassVar[bool] = False
+    """The command also measures the networks of an experiment, trained or not."""
+
+    @property
+    def test_images(self) -> int | None:
+        """How many of the test images are measured on; None: all, or none at all."""
+        return None
+
+    def names(self) -> tuple[str, ...]:
+        """The tables that these settings write, in the order in which they are measured."""
+        return tuple(table.name for table in self.tables)
+
+    def check(self, subject: "Subject") -> None:
+        """Check the settings against the network before anything is measured.
+
+        Raises:
+            UserError: the network lacks units or lengths that the study names.
+        """
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        """Measure the tables that `progress.wants`.
+
+        Yields:
+            Each table as soon as it is whole: its name, its rows, and the splits it was measured
+            on.
+        """
+        raise NotImplementedError
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterable[NamedFigure]:
+        """The figures of the tables that are there."""
+        return ()
+
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterable[NamedFigure]:
+        """The figures of several networks in one, each case in the order of the experiment."""
+        return ()
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        """What was found, from the tables."""
+        raise NotImplementedError
+
+    def as_drawn(self, figures: Iterable[str]) -> "Study":
+        """The study with the settings that drew these figures; such settings are not stored."""
+        return self
+
+    @classmethod
+    def check_options(cls, given: Mapping[str, Any]) -> None:
+        """Check the options of the command against one another.
+
+        Args:
+            given: flag -> value, of the options that are not at their default.
+
+        Raises:
+            UserError: options exclude each other.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What of the settings determines the numbers: the fields not at their default."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
+
+
+Samples = Annotated[
+    PositiveInt, Option("--samples", "Number of draws for each number of units.", metavar="N")
+]
+
+
+def options_of(study: type[Study]) -> dict[str, Option]:
+    """field -> option, of the fields that have one."""
+    found = {}
+    for name, info in study.model_fields.items():
+        for part in info.metadata:
+            if isinstance(part, Option):
+                found[name] = part
+    return found
+
+
+def studies_of(command: str) -> list[type[Study]]:
+    """The studies that a command offers, in the order of the registry."""
+    found = [registered(STUDIES, "study", kind) for kind in STUDIES]
+    return [study for study in found if study.command == command]
+
+
+def stored_study(config: Mapping[str, Any]) -> Study | None:
+    """The study in the configuration of a provenance file of any edition; None if there is none.
+
+    The first edition stored `only` and `batch_statistics` outside of the study.
+
+    Raises:
+        UserError: there is no such study.
+        ValueError: its settings are not valid.
+    """
+    stored = config.get("study")
+    if not isinstance(stored, Mapping):
+        return None
+    study: type[Study] = registered(STUDIES, "study", str(stored.get("kind")))
+    outside = {key: config[key] for key in ("only", "batch_statistics") if config.get(key)}
+    known = {key: value for key, value in outside.items() if key in study.model_fields}
+    return study.model_validate({**stored, **known})
+
+
+def known(value: float) -> float | None:
+    """None where nothing was measured: JSON has no NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def short(value: float) -> str:
+    """Three digits; `-` where nothing was measured."""
+    return "-" if math.isnan(value) else f"{value:.3g}"

@@ -1,0 +1,366 @@
+"""Delete units (paper 2, Figures 3, 4, 5a and 8)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from resnet_cli.config.fields import IntRange
+from resnet_cli.results.columns import Table, number, text, whole
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies import delete_figures
+from resnet_cli.studies.base import (
+    Case,
+    NamedFigure,
+    Option,
+    Row,
+    Samples,
+    Study,
+    Summary,
+    Tables,
+    known,
+)
+from resnet_cli.studies.lesion import (
+    BLOCKS,
+    ERRORS,
+    PREDICTIONS,
+    SAMPLE,
+    Deletion,
+    K,
+    LesionStudy,
+    draw_deletions,
+    measured_columns,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from resnet_cli.datasets.data import Batches
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.models.network import Network
+    from resnet_cli.models.units import Place
+    from resnet_cli.runtime.engine import Engine
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.subject import Subject
+    from resnet_cli.studies.walks import Outcome
+
+MOST_SHOWN = 60
+"""Deletions listed one by one; more are summarised by k, or cut off when ranked."""
+
+LESION_DELETE = Table(
+    "lesion_delete", "network with deleted units", (K, SAMPLE, BLOCKS, *ERRORS, *PREDICTIONS)
+)
+LESION_CLASSES = Table(
+    "lesion_classes",
+    "deletion and class",
+    (
+        BLOCKS,
+        whole("class", "index of the class, from 0"),
+        whole("images", "test images of this class"),
+        number("test_error", "percent of them, with the units deleted; empty if there are none"),
+        number("baseline_error", "percent of them, the intact network"),
+        text("class_name", "as the data set calls it"),
+        K,
+        SAMPLE,
+        whole("seed", "seed of the draws"),
+    ),
+)
+
+
+class DeleteUnits(LesionStudy):
+    """Delete k units at random (paper 2, Figures 3 and 5a); k = 1 deletes each in turn."""
+
+    kind: Literal["delete"] = "delete"
+    k: Annotated[
+        IntRange,
+        Option(
+            "--blocks",
+            "Number of units to delete at random, such as 3 or 1-20; 1 deletes each unit in turn.",
+            metavar="K|K1-K2",
+            selects=True,
+            shown_default="1",
+        ),
+    ] = (1,)
+    samples: Samples = 20
+    """Draws for each k > 1."""
+    only: Annotated[
+        IntRange | None,
+        Option("--only", "Delete these units, together.", metavar="UNITS", selects=True),
+    ] = None
+    """Delete these units, together, instead of k."""
+    per_class: Annotated[
+        bool, Option("--per-class", "Also measure the error of each class (--blocks, --only).")
+    ] = False
+    """Also the error on each class (lesion_classes.csv)."""
+    ranked: Annotated[
+        bool, Option("--ranked", "Show deletions worst first (--blocks).", word="")
+    ] = Field(default=False, exclude=True)
+    """Show single deletions by damage; changes no number, so it is not stored."""
+
+    title = "Error after deleting units"
+    tables = (LESION_DELETE, LESION_CLASSES)
+
+    def names(self) -> tuple[str, ...]:
+        return ("lesion_delete", "lesion_classes") if self.per_class else ("lesion_delete",)
+
+    def check(self, subject: "Subject") -> None:
+        self.deletions(subject.num_units, 0)
+
+    def deletions(self, num_units: int, seed: int) -> list[Deletion]:
+        """The sets of units to delete.
+
+        Raises:
+            UserError: the network has fewer units.
+        """
+        if self.only is None:
+            return draw_deletions(num_units, self.k, self.samples, seed)
+        if max(self.only) >= num_units:
+            raise UserError(
+                f"unit {max(self.only)} does not exist; this network has {num_units} units, "
+                f"0 to {num_units - 1}"
+            )
+        return [Deletion(0, self.only)]
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        network, batches = subject.loaded.network, subject.batches("test")
+        deletions = self.deletions(subject.num_units, seed)
+        with progress.of(f"deleting units of {subject.label}") as report:
+            outcomes = measure_deletions(
+                network, batches, deletions, report, subject.context.engine
+            )
+        yield "lesion_delete", deletion_rows(deletions, outcomes, seed), ("test",)
+        if self.per_class:
+            yield "lesion_classes", class_rows(deletions, outcomes, batches, seed), ("test",)
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        frame = tables["lesion_delete"]
+        single, several = bool((frame["k"] == 1).any()), bool((frame["k"] != 1).any())
+        unit, changes = heading.unit, {heading.network or "network": heading.changes}
+        if self.only is None and single:
+            # Next to a box for each k, the plot of k = 1 is not the paper's figure.
+            alone = replace(heading, figure=None) if several else heading
+            yield NamedFigure(
+                "lesion_single",
+                "test error after deleting each unit in turn",
+                lambda: delete_figures.lesion_single_figure(
+                    dict.fromkeys(changes, frame),
+                    alone.over(f"Error after deleting one {unit}"),
+                    changes=changes,
+                    chance=heading.chance,
+                ),
+            )
+        if self.only is None and several:
+            yield NamedFigure(
+                "lesion_count",
+                "boxes of the test error by the number of units deleted",
+                lambda: delete_figures.lesion_count_figure(
+                    frame,
+                    heading.over(f"Error after deleting several {unit}s at random"),
+                    chance=heading.chance,
+                ),
+            )
+        if self.per_class:
+            yield NamedFigure(
+                "lesion_classes",
+                "test error of each class by deletion",
+                lambda: delete_figures.lesion_classes_figure(
+                    tables["lesion_classes"],
+                    heading.over(f"Damage by class after deleting {unit}s"),
+                ),
+            )
+        if self.ranked and single:
+            yield NamedFigure(
+                "lesion_ranked",
+                "units by the damage of their deletion",
+                lambda: delete_figures.lesion_ranked_figure(
+                    frame,
+                    heading.over(f"Damage by deleting one {unit}, worst first"),
+                    changes=heading.changes,
+                ),
+            )
+
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        """Single deletions of all cases (paper 2, Figures 3 and 8), averaged over seeds."""
+        if 1 not in self.k or self.only is not None:
+            return
+        yield NamedFigure(
+            "lesion_single",
+            "test error after deleting each unit in turn, of each network",
+            lambda: _single_of(cases, title),
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["lesion_delete"]
+        baseline = float(frame["baseline_error"].iloc[0])
+        medians = {str(k): float(errors.median()) for k, errors in frame.groupby("k")["test_error"]}
+        facts = {"baseline_error": baseline, "rows": len(frame), "median_error_by_k": medians}
+        title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
+        more = []
+        if self.per_class:
+            classes = tables["lesion_classes"]
+            errors = classes.groupby("class_name", sort=False)
+            facts["mean_error_by_class"] = {
+                str(name): {"intact": known(intact), "units_deleted": known(deleted)}
+                for name, intact, deleted in errors[["baseline_error", "test_error"]]
+                .mean()
+                .itertuples()
+            }
+            more.append(_by_class(classes))
+        title, columns, rows = _shown(frame, title, self.ranked, subject.loaded.network.places)
+        worst = frame.iloc[int(frame["test_error"].fillna(-1).argmax())]
+        sentence = (
+            f"intact {baseline:.2f} %; the worst deletion, of units {worst['blocks']}, has "
+            f"{worst['test_error']:.2f} %"
+        )
+        return Summary(facts, title, columns, rows, [sentence], more)
+
+    def as_drawn(self, figures: Iterable[str]) -> Study:
+        return self.model_copy(update={"ranked": "lesion_ranked" in figures})
+
+
+def _single_of(cases: Sequence[Case], title: str) -> "Figure":
+    import pandas
+
+    frames: dict[str, list[pandas.DataFrame]] = {}
+    changes: dict[str, Sequence[int]] = {}
+    for case in cases:
+        frames.setdefault(case.name, []).append(case.tables["lesion_delete"])
+        # The shape of a plain network changes at every pooling.
+        changes[case.name] = () if case.heading.unit == "layer" else case.heading.changes
+    networks = {name: pandas.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    chance = cases[0].heading.chance
+    return delete_figures.lesion_single_figure(networks, title, changes=changes, chance=chance)
+
+
+def _shown(
+    frame: "pandas.DataFrame", title: str, ranked: bool, places: Sequence["Place"]
+) -> tuple[str, list[str], list[list[Any]]]:
+    """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
+    if ranked:
+        worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
+        if len(worst) > MOST_SHOWN:
+            title += f"; the worst {MOST_SHOWN} of {len(worst)}"
+        frame = worst.head(MOST_SHOWN)
+    elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
+        summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
+        columns = ["k", "samples", "min error", "median error", "max error"]
+        return title, columns, [[k, int(n), *rest] for k, n, *rest in summary.itertuples()]
+    shown = ["blocks", "test_error", "kl_divergence", "agreement"]
+    rows = [list(row) for row in frame[shown].itertuples(index=False)]
+    columns = ["blocks", "test error", "KL divergence", "agreement"]
+    if (frame["k"] == 1).all():
+        columns = ["unit", "place", *columns[1:]]
+        rows = [[blocks, _place(places[int(blocks)]), *rest] for blocks, *rest in rows]
+    return title, columns, rows
+
+
+def _place(place: "Place") -> str:
+    """Where a unit is: its stage. The first of a stage is named: it may change the shape."""
+    return f"stage {place.stage}{', first' if place.number == 1 else ''}"
+
+
+def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[Any]]]:
+    """The error of each class, intact and by deletion."""
+    columns = ["class", "images", "intact", "mean with units deleted", "worst"]
+    rows = [
+        [
+            name,
+            int(rows["images"].iloc[0]),
+            float(rows["baseline_error"].iloc[0]),
+            float(rows["test_error"].mean()),
+            float(rows["test_error"].max()),
+            rows["blocks"].iloc[int(rows["test_error"].fillna(-1).argmax())],
+        ]
+        for (_, name), rows in classes.groupby(["class", "class_name"], sort=True)
+    ]
+    return "by class", [*columns, "units deleted there"], rows
+
+
+# --- measurement ---------------------------------------------------------------------------------
+
+
+def delete_units(
+    network: "Network",
+    batches: "Batches",
+    deletions: Sequence[Deletion],
+    seed: int,
+    report: "Report" = lambda done, total: None,
+    engine: "Engine" = "fast",
+) -> list[Row]:
+    """Evaluate each deletion. Returns the rows of lesion_delete.csv, in the order given.
+
+    Raises:
+        UserError: a unit does not exist.
+    """
+    outcomes = measure_deletions(network, batches, deletions, report, engine)
+    return deletion_rows(deletions, outcomes, seed)
+
+
+def measure_deletions(
+    network: "Network",
+    batches: "Batches",
+    deletions: Sequence[Deletion],
+    report: "Report" = lambda done, total: None,
+    engine: "Engine" = "fast",
+) -> list["Outcome"]:
+    """The outcome of the intact network, then of each deletion in the order given.
+
+    Raises:
+        UserError: a unit does not exist.
+    """
+    from resnet_cli.studies.walks import delete, evaluate_walks, intact
+
+    whole = intact(len(network.units))
+    walks = [delete(whole, deletion.units) for deletion in deletions]
+    return evaluate_walks(network, batches, [whole, *walks], report, engine)
+
+
+def deletion_rows(
+    deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: int
+) -> list[Row]:
+    """Rows of lesion_delete.csv from the outcomes of `measure_deletions`."""
+    baseline, *lesioned = outcomes
+    return [
+        {"k": len(deletion.units), "sample": deletion.sample, "blocks": deletion.blocks}
+        | measured_columns(outcome, baseline, seed)
+        for deletion, outcome in zip(deletions, lesioned, strict=True)
+    ]
+
+
+def class_rows(
+    deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], batches: "Batches", seed: int
+) -> list[Row]:
+    """Rows of lesion_classes.csv from the outcomes of `measure_deletions`: each deletion's error
+    on the images of each class. A class without images has no error.
+
+    Args:
+        batches: the images measured on.
+    """
+    import torch
+
+    images = torch.bincount(batches.labels, minlength=len(batches.classes)).tolist()
+    baseline, *lesioned = outcomes
+    return [
+        {
+            "blocks": deletion.blocks,
+            "class": index,
+            "images": images[index],
+            "test_error": _share(outcome.wrong_by_class[index], images[index]),
+            "baseline_error": _share(baseline.wrong_by_class[index], images[index]),
+            "class_name": name,
+            "k": len(deletion.units),
+            "sample": deletion.sample,
+            "seed": seed,
+        }
+        for deletion, outcome in zip(deletions, lesioned, strict=True)
+        for index, name in enumerate(batches.classes)
+    ]
+
+
+def _share(wrong: int, images: int) -> float | None:
+    """Percent; None of no images."""
+    return 100.0 * wrong / images if images else None

@@ -1,0 +1,98 @@
+"""How many paths have which length: arithmetic, and the tables made from what was measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import Row
+
+if TYPE_CHECKING:
+    from resnet_cli.studies.paths.exact import ExactSpectrum
+
+
+def path_lengths(num_units: int) -> list[Row]:
+    """Rows of path_lengths.csv: the number of paths of each length, C(n, k) of 2^n, exactly."""
+    return [
+        {
+            "k": k,
+            "paths": math.comb(num_units, k),
+            "fraction": math.comb(num_units, k) / 2**num_units,
+        }
+        for k in range(num_units + 1)
+    ]
+
+
+def check_lengths(ks: Sequence[int], num_units: int) -> None:
+    """Raises UserError for a path length that a network of so many units does not have."""
+    for k in ks:
+        if not 0 <= k <= num_units:
+            raise UserError(
+                f"--k {k}: no path has length {k}; this network has {num_units} units, "
+                f"so lengths are 0 to {num_units}"
+            )
+
+
+def spectrum_rows(
+    num_units: int, gradients: Sequence[Mapping[str, Any]], exact: "ExactSpectrum | None"
+) -> list[Row]:
+    """Rows of path_spectrum.csv: for each length the sampled estimate beside the exact norm.
+
+    `cancellation` is exact norm over sampled total: what is left of the paths' gradients when those
+    of one length are added up as vectors instead of by their norms.
+
+    Lengths that were not sampled have no sampled columns, and without an exact spectrum there are
+    no exact ones; shares are of the sum over the lengths that are there.
+    """
+    by_k: dict[int, list[float]] = {}
+    for row in gradients:
+        by_k.setdefault(row["k"], []).append(row["grad_norm"])
+    means = {k: math.fsum(norms) / len(norms) for k, norms in by_k.items()}
+    totals = {k: math.comb(num_units, k) * mean for k, mean in means.items()}
+    sum_total = math.fsum(totals.values())
+    sum_exact = math.fsum(exact.norms) if exact else 0.0
+    rows = []
+    for k in range(num_units + 1) if exact else sorted(by_k):
+        norms = by_k.get(k, [])
+        spread = None
+        if len(norms) > 1:
+            spread = math.sqrt(math.fsum((n - means[k]) ** 2 for n in norms) / (len(norms) - 1))
+        rows.append(
+            {
+                "k": k,
+                "paths": math.comb(num_units, k),
+                "mean_norm": means.get(k),
+                "std_norm": spread,
+                "total": totals.get(k),
+                "exact_norm": exact.norms[k] if exact else None,
+                "share_total": totals[k] / sum_total if k in totals and sum_total else None,
+                "share_exact": exact.norms[k] / sum_exact if exact and sum_exact else None,
+                "cancellation": exact.norms[k] / totals[k] if exact and totals.get(k) else None,
+            }
+        )
+    return rows
+
+
+def exact_rows(key: str, value: int, exact: "ExactSpectrum") -> list[Row]:
+    """Rows of path_spectrum_stages.csv and path_spectrum_unit.csv: one spectrum's exact norms.
+
+    Args:
+        key: the first column, `stage` or `unit`; for a unit, paths end in its F, so that of k
+            branches k - 1 are chosen freely.
+        value: that column's value.
+    """
+    total = math.fsum(exact.norms)
+    free = len(exact.norms) - 1
+    counts = [math.comb(free, k) for k in range(free + 1)]
+    if key == "unit":
+        counts = [0, *(math.comb(free - 1, k) for k in range(free))]
+    return [
+        {
+            key: value,
+            "k": k,
+            "paths": counts[k],
+            "exact_norm": norm,
+            "share_exact": norm / total if total else None,
+        }
+        for k, norm in enumerate(exact.norms)
+    ]

@@ -1,0 +1,231 @@
+"""The gradient of single paths, sampled (paper 2, section 4.3)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_cli.datasets.data import Batches, to_device
+from resnet_cli.models.network import Network, evaluation_mode
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.base import Row
+from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
+from resnet_cli.studies.paths.lengths import check_lengths
+from resnet_cli.studies.progress import Report, pieces_of
+
+CHUNK = 16
+"""Images whose gradients along single paths a processor's core carries at a time."""
+DEVICE_CHUNK = 128
+"""The same of a device that is not a processor."""
+
+
+def batch_indices(num_images: int, batch_size: int, seed: int, sample: int) -> Tensor:
+    """The images of one sample's batch, drawn without repetition; int64 [min(batch, images)]."""
+    generator = stream(seed, "path batch", sample)
+    return torch.randperm(num_images, generator=generator)[:batch_size]
+
+
+def draw_path(num_units: int, k: int, seed: int, *position: int) -> list[int]:
+    """The k units, of n, that one sampled path passes through their residual branch."""
+    generator = stream(seed, "path", k, *position)
+    return sorted(torch.randperm(num_units, generator=generator)[:k].tolist())
+
+
+def sample_path_gradients(
+    network: Network,
+    batches: Batches,
+    ks: Sequence[int],
+    samples: int,
+    batch_size: int,
+    seed: int,
+    *,
+    estimator: str = "batch",
+    batch_statistics: bool = False,
+    engine: Engine = "fast",
+    report: Report = lambda done, total: None,
+) -> list[Row]:
+    """Norms of the gradients of single paths (paper 2, section 4.3).
+
+    Each sample draws a batch, sends it forward whole, and for each k leads the gradient of the
+    mean loss back along paths of length k. Under torchrun each process takes its share of the
+    samples, and all return the same.
+
+    Args:
+        ks: path lengths, each 0 to the number of units.
+        estimator: `batch`, as published: one path, the same for all images of the batch. `image`:
+            each image has a path of its own, so one sample averages over as many paths as there
+            are images. Images do not see one another by running statistics, so the squared norm
+            has the same expectation for both, and less spread for `image`.
+        batch_statistics: normalise by the batch's statistics; `batch` only, since then the
+            images do see one another.
+        report: called with (norms done, norms in all of this process).
+
+    Returns:
+        Rows of path_gradients.csv by k, then sample; grad_norm is the L2 norm over all values of
+        the gradient at the batch's images.
+
+    Raises:
+        UserError: a k that no path of this network has, or `image` with batch statistics.
+    """
+    if estimator == "image" and batch_statistics:
+        raise UserError(
+            "--estimator image takes images one by one, which batch statistics mix; "
+            "use --estimator batch"
+        )
+    num_units = len(network.units)
+    check_lengths(ks, num_units)
+    own: list[list[float]] = []
+    images_used = min(batch_size, len(batches))
+    mine = range(samples)[processes.share(samples)]
+    for sample in mine:
+        indices = batch_indices(len(batches), batch_size, seed, sample)
+        images, labels = batches.plain(indices)
+        done = len(own) * len(ks)
+
+        def told(share: float, done: int = done) -> None:
+            report(done + int(share * len(ks)), len(mine) * len(ks))
+
+        if batch_statistics:
+            paths = [draw_path(num_units, k, seed, sample) for k in ks]
+            found = _norms_by_batch_statistics(network, images, labels, paths, told, report, engine)
+        else:
+            if estimator == "image":
+                measure = _by_image(ks, len(labels), num_units, seed, sample)
+            else:
+                measure = _by_batch([draw_path(num_units, k, seed, sample) for k in ks])
+            found = _norms(network, images, labels, measure, told, report, engine)
+        own.append(found)
+    norms = processes.collect(own)
+    return [
+        {"k": k, "sample": sample, "grad_norm": found[index], "images": images_used, "seed": seed}
+        for index, k in enumerate(ks)
+        for sample, found in enumerate(norms)
+    ]
+
+
+def _norms(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    measure: Callable[[CutNetwork, slice], Tensor],
+    report_share: Callable[[float], None],
+    report: Report,
+    engine: Engine,
+) -> list[float]:
+    """Norms of gradients of the mean loss at a batch whose images do not see one another.
+
+    They are measured a few images at a time, on a CPU one such chunk on each core.
+
+    Args:
+        measure: (network at some images of the batch, which) -> float64 [K], the squared norms of
+            K gradients of the mean loss of these images.
+        report_share: called with the share done, 0 to 1.
+        report: keeps the pieces.
+    """
+    total = len(labels)
+    chunk = CHUNK if network.device.type == "cpu" else DEVICE_CHUNK
+
+    def of_chunk(start: int) -> Tensor:
+        part = slice(start, start + chunk)
+        cut = CutNetwork(network, images[part], labels[part], engine=engine)
+        return measure(cut, part) * (len(labels[part]) / total) ** 2
+
+    starts = range(0, total, chunk)
+    squares: list[Tensor] = []
+    with evaluation_mode(network):  # for all threads at once: each would restore it to the others
+        in_threads = engine == "fast" and images.device.type == "cpu"
+
+        def measured(starts: Sequence[int]) -> Iterator[Tensor]:
+            return map_in_threads(of_chunk, starts, parallel=in_threads)
+
+        for found in pieces_of(report, starts, measured):
+            squares.append(found)
+            report_share(len(squares) / len(starts))
+    norms: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
+    return norms
+
+
+def _norms_by_batch_statistics(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    paths: Sequence[Sequence[int]],
+    report_share: Callable[[float], None],
+    report: Report,
+    engine: Engine,
+) -> list[float]:
+    """Norms of the gradients of single paths, by the statistics of the whole batch."""
+
+    def measured(paths: Sequence[Sequence[int]]) -> Iterator[float]:
+        cut = CutNetwork(network, images, labels, batch_statistics=True, engine=engine)
+        return (float(path_gradient(cut, path).norm()) for path in paths)
+
+    found: list[float] = []
+    for norm in pieces_of(report, paths, measured):
+        found.append(norm)
+        report_share(len(found) / len(paths))
+    return found
+
+
+def _by_batch(paths: Sequence[Sequence[int]]) -> Callable[[CutNetwork, slice], Tensor]:
+    """Each of these paths for all images of a batch, one after another."""
+
+    def measure(cut: CutNetwork, part: slice) -> Tensor:
+        return torch.stack([path_gradient(cut, path).square().sum().cpu() for path in paths])
+
+    return measure
+
+
+def _by_image(
+    ks: Sequence[int], total: int, num_units: int, seed: int, sample: int
+) -> Callable[[CutNetwork, slice], Tensor]:
+    """For each k a path of length k of its own for each image of a batch."""
+    drawn = []
+    for k in ks:
+        # The k units with the smallest of n random numbers are a uniformly drawn set of k.
+        generator = stream(seed, "image paths", k, sample)
+        ranks = torch.rand(total, num_units, generator=generator).argsort(-1).argsort(-1)
+        drawn.append(ranks < k)
+    chosen = torch.stack(drawn)
+
+    def measure(cut: CutNetwork, part: slice) -> Tensor:
+        return path_gradients_by_image(cut, chosen[:, part]).square().flatten(1).sum(1).cpu()
+
+    return measure
+
+
+def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
+    """The gradients at the images that a path of its own for each image delivers.
+
+    Args:
+        chosen: bool [K, N, n] on the CPU, for each of K paths of each image whether it passes each
+            of the n units through the residual branch. What goes where is worked out there, so that
+            no unit waits for the device.
+
+    Returns:
+        float64 [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual
+        branch are led through it, gathered into as few rows as the busiest image needs.
+    """
+    device = cut.top.device
+    gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
+    for index in reversed(range(len(cut))):
+        unit = cut.units[index]
+        gradients = unit.after(gradients)
+        through = chosen[:, :, index]  # [K, N]
+        rows = int(through.sum(0).max())
+        # For each image its chosen paths first: order [K, N], of which the first `rows` matter.
+        order = through.to(torch.uint8).argsort(dim=0, descending=True, stable=True)[:rows]
+        images = torch.arange(through.shape[1]).expand_as(order)
+        wanted = through[order, images].nonzero(as_tuple=True)
+        taken = [to_device(each, device) for each in (order, images)]
+        of_taken = [to_device(each, device) for each in wanted]
+        led_to = [to_device(each[wanted], device) for each in (order, images)]
+        residual = unit.residual(gradients[*taken])
+        gradients = unit.shortcut(gradients)
+        gradients[*led_to] = residual[*of_taken] * cut.boost
+    lengths = to_device(chosen.sum(2)[:, :, None, None, None], device)
+    return cut.unboosted(cut.stem(gradients), lengths)

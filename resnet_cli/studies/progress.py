@@ -1,0 +1,214 @@
+"""The progress of a measurement: reported, ended on request, and kept to resume from.
+
+A measurement is a sequence of pieces, such as a chunk of images or one sampled gradient. Each is
+appended to a file next to the unfinished table. A measurement that resumes reads them instead of
+computing them again; a piece is a function of the study, the network, the images and the seed, so
+the table has the same bytes.
+"""
+
+import base64
+import contextlib
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy
+import torch
+
+from resnet_cli import __version__
+from resnet_cli.results.tables import explained
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.interrupt import watched
+
+T = TypeVar("T")
+Report = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class Pieces:
+    """The pieces of an unfinished table, one line of JSON each.
+
+    The first line says what they belong to; a file of anything else is replaced. A last line cut
+    short by a crash is dropped. Under torchrun each process has a file of its own.
+    """
+
+    def __init__(self, table: Path, identity: Mapping[str, Any]) -> None:
+        self.identity = {
+            **identity,
+            "processes": processes.size(),
+            "versions": [__version__, torch.__version__],
+        }
+        self._file: BinaryIO | None = None
+        self.begin(table)
+
+    def begin(self, table: Path) -> None:
+        """Start with another table, whose pieces are read if there are any."""
+        self.close()
+        self.path = table.with_suffix(f".partial{processes.rank() or ''}.jsonl")
+        self._kept, self._length = self._read()
+        self._position = 0
+
+    def _read(self) -> tuple[list[Any], int]:
+        """The pieces, and the bytes of the file up to the last whole one."""
+        try:
+            content = self.path.read_bytes()
+            content = content[: content.rfind(b"\n") + 1]
+            header, *lines = content.splitlines()
+            if json.loads(header) != json.loads(json.dumps(self.identity)):
+                return [], 0
+            return [_decode(json.loads(line)) for line in lines], len(content)
+        except (OSError, ValueError, KeyError, TypeError, zlib.error):
+            return [], 0
+
+    def take(self) -> tuple[bool, Any]:
+        """(True, the next piece), or (False, None) when no more are kept."""
+        if self._position == len(self._kept):
+            return False, None
+        self._position += 1
+        return True, self._kept[self._position - 1]
+
+    def add(self, piece: Any) -> None:
+        """Keep a piece that was measured."""
+        with explained(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("r+b" if self._length else "wb")
+                self._file.truncate(self._length)
+                self._file.seek(self._length)
+                if not self._length:
+                    self._write(self.identity)
+            self._write(_encode(piece))
+            self._file.flush()
+
+    def _write(self, content: object) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps(content).encode() + b"\n")
+
+    def close(self) -> None:
+        """Leave the file for the next time."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """The table is whole: its pieces are not needed any more."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def _encode(piece: Any) -> Any:
+    if isinstance(piece, torch.Tensor):
+        array = piece.detach().cpu().contiguous().numpy()
+        data = base64.b64encode(zlib.compress(array.tobytes(), 1)).decode()
+        return {"type": array.dtype.str, "shape": array.shape, "data": data}
+    if isinstance(piece, tuple | list):
+        return [_encode(part) for part in piece]
+    return piece
+
+
+def _decode(content: Any) -> Any:
+    if isinstance(content, dict):
+        data = zlib.decompress(base64.b64decode(content["data"]))
+        array = numpy.frombuffer(data, content["type"]).reshape(content["shape"])
+        return torch.from_numpy(array.copy())
+    if isinstance(content, list):
+        return tuple(_decode(part) for part in content)
+    return content
+
+
+class KeptReport:
+    """Reports (done, total), stops on request, and keeps the pieces of what it reports on.
+
+    Raises:
+        Interrupted: when it is called before the end and `should_stop` says so.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        should_stop: Callable[[], bool],
+        message: str,
+        kept: Pieces | None,
+    ) -> None:
+        self._report = watched(report, should_stop, message)
+        self._should_stop, self._message = should_stop, message
+        self.kept = kept
+
+    def __call__(self, done: int, total: int) -> None:
+        self._report(done, total)
+
+    @property
+    def quiet(self) -> "KeptReport":
+        """The same, showing nothing: for a part of what the caller reports on."""
+        return KeptReport(lambda done, total: None, self._should_stop, self._message, self.kept)
+
+
+def quietly(report: Report) -> Report:
+    """A report for a part of what `report` is called for: it shows nothing."""
+    return report.quiet if isinstance(report, KeptReport) else lambda done, total: None
+
+
+class Progress:
+    """A study's measurement under way: which tables are wanted, and where it reports.
+
+    Args:
+        pieces: where pieces are kept; None: nowhere.
+        wanted: the tables that are not there yet.
+        rows: the rows of a table that is there.
+    """
+
+    def __init__(
+        self,
+        display: Display,
+        should_stop: Callable[[], bool] = lambda: False,
+        pieces: Pieces | None = None,
+        wanted: Iterable[str] = (),
+        rows: Callable[[str], Sequence[Mapping[str, Any]]] = lambda table: (),
+    ) -> None:
+        self.display, self.should_stop, self.kept = display, should_stop, pieces
+        self.rows = rows
+        self.facts: dict[str, Any] = {}
+        """What only the measurement knows, for `--json`."""
+        self._wanted = set(wanted)
+
+    def wants(self, table: str) -> bool:
+        """Whether a table is still to be measured."""
+        return table in self._wanted
+
+    @contextmanager
+    def of(self, label: str) -> Iterator[KeptReport]:
+        """A report for one part of the measurement, with a bar of its own."""
+        message = f"stopped ({label}); the same command continues from here"
+        with self.display.progress(label) as update:
+            yield KeptReport(update, self.should_stop, message, self.kept)
+
+
+def pieces_of(
+    report: Report, items: Sequence[T], measure: Callable[[Sequence[T]], Iterable[Any]]
+) -> Iterator[Any]:
+    """The piece of each item, in order: those kept from an earlier run, then measured ones.
+
+    Args:
+        report: if it keeps pieces (`KeptReport`), each is kept when it is measured.
+        measure: measures some of the items, in order, as the results are needed.
+    """
+    kept = report.kept if isinstance(report, KeptReport) else None
+    if kept is None:
+        yield from measure(items)
+        return
+    count = 0
+    while count < len(items):
+        found, piece = kept.take()
+        if not found:
+            break
+        count += 1
+        yield piece
+    if count < len(items):
+        for piece in measure(items[count:]):
+            kept.add(piece)
+            yield piece

@@ -1,0 +1,236 @@
+"""Reorder units (paper 2, section 4.2 and Figure 5b)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from resnet_cli.config.fields import IntRange
+from resnet_cli.figures.style import (
+    HEIGHT,
+    PALETTE,
+    WIDTH,
+    new_figure,
+    not_empty,
+    set_title,
+    styled,
+)
+from resnet_cli.results.columns import Table, number, text, whole
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.lesion import (
+    ERRORS,
+    PREDICTIONS,
+    LesionStudy,
+    baseline_line,
+    boxes,
+    chance_line,
+    measured_columns,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from resnet_cli.datasets.data import Batches
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.models.network import Network
+    from resnet_cli.models.units import Place
+    from resnet_cli.runtime.engine import Engine
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.subject import Subject
+
+
+class ReorderUnits(LesionStudy):
+    """Swap pairs of units of equal shape (paper 2, Figure 5b)."""
+
+    kind: Literal["reorder"] = "reorder"
+    swaps: Annotated[
+        IntRange,
+        Option(
+            "--reorder",
+            "Number of swaps of two units of equal shape, such as 1-20.",
+            metavar="N|N1-N2",
+            selects=True,
+        ),
+    ]
+    samples: Samples = 20
+
+    title = "Error after reordering units"
+    tables = (
+        Table(
+            "lesion_reorder",
+            "network with units in another order",
+            (
+                whole("swaps", "random swaps of two units of equal shape"),
+                whole("sample", "number of the draw within this number of swaps, from 0"),
+                text("order", "the units' old indices in their new order, joined by spaces"),
+                number(
+                    "kendall_tau",
+                    "rank correlation of the new order with the old; 1 is the old order",
+                ),
+                *ERRORS,
+                *PREDICTIONS,
+            ),
+        ),
+    )
+
+    def check(self, subject: "Subject") -> None:
+        draw_reorderings(subject.loaded.network.places, self.swaps, 0, 0)
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        network, batches = subject.loaded.network, subject.batches("test")
+        draws = draw_reorderings(network.places, self.swaps, self.samples, seed)
+        with progress.of(f"reordering units of {subject.label}") as report:
+            rows = reorder_units(network, batches, draws, seed, report, subject.context.engine)
+        yield "lesion_reorder", rows, ("test",)
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        yield NamedFigure(
+            "lesion_reorder",
+            "test error by the number of swapped units and by Kendall's tau",
+            lambda: lesion_reorder_figure(
+                tables["lesion_reorder"],
+                heading.over(f"Error after reordering {heading.unit}s"),
+                chance=heading.chance,
+            ),
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["lesion_reorder"]
+        baseline = float(frame["baseline_error"].iloc[0])
+        by_swaps = frame.groupby("swaps")[["kendall_tau", "test_error"]].median()
+        medians = {str(k): float(error) for k, _, error in by_swaps.itertuples()}
+        most = list(medians)[-1]
+        return Summary(
+            {"baseline_error": baseline, "rows": len(frame), "median_error_by_swaps": medians},
+            f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %",
+            ["swaps", "median Kendall tau", "median error"],
+            list(by_swaps.itertuples()),
+            [f"intact {baseline:.2f} %; after {most} swaps the median is {medians[most]:.2f} %"],
+        )
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """One draw: the network's units in another order, after this number of swaps."""
+
+    swaps: int
+    sample: int
+    order: tuple[int, ...]
+
+
+def draw_reorderings(
+    places: Sequence["Place"], swaps: Iterable[int], samples: int, seed: int
+) -> list[Reordering]:
+    """Orders made by random swaps of two units of equal shape (paper 2, section 4.2).
+
+    Each swap picks uniformly among all pairs that may be exchanged.
+
+    Raises:
+        UserError: a number of swaps is 0, or no two units have the same shape.
+    """
+    import torch
+
+    from resnet_cli.models.network import same_shape_groups
+    from resnet_cli.runtime.seeding import stream
+
+    pairs = [
+        (a, b)
+        for group in same_shape_groups(places)
+        for index, a in enumerate(group)
+        for b in group[index + 1 :]
+    ]
+    if not pairs:
+        raise UserError(
+            "no two units of this network have the same shape, so none can be swapped; "
+            "take a deeper network"
+        )
+    reorderings = []
+    for count in swaps:
+        if count < 1:
+            raise UserError("0 swaps change nothing; --reorder takes 1 or more")
+        for sample in range(samples):
+            generator = stream(seed, "reorder", count, sample)
+            order = list(range(len(places)))
+            for choice in torch.randint(len(pairs), (count,), generator=generator).tolist():
+                a, b = pairs[choice]
+                order[a], order[b] = order[b], order[a]
+            reorderings.append(Reordering(count, sample, tuple(order)))
+    return reorderings
+
+
+def reorder_units(
+    network: "Network",
+    batches: "Batches",
+    reorderings: Sequence[Reordering],
+    seed: int,
+    report: "Report" = lambda done, total: None,
+    engine: "Engine" = "fast",
+) -> list[Row]:
+    """Evaluate each order. Returns the rows of lesion_reorder.csv, in the order given."""
+    from scipy.stats import kendalltau
+
+    from resnet_cli.studies.walks import evaluate_walks, intact, reorder
+
+    whole = intact(len(network.units))
+    walks = [reorder(whole, r.order, network.places) for r in reorderings]
+    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report, engine)
+    return [
+        {
+            "swaps": reordering.swaps,
+            "sample": reordering.sample,
+            "order": " ".join(map(str, reordering.order)),
+            "kendall_tau": float(kendalltau(range(len(whole)), reordering.order).statistic),
+        }
+        | measured_columns(outcome, baseline, seed)
+        for reordering, outcome in zip(reorderings, outcomes, strict=True)
+    ]
+
+
+@styled
+def lesion_reorder_figure(
+    lesions: "pandas.DataFrame", title: str, *, chance: float | None = None, bins: int = 12
+) -> "Figure":
+    """Error against the Kendall tau between new and old order: paper 2, Figure 5b.
+
+    Every sample is a point; the range of tau is cut into equal bins, and a bin of five samples or
+    more has a box, as the axis says. Tau falls to the right: more disorder.
+
+    Args:
+        lesions: rows of lesion_reorder.csv.
+        chance: the error of guessing, percent.
+    """
+    import numpy
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    not_empty(lesions, "lesion_reorder")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    tau = lesions["kendall_tau"].to_numpy(dtype=float)
+    errors = lesions["test_error"].to_numpy(dtype=float)
+    edges = numpy.linspace(tau.min(), tau.max(), bins + 1)
+    width = float(edges[1] - edges[0])
+    if width > 0:
+        index = numpy.clip(((tau - edges[0]) / width).astype(int), 0, bins - 1)
+        full = [number for number in range(bins) if (index == number).sum() >= 5]
+        centres = [float(edges[number] + width / 2) for number in full]
+        boxes(
+            axes, [errors[index == number] for number in full], centres, 0.7 * width, outliers=False
+        )
+    axes.plot(tau, errors, ".", color=PALETTE[0], markersize=3, alpha=0.35, zorder=1)
+    handles = [baseline_line(axes, lesions)]
+    if chance is not None:
+        handles.append(chance_line(axes, chance))
+    margin = width if width > 0 else 0.01
+    axes.set_xlim(min(tau.max() + margin, 1.0), tau.min() - margin)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axes.set_ylim(bottom=0)
+    binned = f"; boxes: tau in bins of {width:.2g}" if width > 0 else ""
+    axes.set_xlabel(f"Kendall tau of new and old order{binned}")
+    axes.set_ylabel("test error (%)")
+    set_title(figure, title)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

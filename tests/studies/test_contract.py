@@ -1,0 +1,153 @@
+"""What holds for every study: skipped when done, resumed within a table, drawn, offered."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from resnet_cli.cli import app
+from resnet_cli.config.registry import STUDIES, registered
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.results.columns import all_tables
+from resnet_cli.results.tables import PROVENANCE_SUFFIX
+from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.interrupt import Interrupted
+from resnet_cli.studies.base import Study, options_of
+from resnet_cli.studies.runner import Written, run_study
+from resnet_cli.studies.subject import Subject, untrained_subject
+from resnet_cli.training.context import Context
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "delete": {"per_class": True},
+    "reorder": {"swaps": (1, 2), "samples": 2},
+    "greedy": {"max_units": 2, "samples": 2},
+    "additivity": {"k": (2,), "samples": 3},
+    "paths": {"samples": 2, "batch_size": 8, "stages": True, "unit": 1},
+    "signal": {"batch_size": 8},
+    "path_survival": {"deleted": (1, 2)},
+}
+"""Quick settings of each study; a new study needs a line."""
+Run = Callable[..., Written]
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    """A network of five units whose trained weights stand for a training."""
+    data = DataConfig(dataset="digits", test_images=30, train_images=40)
+    run = RunConfig(
+        model=ModelConfig(depth=12, units=(1, 3, 1), widths=(4, 4, 8)),
+        data=data,
+        train=TrainConfig(epochs=1),
+        seed=0,
+    )
+    found = untrained_subject(Context(torch.device("cpu")), run)
+    return replace(found, loaded=replace(found.loaded, is_trained=True))
+
+
+@pytest.fixture(params=sorted(STUDIES))
+def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr("resnet_cli.studies.paths.sampled.CHUNK", 4)
+    found: Study = registered(STUDIES, "study", request.param)(**SETTINGS[request.param])
+    return found
+
+
+def measure(subject: Subject, study: Study, out: Path, **options: Any) -> Written:
+    display = Display(as_json=True, verbosity=-1)
+    return run_study(subject, study, seed=3, out=out, display=display, **options)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv"))}
+
+
+def test_tables_and_figures_are_written_once(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    first = measure(subject, study, tmp_path)
+    assert set(tables(tmp_path)) == {f"{name}.csv" for name in study.names()}
+    assert any(path.suffix == ".png" for path in first.files)
+    assert not list(tmp_path.glob("*.partial*"))
+    modified = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.csv")}
+    again = measure(subject, study, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.csv")} == modified
+    assert set(again.kept) == set(modified)
+    measured_only = {"exact_check"}
+    assert {k: v for k, v in first.facts.items() if k not in measured_only} == again.facts
+    json.dumps(again.facts)
+
+
+def test_another_setting_or_seed_is_measured_anew(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    measure(subject, study, tmp_path)
+    display = Display(as_json=True, verbosity=-1)
+    again = run_study(subject, study, seed=4, out=tmp_path, display=display)
+    assert again.kept == []
+
+
+def test_an_interrupted_study_resumes_within_its_table(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    measure(subject, study, whole)
+    interruptions = 0
+    while True:
+        calls = 0
+
+        def stop() -> bool:
+            nonlocal calls
+            calls += 1
+            return calls > 2  # two new pieces each time
+
+        try:
+            measure(subject, study, parts, should_stop=stop if interruptions < 4 else lambda: False)
+            break
+        except Interrupted:
+            interruptions += 1
+    assert tables(parts) == tables(whole)
+    assert not list(parts.glob("*.partial*"))
+
+
+def test_the_first_editions_provenance_counts_as_done(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    measure(subject, study, tmp_path)
+    for path in tmp_path.glob(f"*{PROVENANCE_SUFFIX}"):
+        content = json.loads(path.read_text())
+        content["config"]["only"] = None
+        content["config"]["batch_statistics"] = False
+        content["config"]["study"] = {
+            key: value
+            for key, value in content["config"]["study"].items()
+            if key not in ("only", "batch_statistics")
+        }
+        del content["config"]["edition"]
+        path.write_text(json.dumps(content))
+    assert len(measure(subject, study, tmp_path).kept) == len(study.names())
+
+
+@pytest.mark.parametrize("kind", sorted(STUDIES))
+def test_the_command_has_the_options(kind: str) -> None:
+    study: type[Study] = registered(STUDIES, "study", kind)
+    if study.command is None:
+        assert not options_of(study)
+        return
+    page = CliRunner().invoke(app, [study.command, "--help"]).output
+    for option in options_of(study).values():
+        assert option.flag in page
+
+
+def test_every_study_has_quick_settings_and_tables_of_its_own() -> None:
+    assert set(SETTINGS) == set(STUDIES)
+    names = {table.name for table in all_tables()}
+    for kind in STUDIES:
+        study = registered(STUDIES, "study", kind)
+        assert {table.name for table in study.tables} <= names
+        assert study.title
+        assert study.model_fields["kind"].default == kind
