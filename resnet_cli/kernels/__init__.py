@@ -1,1 +1,1 @@
-"""Faster convolutions on processors."""
+"""Faster convolutions on processors: the optional extra `resnet-cli[fast]`."""

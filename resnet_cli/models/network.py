@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resnet_cli.models.units import Convolution, Gate, Place, Unit
-
-WINOGRAD_FROM = 2e11
-"""Multiplications and additions from which Winograd's convolutions are taken: some two seconds of
-two cores, where compiling takes ten, once on a machine."""
+from resnet_cli.models.units import Gate, Place, Unit
 
 
 class Network(nn.Module):
@@ -67,17 +63,6 @@ class Network(nn.Module):
         self._compiled = [
             torch.compile(unit, dynamic=False, backend=backend) for unit in self.unit_list
         ]
-
-    def use_winograd(self) -> None:
-        """Have 3x3 convolutions compute with fewer multiplications in training, where they can.
-
-        For one thread each: only matrix products, a part of it, would use more.
-        """
-        from resnet_cli.kernels.winograd import fits  # numba takes its time to import
-
-        for module in self.modules():
-            if isinstance(module, Convolution):
-                module.winograd = fits(module)
 
     @property
     def unit_list(self) -> list[Unit]:
@@ -236,17 +221,6 @@ def measure(network: Network, image_size: int) -> Size:
         parameters=sum(p.numel() for p in network.parameters()),
         multiply_adds=total,
     )
-
-
-def pays_winograd(network: Network, image_size: int, passes: float) -> bool:
-    """Whether there is so much work that Winograd's convolutions pay, which have to be compiled.
-
-    Args:
-        passes: of one image forward through the whole network; one backward counts as two.
-    """
-    if network.device.type != "cpu":
-        return False
-    return measure(network, image_size).multiply_adds * passes >= WINOGRAD_FROM
 
 
 def same_shape_groups(places: Sequence[Place]) -> list[list[int]]:

@@ -44,28 +44,12 @@ class Place:
         return self.stride != 1 or self.in_channels != self.out_channels
 
 
-class Convolution(nn.Conv2d):
-    """A convolution that a training may compute with fewer multiplications."""
-
-    winograd = False
-    """In training, go by `resnet_cli.kernels.winograd` (`Network.use_winograd`)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']."""
-        if self.winograd and self.training:
-            from resnet_cli.kernels.winograd import convolve, fits_image  # imports numba
-
-            if fits_image(x):
-                return convolve(x, self.weight, self.bias)
-        return super().forward(x)
-
-
 NARROW = 8
 """Input channels below which oneDNN (torch 2.14, processors with AVX2 but not AVX-512) writes past
 the end of its buffers in the backward pass of a 1x1 convolution with a stride."""
 
 
-class Subsampled1x1(Convolution):
+class Subsampled1x1(nn.Conv2d):
     """A 1x1 convolution with a stride, as one without a stride on every stride-th pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,16 +60,15 @@ class Subsampled1x1(Convolution):
 
 def conv(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, bias: bool = False
-) -> Convolution:
+) -> nn.Conv2d:
     """A convolution that keeps H and W at stride 1."""
     narrow = kernel == 1 and stride > 1 and in_channels < NARROW
-    kind = Subsampled1x1 if narrow else Convolution
+    kind = Subsampled1x1 if narrow else nn.Conv2d
     return kind(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
 
 
 def bn_relu(channels: int) -> nn.Sequential:
-    """The ReLU works in place: batch norm makes a new tensor, and does not need it again."""
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
 
 
 # --- h: shortcuts ------------------------------------------------------------------------------
@@ -202,7 +185,7 @@ def make_branch(config: ModelConfig, place: Place, *, activated: bool) -> nn.Seq
             if not is_last or config.placement != "bn_after_addition":
                 layers.append(nn.BatchNorm2d(width_out))
             if not is_last or config.placement == "relu_before_addition":
-                layers.append(nn.ReLU(inplace=True))  # after a batch norm, as in bn_relu
+                layers.append(nn.ReLU())
     if config.shortcut == "scaling" and config.residual_scale != 1.0:
         layers.append(Scale(config.residual_scale))
     return nn.Sequential(*layers)

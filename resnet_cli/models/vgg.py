@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.network import Network
-from resnet_cli.models.units import Convolution, Place, PlainUnit, ZeroPadding
+from resnet_cli.models.units import Place, PlainUnit, ZeroPadding
 
 
 class Hidden(nn.Module):
@@ -48,7 +48,7 @@ def make_vgg(config: ModelConfig, classes: int) -> Network:
             pools = number == count
             place = Place(len(units), stage, number, channels, width, 2 if pools else 1)
             layer: list[nn.Module] = [
-                Convolution(channels, width, 3, padding=1),
+                nn.Conv2d(channels, width, 3, padding=1),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
             ]

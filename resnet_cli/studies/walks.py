@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.datasets.data import Batches
+from resnet_cli.kernels import winograd
 from resnet_cli.models.folding import folded
-from resnet_cli.models.network import Network, pays_winograd
+from resnet_cli.models.network import Network, measure
 from resnet_cli.models.units import Place
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
@@ -132,7 +133,10 @@ def evaluate_walks(
     if engine == "fast":
         shared[1:] = [_common_prefix(a, b) for a, b in itertools.pairwise(visits)]
         passes = len(batches) * units_computed(visits, shared) / len(network.units)
-        network = folded(network, winograd=pays_winograd(network, batches.shape[1], passes))
+        multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
+        network = folded(network)
+        if winograd.pays(multiply_adds, network.device):
+            winograd.apply_in_evaluation(network)
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.data import Batches, epoch_order
+from resnet_cli.kernels import winograd
 from resnet_cli.kernels.batch_norm import apply_groups
-from resnet_cli.models.network import Network, can_compile, pays_winograd
+from resnet_cli.models.network import Network, can_compile, measure
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.allocator import return_large_blocks
@@ -116,7 +117,7 @@ class Trainer:
             elif can_compile():
                 network.compile_units()
         if engine == "fast" and self._pays_winograd():
-            network.use_winograd()
+            winograd.apply_in_training(network)
         set_survival(network, run.train)
         if folder is not None:
             self._resume(folder)
@@ -142,10 +143,11 @@ class Trainer:
         in_groups = images > (config.batch_norm_group or images)
         a_core_each = SideBySide.fits(self.network) if in_groups else torch.get_num_threads() == 1
         passes = 3.0 * self.batch_size * self.total
+        multiply_adds = passes * measure(self.network, self.train.shape[1]).multiply_adds
         return (
             config.precision != "bfloat16"
             and a_core_each
-            and pays_winograd(self.network, self.train.shape[1], passes)
+            and winograd.pays(multiply_adds, self.device)
         )
 
     def fit(self) -> bool:

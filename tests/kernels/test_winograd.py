@@ -1,16 +1,25 @@
-"""Winograd's convolutions against torch's own in float64, with gradients, and where they stand."""
+"""Winograd's convolutions against torch's own in float64, with gradients, and in networks."""
 
+import copy
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.kernels import winograd
-from resnet_cli.kernels.winograd import WinogradConv2d, convolve, fits
+from resnet_cli.kernels.winograd import EvaluationConv2d, TrainingConv2d, fits
+from resnet_cli.models import build
+from resnet_cli.models.folding import folded
+
+numba = pytest.importorskip("numba", reason="needs the extra resnet-cli[fast]")
+transforms = pytest.importorskip("resnet_cli.kernels.transforms")
+convolution = pytest.importorskip("resnet_cli.kernels.convolution")
+convolve = convolution.convolve
 
 # Images of whole blocks and cut ones: a block is 256 tiles at 16 channels and 128 at 32.
 SHAPES = [(1, 16, 16, 8, 8), (70, 16, 16, 8, 8), (3, 32, 16, 16, 4), (40, 16, 32, 8, 8)]
@@ -57,7 +66,7 @@ def test_a_cut_block_after_a_whole_one_sees_nothing_of_it() -> None:
 
 
 def test_memory_first_used_without_gradients_serves_with_them() -> None:
-    winograd._of_thread.__dict__.clear()
+    convolution._of_thread.__dict__.clear()
     x, weight = random(2, 16, 8, 8), random(16, 16, 3, 3, seed=1)
     with torch.inference_mode():
         y = convolve(x, weight)
@@ -88,7 +97,7 @@ def test_threads_do_not_disturb_one_another() -> None:
 def test_what_is_not_finite_stays_so(value: float) -> None:
     """Also through the ReLUs, so that a diverged network is seen to be one."""
     conv = nn.Conv2d(16, 16, 3, padding=1)
-    layer = WinogradConv2d(conv, relu_before=True, relu_after=True)
+    layer = EvaluationConv2d(conv, relu_before=True, relu_after=True)
     x = random(2, 16, 8, 8)
     x[0, 3, 4, 4] = value
     y = layer(x)
@@ -111,7 +120,7 @@ def test_layers_around_are_taken_along(
         norm.bias.copy_(random(16, seed=2))
         norm.running_mean.copy_(random(16, seed=3))
         norm.running_var.copy_(random(16, seed=4).abs() + 0.1)
-    layer = WinogradConv2d(conv, norm=norm, relu_before=relu_before, relu_after=relu_after)
+    layer = EvaluationConv2d(conv, norm=norm, relu_before=relu_before, relu_after=relu_after)
     x = random(5, 16, 8, 8)
     kept = x.clone()
     y = norm(x) if norm is not None else x
@@ -154,4 +163,76 @@ def test_where_no_folder_can_be_written_code_is_compiled_each_time(
         return real(function, **options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert winograd._compiled(lambda a: a + 1)(2) == 3
+    assert transforms._compiled(lambda a: a + 1)(2) == 3
+
+
+# --- in networks ---------------------------------------------------------------------------------
+
+WIDE = {
+    "full": ModelConfig(depth=14, widths=(16, 16, 16)),
+    "relu-only": ModelConfig(depth=14, widths=(16, 16, 16), placement="relu_only_preactivation"),
+    "original": ModelConfig(depth=14, widths=(16, 16, 16), placement="original"),
+    "bottleneck": ModelConfig(depth=20, widths=(16, 16, 16), branch="bottleneck"),
+    "vgg": ModelConfig(family="vgg", depth=15, widths=(16, 16, 16, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@torch.no_grad()
+def test_evaluation_gives_the_same_logits(name: str) -> None:
+    network = build(WIDE[name], 10, seed=1).train()
+    images = random(4, 3, 32, 32)
+    for _ in range(3):
+        network(random(8, 3, 32, 32, seed=5))  # batch norms that do something
+    network = folded(network)
+    faster = copy.deepcopy(network)
+    winograd.apply_in_evaluation(faster)
+    assert any(isinstance(module, EvaluationConv2d) for module in faster.modules())
+    torch.testing.assert_close(faster(images), network(images), rtol=1e-4, atol=1e-4)
+    x = network.stem(images)
+    for unit, plain in zip(faster.unit_list, network.unit_list, strict=True):
+        kept = x.clone()
+        torch.testing.assert_close(unit.skip(x), plain.skip(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(unit(x), plain(x), rtol=1e-4, atol=1e-4)
+        assert torch.equal(x, kept), "a unit's input is not overwritten"
+        x = plain(x)
+
+
+def test_evaluation_replaces_all_layers_of_a_branch() -> None:
+    """Of F = BN, ReLU, convolution, BN, ReLU, convolution two layers are left."""
+    network = folded(build(WIDE["full"], 10, seed=1))
+    winograd.apply_in_evaluation(network)
+    branch = network.unit_list[1].F
+    assert isinstance(branch, nn.Sequential)
+    assert [type(layer) for layer in branch] == [EvaluationConv2d, EvaluationConv2d]
+
+
+def test_training_replaces_3x3_convolutions_and_keeps_parameters() -> None:
+    network = build(WIDE["bottleneck"], 10, seed=1)
+    parameters = dict(network.named_parameters())
+    images, odd = random(2, 3, 32, 32), random(2, 3, 6, 6)
+    expected, of_odd = network(images), network(odd)
+    winograd.apply_in_training(network)
+    replaced = {m.kernel_size for m in network.modules() if isinstance(m, TrainingConv2d)}
+    assert replaced == {(3, 3)}
+    assert all(p is parameters[name] for name, p in network.named_parameters())
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(network(images), expected), "computed by fewer multiplications"
+    assert torch.equal(network(odd), of_odd), "images that do not fall into whole tiles"
+
+
+def test_evaluation_of_a_network_in_training_is_direct() -> None:
+    network = build(WIDE["full"], 10, seed=1).eval()
+    images = random(2, 3, 32, 32)
+    expected = network(images)
+    winograd.apply_in_training(network)
+    assert torch.equal(network(images), expected)
+
+
+def test_they_pay_for_much_work_on_processors_with_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, much = torch.device("cpu"), winograd.PAYS_FROM
+    assert winograd.pays(much, cpu)
+    assert not winograd.pays(0.9 * much, cpu)
+    assert not winograd.pays(much, torch.device("cuda"))
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert not winograd.pays(much, cpu), "without numba convolutions are direct"

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.kernels.winograd import WinogradConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.folding import folded
 
@@ -28,17 +27,10 @@ NETWORKS = {
     "bottleneck": ModelConfig(depth=20, widths=(2, 3, 4), branch="bottleneck"),
     "vgg": ModelConfig(family="vgg", depth=15, widths=(4, 4, 4, 4, 4)),
 }
-WIDE = {  # wide enough for Winograd's convolutions
-    "full": ModelConfig(depth=14, widths=(16, 16, 16)),
-    "relu-only": ModelConfig(depth=14, widths=(16, 16, 16), placement="relu_only_preactivation"),
-    "original": ModelConfig(depth=14, widths=(16, 16, 16), placement="original"),
-    "bottleneck": ModelConfig(depth=20, widths=(16, 16, 16), branch="bottleneck"),
-    "vgg": ModelConfig(family="vgg", depth=15, widths=(16, 16, 16, 16, 16)),
-}
 
 
-def make_network(name: str, networks: dict[str, ModelConfig] = NETWORKS) -> Network:
-    network = build(networks[name], 10, seed=1)
+def make_network(name: str) -> Network:
+    network = build(NETWORKS[name], 10, seed=1)
     generator = torch.Generator().manual_seed(4)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -51,20 +43,14 @@ def make_network(name: str, networks: dict[str, ModelConfig] = NETWORKS) -> Netw
     return network.eval()
 
 
-CASES = [(name, NETWORKS, False) for name in NETWORKS] + [(name, WIDE, True) for name in WIDE]
-
-
-@pytest.mark.parametrize(("name", "networks", "winograd"), CASES)
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_the_logits_are_the_same(
-    name: str, networks: dict[str, ModelConfig], winograd: bool
-) -> None:
-    network = make_network(name, networks)
+def test_the_logits_are_the_same(name: str) -> None:
+    network = make_network(name)
     before = copy.deepcopy(network.state_dict())
     images = torch.randn(4, 3, 32, 32)
     expected = network(images)
-    fold = folded(network.train(), winograd=winograd)
-    assert winograd == any(isinstance(module, WinogradConv2d) for module in fold.modules())
+    fold = folded(network.train())
     assert network.training, "the network itself is left as it was"
     assert not fold.training
     torch.testing.assert_close(fold(images), expected, rtol=1e-4, atol=1e-4)
@@ -95,11 +81,3 @@ def test_a_relu_that_stands_first_does_not_work_in_place() -> None:
         assert isinstance(unit.F, nn.Sequential)
         first = next(iter(unit.F))
         assert not (isinstance(first, nn.ReLU) and first.inplace)
-
-
-def test_winograd_takes_all_layers_of_a_branch() -> None:
-    """Of F = BN, ReLU, convolution, BN, ReLU, convolution two layers are left."""
-    fold = folded(make_network("full", WIDE), winograd=True)
-    assert isinstance(fold.unit_list[1].F, nn.Sequential)
-    kinds = [type(layer) for layer in fold.unit_list[1].F]
-    assert kinds == [WinogradConv2d, WinogradConv2d]

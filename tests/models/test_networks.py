@@ -10,7 +10,7 @@ from torch import nn
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import Network, build
 from resnet_cli.models.network import measure, same_shape_groups
-from resnet_cli.models.units import Convolution, PlainUnit, ZeroPadding
+from resnet_cli.models.units import PlainUnit, ZeroPadding
 
 
 def shapes_only(classes: int = 10, **fields: Any) -> Network:
@@ -213,8 +213,8 @@ def test_same_shape_groups() -> None:
     [
         ({"depth": 8, "placement": "original"}, ZeroPadding),
         ({"depth": 5, "branch": "one_layer", "placement": "bn_after_addition"}, ZeroPadding),
-        ({"depth": 8, "placement": "full_preactivation"}, Convolution),
-        ({"depth": 8, "placement": "relu_only_preactivation"}, Convolution),
+        ({"depth": 8, "placement": "full_preactivation"}, nn.Conv2d),
+        ({"depth": 8, "placement": "relu_only_preactivation"}, nn.Conv2d),
         ({"depth": 11, "branch": "bottleneck", "placement": "original"}, nn.Sequential),
         ({"depth": 18, "stem": "imagenet", "placement": "original"}, nn.Sequential),
     ],
@@ -342,11 +342,11 @@ def test_head_averages_over_the_picture_after_the_last_activation() -> None:
 @pytest.mark.parametrize(
     ("placement", "stem", "head"),
     [
-        ("original", ["Convolution", "BatchNorm2d", "ReLU"], ["Identity"]),
-        ("bn_after_addition", ["Convolution", "BatchNorm2d", "ReLU"], ["Identity"]),
-        ("relu_before_addition", ["Convolution", "BatchNorm2d", "ReLU"], ["Identity"]),
-        ("relu_only_preactivation", ["Convolution", "BatchNorm2d"], ["ReLU"]),
-        ("full_preactivation", ["Convolution"], ["BatchNorm2d", "ReLU"]),
+        ("original", ["Conv2d", "BatchNorm2d", "ReLU"], ["Identity"]),
+        ("bn_after_addition", ["Conv2d", "BatchNorm2d", "ReLU"], ["Identity"]),
+        ("relu_before_addition", ["Conv2d", "BatchNorm2d", "ReLU"], ["Identity"]),
+        ("relu_only_preactivation", ["Conv2d", "BatchNorm2d"], ["ReLU"]),
+        ("full_preactivation", ["Conv2d"], ["BatchNorm2d", "ReLU"]),
     ],
 )
 def test_stem_and_last_activation_of_each_placement(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.data import Batches, Normalization, Split
-from resnet_cli.kernels.winograd import WinogradConv2d
+from resnet_cli.kernels.winograd import EvaluationConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import PlainUnit, Unit
 from resnet_cli.runtime.errors import UserError
@@ -228,22 +228,23 @@ def test_every_outcome_equals_the_naive_one_in_the_order_given(name: str) -> Non
 def test_large_studies_go_by_winograd_and_give_the_same(
     placement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("numba")
     monkeypatch.setitem(NETWORKS, "wide", TINY | {"widths": (16, 16, 32), "placement": placement})
     network = make_network("wide")
     batches = make_batches(network)
     walks = some_walks(network)
     passed = 0
-    forward = WinogradConv2d.forward
+    forward = EvaluationConv2d.forward
 
-    def counted(layer: WinogradConv2d, x: Tensor) -> Tensor:
+    def counted(layer: EvaluationConv2d, x: Tensor) -> Tensor:
         nonlocal passed
         passed += 1
         return forward(layer, x)
 
-    monkeypatch.setattr(WinogradConv2d, "forward", counted)
+    monkeypatch.setattr(EvaluationConv2d, "forward", counted)
     direct = evaluate_walks(network, batches, walks)
     assert passed == 0, "this study is small"
-    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
     evaluate_walks(network, batches, walks, engine="plain")
     assert passed == 0
     outcomes = evaluate_walks(network, batches, walks)

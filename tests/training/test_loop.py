@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.data import Batches, epoch_order, load_split, parse_normalization
+from resnet_cli.kernels.winograd import TrainingConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import draw_active, survival_probabilities
-from resnet_cli.models.units import Convolution
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training import loop
 from resnet_cli.training.checkpoint import CURRENT
@@ -654,16 +654,17 @@ def test_dropout_of_an_iteration_is_a_function_of_seed_and_iteration(
 
 
 def uses_winograd(trainer: Trainer) -> bool:
-    return any(isinstance(m, Convolution) and m.winograd for m in trainer.network.modules())
+    return any(isinstance(m, TrainingConv2d) for m in trainer.network.modules())
 
 
 def test_long_trainings_go_by_winograd_and_learn_the_same(
     batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("numba")
     run = make_run({"widths": (16, 16, 16)}, iterations=4, batch_norm_group=None)
     direct = make_trainer(run, batches)
     assert not uses_winograd(direct), "this training is short"
-    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
     trainer = make_trainer(run, batches)
     assert uses_winograd(trainer)
     assert direct.fit()
@@ -681,7 +682,7 @@ def test_winograd_in_groups_takes_the_same_steps(
     """The gradients of groups are put together by hand, in the memory order of the parameters."""
     run = make_run({"widths": (16, 16, 16)}, iterations=1, batch_norm_group=8)
     direct = make_trainer(run, batches)
-    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
     trainer = make_trainer(run, batches)
     assert uses_winograd(trainer)
     direct.step()
@@ -697,7 +698,8 @@ def test_winograd_in_groups_takes_the_same_steps(
 def test_winograd_wants_a_core_for_each_convolution(
     batches: tuple[Batches, Batches], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnet_cli.models.network.WINOGRAD_FROM", 0)
+    pytest.importorskip("numba")
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
     wide = {"widths": (16, 16, 16)}
     one_group, groups = make_run(wide, batch_norm_group=None), make_run(wide)
     assert not uses_winograd(make_trainer(groups, batches, engine="plain"))
