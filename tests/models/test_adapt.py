@@ -62,11 +62,11 @@ class Squeeze(nn.Module):
 class SqueezeNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.blocks = nn.ModuleList(
-            [SqueezeBlock(4, 4, 1), SqueezeBlock(4, 6, 2), SqueezeBlock(6, 6, 1)]
+            [SqueezeBlock(8, 8, 1), SqueezeBlock(8, 12, 2), SqueezeBlock(12, 12, 1)]
         )
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
@@ -103,7 +103,7 @@ def test_the_parts_compute_what_the_model_does() -> None:
     places = [
         (p.stage, p.number, p.in_channels, p.out_channels, p.stride) for p in adapted.network.places
     ]
-    assert places == [(1, 1, 4, 4, 1), (2, 1, 4, 6, 2), (2, 2, 6, 6, 1)]
+    assert places == [(1, 1, 8, 8, 1), (2, 1, 8, 12, 2), (2, 2, 12, 12, 1)]
     assert model.blocks[0].act.inplace, "the model itself is as it was"  # type: ignore[union-attr, operator]
     assert not any(getattr(m, "inplace", False) for m in adapted.network.modules())
 
