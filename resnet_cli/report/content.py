@@ -24,6 +24,7 @@ from resnet_cli.claims.judge import Claim
 from resnet_cli.claims.judge import counts as counts_of
 from resnet_cli.claims.papers import PAPERS, published
 from resnet_cli.config.experiments import experiment_names, experiments_folder
+from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.figures.titles import DATASETS
 from resnet_cli.report.wording import (
@@ -88,24 +89,11 @@ ABOUT = (
 )
 assert tuple(paper.key for paper in ABOUT) == PAPERS
 
-PICTURES = {
+TRAININGS = {
     "training": "training loss and test error by iteration, one curve for each case",
     "table": "test error of each case beside the published one",
-    "lesion_single": "test error after deleting each unit in turn",
-    "lesion_count": "boxes of the test error by the number of units deleted",
-    "lesion_reorder": "test error by the number of swapped units and by Kendall's tau",
-    "lesion_greedy": "test error with the least harmful units deleted, beside random ones",
-    "lesion_additivity": "joint damage of several deleted units against the sum of single damages",
-    "lesion_ranked": "units by the damage of their deletion",
-    "lesion_classes": "test error of each class by deletion",
-    "paths": "number of paths, gradient of one path, and their product, by path length",
-    "path_spectrum": "share of the gradient by path length, sampled and exact",
-    "path_spectrum_stages": "exact share of the gradient by path length in each stage",
-    "path_spectrum_unit": "exact share of the gradient at one unit's weights by path length",
-    "path_survival": "share of paths of each length left after deleting units",
-    "signal": "activation and gradient norms and the shortcut's factor, by unit",
 }
-"""What a plot shows, by the stem of its file."""
+"""What the figures of trainings show, by the stem of the file; those of studies: `pictures`."""
 
 MAIN = (
     "paths",
@@ -766,7 +754,15 @@ def _trainings(found: Measurement) -> set[tuple[str, str, str]]:
     return trainings
 
 
+def pictures() -> dict[str, str]:
+    """Figure -> what it shows, of trainings and of every study."""
+    shown = dict(TRAININGS)
+    for kind in STUDIES:
+        shown |= registered(STUDIES, "study", kind).pictures
+    return shown
+
+
 def _picture(path: Path, folder: Path) -> str:
     """What a plot of an experiment's folder shows; one of a single case lies deeper."""
-    shown = PICTURES.get(path.stem, path.stem.replace("_", " "))
+    shown = pictures().get(path.stem, path.stem.replace("_", " "))
     return shown if path.parent == folder else f"{shown}, of {path.parent.name}"

@@ -8,7 +8,7 @@ loss, which does not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -71,6 +71,9 @@ class Additivity(LesionStudy):
     """Random sets for each k."""
 
     title = "Joint damage of deleted units against the sum of their single damages"
+    pictures: ClassVar = {
+        "lesion_additivity": "joint damage of deleted units against the sum of single damages",
+    }
     tables = (
         Table(
             "lesion_additivity",
@@ -116,7 +119,6 @@ class Additivity(LesionStudy):
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
             "lesion_additivity",
-            "joint damage of several deleted units against the sum of single damages",
             lambda: additivity_figure(
                 tables["lesion_additivity"],
                 heading.over(

@@ -51,9 +51,7 @@ class NamedFigure:
     """A figure of a study."""
 
     name: str
-    """The stem of its file."""
-    alt: str
-    """What it shows, for those who cannot see it."""
+    """The stem of its file, a key of the study's `pictures`."""
     draw: Callable[[], "Figure"]
 
 
@@ -91,6 +89,8 @@ class Study(StudyConfig):
 
     title: ClassVar[str]
     """The study in a few words."""
+    pictures: ClassVar[Mapping[str, str]] = {}
+    """Figure -> what it shows, for those who cannot see it and for the report."""
     command: ClassVar[str | None] = None
     """The command that offers it."""
     shared_options: ClassVar[tuple[str, ...]] = ()

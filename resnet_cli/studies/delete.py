@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,12 @@ class DeleteUnits(LesionStudy):
     """Show single deletions by damage; changes no number, so it is not stored."""
 
     title = "Error after deleting units"
+    pictures: ClassVar = {
+        "lesion_single": "test error after deleting each unit in turn",
+        "lesion_count": "boxes of the test error by the number of units deleted",
+        "lesion_classes": "test error of each class by deletion",
+        "lesion_ranked": "units by the damage of their deletion",
+    }
     tables = (LESION_DELETE, LESION_CLASSES)
 
     def names(self) -> tuple[str, ...]:
@@ -145,7 +151,6 @@ class DeleteUnits(LesionStudy):
             alone = replace(heading, figure=None) if several else heading
             yield NamedFigure(
                 "lesion_single",
-                "test error after deleting each unit in turn",
                 lambda: delete_figures.lesion_single_figure(
                     dict.fromkeys(changes, frame),
                     alone.over(f"Error after deleting one {unit}"),
@@ -156,7 +161,6 @@ class DeleteUnits(LesionStudy):
         if self.only is None and several:
             yield NamedFigure(
                 "lesion_count",
-                "boxes of the test error by the number of units deleted",
                 lambda: delete_figures.lesion_count_figure(
                     frame,
                     heading.over(f"Error after deleting several {unit}s at random"),
@@ -166,7 +170,6 @@ class DeleteUnits(LesionStudy):
         if self.per_class:
             yield NamedFigure(
                 "lesion_classes",
-                "test error of each class by deletion",
                 lambda: delete_figures.lesion_classes_figure(
                     tables["lesion_classes"],
                     heading.over(f"Damage by class after deleting {unit}s"),
@@ -175,7 +178,6 @@ class DeleteUnits(LesionStudy):
         if self.ranked and single:
             yield NamedFigure(
                 "lesion_ranked",
-                "units by the damage of their deletion",
                 lambda: delete_figures.lesion_ranked_figure(
                     frame,
                     heading.over(f"Damage by deleting one {unit}, worst first"),
@@ -189,7 +191,6 @@ class DeleteUnits(LesionStudy):
             return
         yield NamedFigure(
             "lesion_single",
-            "test error after deleting each unit in turn, of each network",
             lambda: _single_of(cases, title),
         )
 

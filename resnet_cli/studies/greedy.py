@@ -10,7 +10,7 @@ itself; choosing on training images and measuring on test images does not.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -73,6 +73,9 @@ class GreedyDeletion(LesionStudy):
     """Only the first N images to choose on; for `choose_on: train`."""
 
     title = "Error after deleting the least harmful units"
+    pictures: ClassVar = {
+        "lesion_greedy": "test error with the least harmful units deleted, and with random ones",
+    }
     tables = (
         Table(
             "lesion_greedy",
@@ -130,7 +133,6 @@ class GreedyDeletion(LesionStudy):
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
             "lesion_greedy",
-            "test error with the least harmful units deleted, and with random ones",
             lambda: lesion_greedy_figure(
                 tables["lesion_greedy"],
                 heading.over(f"Error after deleting the least harmful {heading.unit}s"),

@@ -8,7 +8,7 @@ whichever units were deleted.
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import (
@@ -42,6 +42,9 @@ class PathSurvival(Study):
     deleted: IntRange = (1, 10, 20)
 
     title = "Paths left after deleting units"
+    pictures: ClassVar = {
+        "path_survival": "share of paths of each length left after deleting units",
+    }
     needs_network = False
     tables = (
         Table(
@@ -72,7 +75,6 @@ class PathSurvival(Study):
         title = Heading(heading.figure, f"{frame['k'].max()} units").over(self.title)
         yield NamedFigure(
             "path_survival",
-            "share of paths of each length left after deleting units",
             lambda: path_survival_figure(frame, title),
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import (
@@ -56,6 +56,9 @@ class ReorderUnits(LesionStudy):
     samples: Samples = 20
 
     title = "Error after reordering units"
+    pictures: ClassVar = {
+        "lesion_reorder": "test error by the number of swapped units and by Kendall's tau",
+    }
     tables = (
         Table(
             "lesion_reorder",
@@ -89,7 +92,6 @@ class ReorderUnits(LesionStudy):
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
             "lesion_reorder",
-            "test error by the number of swapped units and by Kendall's tau",
             lambda: lesion_reorder_figure(
                 tables["lesion_reorder"],
                 heading.over(f"Error after reordering {heading.unit}s"),

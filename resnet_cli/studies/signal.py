@@ -17,7 +17,7 @@ expectation.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -76,6 +76,9 @@ class Signal(Study):
     """Training images in the one batch that is measured."""
 
     title = "Signals by unit"
+    pictures: ClassVar = {
+        "signal": "activation and gradient norms and the shortcut's factor, by unit",
+    }
     command = "signal"
     takes_experiment = True
     tables = (
@@ -135,7 +138,6 @@ class Signal(Study):
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
             "signal",
-            "activation and gradient norms and the shortcut's factor, by unit",
             lambda: signal_figure(
                 {heading.network: tables["signal"]}, heading.over("Signals by unit")
             ),
@@ -148,7 +150,6 @@ class Signal(Study):
             frames.setdefault(case.name, case.tables["signal"])
         yield NamedFigure(
             "signal",
-            "activation and gradient norms and the shortcut's factor, by unit, of each network",
             lambda: signal_figure(frames, title),
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import typer
@@ -26,6 +26,7 @@ class Weigh(Study):
     power: Annotated[PositiveInt, Option("--power", "Power of the norm.", metavar="P")] = 1
 
     title = "Weight of each unit"
+    pictures: ClassVar = {"weights": "norm of the parameters by unit"}
     command = "weigh"
     tables = (Table("weights", "unit", (whole("unit", "the unit"), number("norm", "L2 norm"))),)
 
@@ -39,7 +40,7 @@ class Weigh(Study):
         yield "weights", [{"unit": i, "norm": norm} for i, norm in enumerate(norms)], ()
 
     def figures(self, tables: Tables, heading: Any) -> Iterator[NamedFigure]:
-        yield NamedFigure("weights", "norm of the parameters by unit", Figure)
+        yield NamedFigure("weights", Figure)
 
     def summary(self, tables: Tables, subject: Any) -> Summary:
         frame = tables["weights"]
@@ -80,3 +81,27 @@ def test_it_has_a_command_with_its_option() -> None:
 def test_an_unknown_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["show", "quickstart", "--set", "study={kind: weigh, powr: 2}"]) == 2
     assert "'powr'; did you mean 'power'" in capsys.readouterr().err
+
+
+def test_it_has_a_row_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_cli.report import content
+
+    name, folder = "veit2016/weigh", tmp_path / "results" / "veit2016" / "smoke" / "weigh"
+    experiment = {
+        "title": "Weights by unit",
+        "paper": "veit2016",
+        "model": {"depth": 8},
+        "train": {"epochs": 1},
+        "data": {"train_images": 64, "test_images": 32},
+        "study": {"kind": "weigh"},
+    }
+    source = tmp_path / "experiments" / f"{name}.yaml"
+    source.parent.mkdir(parents=True)
+    source.write_text(yaml.safe_dump(experiment))
+    assert run_command(["run", str(source), "--profile", "smoke", "--out", str(folder), "-q"]) == 0
+    monkeypatch.setattr(content, "experiments_folder", lambda: tmp_path / "experiments")
+    measurement = content._measurement(name, "smoke", folder)
+    assert measurement is not None
+    assert [path.name for path, _ in measurement.tables] == ["weights.csv"]
+    assert measurement.main is not None
+    assert "norm of the parameters by unit" in measurement.main.alt

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -187,6 +187,12 @@ class Paths(Study):
     """Sample by the batch's statistics; not with the exact spectrum."""
 
     title = "Gradient by path length"
+    pictures: ClassVar = {
+        "paths": "number of paths, gradient of one path, and their product, by path length",
+        "path_spectrum": "share of the gradient by path length, sampled and exact",
+        "path_spectrum_stages": "exact share of the gradient by path length in each stage",
+        "path_spectrum_unit": "exact share of the gradient at one unit's weights by path length",
+    }
     command = "paths"
     shared_options = ("engine",)
     tables = TABLES
@@ -312,7 +318,6 @@ class Paths(Study):
             return
         yield NamedFigure(
             "paths",
-            "number of paths, gradient of one path, and their product, by path length",
             lambda: figures.paths_figure(
                 tables["path_lengths"],
                 tables["path_gradients"],
@@ -322,7 +327,6 @@ class Paths(Study):
         )
         yield NamedFigure(
             "path_spectrum",
-            "share of the gradient by path length, sampled and exact",
             lambda: figures.spectrum_figure(
                 tables["path_spectrum"],
                 heading.over("Gradient by path length, sampled and exact"),
@@ -331,7 +335,6 @@ class Paths(Study):
         if self.stages:
             yield NamedFigure(
                 "path_spectrum_stages",
-                "exact share of the gradient by path length in each stage",
                 lambda: figures.exact_figure(
                     tables["path_spectrum_stages"],
                     "stage",
@@ -341,7 +344,6 @@ class Paths(Study):
         if self.unit is not None:
             yield NamedFigure(
                 "path_spectrum_unit",
-                "exact share of the gradient at one unit's weights by path length",
                 lambda: figures.exact_figure(
                     tables["path_spectrum_unit"],
                     "unit",
