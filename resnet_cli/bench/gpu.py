@@ -39,8 +39,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
 """Pre-activation networks, those of two-layer units with zero-padded shortcuts; and a VGG."""
 ROUNDING = {"tf32": 2.0, "bfloat16": 2.0}
 """How many times as far from float32 as the plain step of its precision a fast step may be."""
-SAME = 1e-2
-"""Of a float32 step's length, how far two ways to compute it may lie apart."""
+SAME = 1e-3
+"""Of the logits' length, how far two ways to compute them in float32 may lie apart."""
+SAME_STEP = 0.05
+"""The same of a step. In float32 the gradient of an untrained ResNet-110 lies 2.5 % of its length
+from the gradient in float64, so two orders of summation lie that far apart."""
 
 Row = dict[str, Any]
 
@@ -157,13 +160,11 @@ def check_steps(settings: Settings) -> list[Row]:
         notes: list[str] = []
         fast = _distance(_after_a_step(settings, precision, "fast", notes), reference) / length
         plain = _distance(_after_a_step(settings, precision, "plain"), reference) / length
-        limit = max(SAME, ROUNDING.get(precision, 0.0) * plain)
+        limit = max(SAME_STEP, ROUNDING.get(precision, 0.0) * plain)
         agrees = fast <= limit and not notes
         remark = f"plain {plain:.2g}, at most {limit:.2g}: {'agrees' if agrees else 'DIFFERS'}"
         remark = "; ".join([remark, *notes])
-        rows.append(
-            _row("step against float32", precision, "fast", [fast], "of its length", remark)
-        )
+        rows.append(_row("step", precision, "fast", [fast], "of its length", remark))
     return rows
 
 

@@ -44,13 +44,20 @@ SetOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]"),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]",
+    ),
 ]
 DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
 DeviceOption = Annotated[
     str,
     typer.Option(
-        metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", autocompletion=completion.devices
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N.",
+        autocompletion=completion.devices,
     ),
 ]
 DeterministicOption = Annotated[
@@ -69,14 +76,15 @@ PretrainedOption = Annotated[
     typer.Option("--pretrained", help="Take bundled weights of the same training; see `weights`."),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option(min=0, metavar="N", help="Replaces the seeds of the YAML.")
+    int | None, typer.Option("--seed", min=0, metavar="N", help="Replaces the seeds of the YAML.")
 ]
 StudySeedOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Seed of the study's draws.")
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of the study's draws.")
 ]
 OutOption = Annotated[
     Path | None,
     typer.Option(
+        "--out",
         metavar="DIR",
         help="Folder for CSVs and plots.  [default: results/<paper>/<profile>/<experiment>; "
         "of no paper, results/local/<experiment>/<profile>]",
@@ -85,6 +93,7 @@ OutOption = Annotated[
 LocalOutOption = Annotated[
     Path | None,
     typer.Option(
+        "--out",
         metavar="DIR",
         help="Folder for CSVs and plots.  [default: one below results/local/, named after the "
         "weights and the question]",
@@ -95,29 +104,43 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and er
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
 BudgetOption = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h."),
+    typer.Option(
+        "--budget", metavar="TIME", help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h."
+    ),
 ]
 ExecutorOption = Annotated[
     Literal["serial", "ray"],
     typer.Option(
-        metavar="NAME", help="serial, or ray: trainings and studies as tasks of a Ray cluster."
+        "--executor",
+        metavar="NAME",
+        help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
     ),
 ]
 RayAddressOption = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="A running Ray cluster.  [default: one is started here]"),
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running Ray cluster.  [default: one is started here]",
+    ),
 ]
-RayCpusOption = Annotated[int, typer.Option(min=1, metavar="N", help="Cores for each task on Ray.")]
+RayCpusOption = Annotated[
+    int, typer.Option("--ray-cpus", min=1, metavar="N", help="Cores for each task on Ray.")
+]
 ShardOption = Annotated[
     str | None,
-    typer.Option(metavar="I/N", help="Only train the I-th of N shares of the trainings."),
+    typer.Option(
+        "--shard", metavar="I/N", help="Only train the I-th of N shares of the trainings."
+    ),
 ]
 ResultsOption = Annotated[
-    Path, typer.Option(metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie.")
+    Path,
+    typer.Option("--results", metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie."),
 ]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
+        "--checkpoint",
         metavar="PATH|NAME",
         help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
         "[default: the newest finished run, else bundled weights]",
@@ -127,6 +150,7 @@ CheckpointOption = Annotated[
 DatasetOption = Annotated[
     str | None,
     typer.Option(
+        "--dataset",
         metavar="NAME",
         help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]",
         autocompletion=completion.datasets,
@@ -135,6 +159,7 @@ DatasetOption = Annotated[
 NormalizeOption = Annotated[
     str | None,
     typer.Option(
+        "--normalize",
         metavar="NAME|M1,M2,M3/S1,S2,S3",
         help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
         "[default: the weights' own]",
@@ -144,6 +169,7 @@ NormalizeOption = Annotated[
 EngineOption = Annotated[
     str,
     typer.Option(
+        "--engine",
         metavar="NAME",
         help="fast; or plain: as one would write it by hand, to compare with.",
         autocompletion=completion.engines,
@@ -151,5 +177,7 @@ EngineOption = Annotated[
 ]
 ImagesOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Only the first N test images.  [default: all]"),
+    typer.Option(
+        "--images", min=1, metavar="N", help="Only the first N test images.  [default: all]"
+    ),
 ]

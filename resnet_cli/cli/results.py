@@ -48,7 +48,8 @@ def compare(
 def report(
     results: ResultsOption = Path("results"),
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="[default: report.html in that folder]")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="[default: report.html in that folder]"),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

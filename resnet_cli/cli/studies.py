@@ -68,7 +68,10 @@ def evaluate_command(
     test_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="imagefolder: side of the centre crop, 224 or 320 in paper 1."
+            "--test-size",
+            min=1,
+            metavar="N",
+            help="imagefolder: side of the centre crop, 224 or 320 in paper 1.",
         ),
     ] = None,
     data_dir: DataDirOption = None,

@@ -180,7 +180,8 @@ def bench(
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Repeats, of which the median counts.")
+        int,
+        typer.Option("--repeats", min=1, metavar="N", help="Repeats, of which the median counts."),
     ] = 3,
     small: Annotated[
         bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
@@ -235,15 +236,20 @@ def weights(
         ),
     ] = None,
     export: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Make a bundle of a finished run's folder.")
+        str | None,
+        typer.Option("--export", metavar="RUN", help="Make a bundle of a finished run's folder."),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The bundle's name, as --checkpoint will take it."),
+        typer.Option(
+            "--name", metavar="NAME", help="The bundle's name, as --checkpoint will take it."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the bundle goes.  [default: the program's own]"),
+        typer.Option(
+            "--out", metavar="DIR", help="Where the bundle goes.  [default: the program's own]"
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
@@ -254,6 +260,7 @@ def weights(
 
     from resnet_cli.runtime.errors import unknown
     from resnet_cli.training.bundle import bundle, card_lines, cards, network_of
+    from resnet_cli.weights.load import training_length
 
     display = make_display(as_json, verbose=verbose)
     if (export is None) != (name is None):
@@ -276,7 +283,10 @@ def weights(
         return
     display.table(
         "Bundled weights",
-        ["name", "network", "data", "error %", "epochs"],
-        [[c["name"], network_of(c), c["dataset"], c["test_error"], c["epochs"]] for c in found],
+        ["name", "network", "data", "error %", "trained for"],
+        [
+            [c["name"], network_of(c), c["dataset"], c["test_error"], training_length(c)]
+            for c in found
+        ],
     )
     display.summary({"command": "weights", "weights": found})

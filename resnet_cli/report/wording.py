@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.figures.titles import DATASETS, FAMILIES
-from resnet_cli.weights.load import bundled_names, read_card
+from resnet_cli.weights.load import bundled_names, read_card, training_length
 
 SCHEDULES = {
     "paper": "the paper's schedule",
@@ -52,7 +52,7 @@ def network_of(told: Told) -> str:
     source = Path(str(checkpoint.get("source") or ""))
     names = " and ".join(_networks(_models(told)))
     if source.name in bundled_names():
-        return f"{names}, ours, {read_card(source.name)['epochs']} epochs"
+        return f"{names}, ours, {training_length(read_card(source.name))}"
     if publisher := re.match(r"(\w+)-\w+", source.stem):
         return f"{names}, published by {publisher[1]}"
     return f"{names}, {source.name}" if source.name else names

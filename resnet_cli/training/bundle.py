@@ -29,6 +29,7 @@ from resnet_cli.weights.load import (
     damaged_card,
     load_network,
     read_card,
+    training_length,
     unusual_width,
     weights_bytes,
 )
@@ -186,7 +187,7 @@ def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
         ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
         ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
-        ("trained for", f"{card['epochs']} epochs in {run.train.precision}, seed {run.seed}"),
+        ("trained for", f"{training_length(card)} in {run.train.precision}, seed {run.seed}"),
     ]
     if run.train.active_units is not None:
         lines.append(("trained with", f"{run.train.active_units} units active in each batch"))

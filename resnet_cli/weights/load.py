@@ -167,6 +167,11 @@ def read_card(name: str) -> dict[str, Any]:
         raise damaged_card(name, error) from None
 
 
+def training_length(card: Mapping[str, Any]) -> str:
+    """`50 epochs` or `32,000 iterations`: how long the network of a card was trained."""
+    return f"{card['epochs']} epochs" if card["epochs"] else f"{card['iterations']:,} iterations"
+
+
 def unusual_width(model: ModelConfig) -> str:
     """`24-176 wide` of a network whose stages have not the usual widths; else nothing."""
     widths = model.stage_widths()
