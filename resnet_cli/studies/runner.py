@@ -108,7 +108,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "study": study.identity() if study is not None else None,
         "data": DataConfig.model_validate(data).model_dump(mode="json", exclude_defaults=True),
-        "seed": config.get("seed"),
+        "seed": config.get("seed") if study is None or study.needs_network else None,
         "engine": config.get("engine", "fast"),
     }
 
