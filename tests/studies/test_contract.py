@@ -57,6 +57,12 @@ def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> St
     return found
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of the time."""
+    monkeypatch.setattr("resnet_cli.studies.runner.draw", lambda *arguments: [])
+
+
 def measure(subject: Subject, study: Study, out: Path, **options: Any) -> Written:
     display = Display(as_json=True, verbosity=-1)
     return run_study(subject, study, seed=3, out=out, display=display, **options)
@@ -82,15 +88,17 @@ def test_tables_and_figures_are_written_once(
     json.dumps(again.facts)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_setting_or_seed_is_measured_anew(
     subject: Subject, study: Study, tmp_path: Path
 ) -> None:
     measure(subject, study, tmp_path)
     display = Display(as_json=True, verbosity=-1)
     again = run_study(subject, study, seed=4, out=tmp_path, display=display)
-    assert again.kept == []
+    assert bool(again.kept) != study.needs_network  # arithmetic has no seed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_study_resumes_within_its_table(
     subject: Subject, study: Study, tmp_path: Path
 ) -> None:
@@ -114,6 +122,7 @@ def test_an_interrupted_study_resumes_within_its_table(
     assert not list(parts.glob("*.partial*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_first_editions_provenance_counts_as_done(
     subject: Subject, study: Study, tmp_path: Path
 ) -> None:
