@@ -79,8 +79,7 @@ def models(as_json: JsonOption = False) -> None:
     from resnet_cli.models.catalog import catalog
 
     display = make_display(as_json)
-    with display.progress("building networks") as update:
-        rows = catalog(update)
+    rows = catalog()
     for size in dict.fromkeys(row["input"] for row in rows):
         display.table(
             f"Networks on {size} images (multiply-adds in millions, for one image)",

@@ -1,1 +1,2 @@
-"""Faster convolutions on processors: the optional extra `resnet-cli[fast]`."""
+"""Faster layers, put into a network from outside: Winograd's convolutions on processors (the extra
+`resnet-cli[fast]`), and batch norm over groups of a batch on CUDA devices."""

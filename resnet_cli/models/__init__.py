@@ -1,28 +1,20 @@
-"""Networks by configuration: `build` makes any network of both papers."""
+"""Networks by configuration: `build` makes any network of both papers.
 
-import torch
+Both names are imported on first use: the catalog needs no torch, which takes seconds to import.
+"""
 
-from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models.network import Network, initialize
-from resnet_cli.models.resnet import make_resnet
-from resnet_cli.models.vgg import make_vgg
-from resnet_cli.runtime.seeding import stream_seed
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnet_cli.models.factory import build
+    from resnet_cli.models.network import Network
 
 __all__ = ["Network", "build"]
 
 
-def build(config: ModelConfig, classes: int, seed: int | None = None) -> Network:
-    """The network of a configuration, in channels_last memory format.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from resnet_cli.models import factory
 
-    Args:
-        classes: outputs of the classifier.
-        seed: draws the He initialisation from this seed's own stream, leaving torch's global
-            generator as it was; None leaves torch's default initialisation (for weights to come).
-    """
-    make = make_vgg if config.family == "vgg" else make_resnet
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed or 0, "initialization"))
-        network = make(config, classes)
-        if seed is not None:
-            initialize(network)
-    return network.to(memory_format=torch.channels_last)
+    return getattr(factory, name)

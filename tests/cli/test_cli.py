@@ -15,7 +15,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from resnet_cli.cli import app, run_command
 from resnet_cli.config.experiments import experiment_names, load_experiment
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.models import build
-from resnet_cli.models.catalog import catalog
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.display import Display, Update
 from resnet_cli.runtime.interrupt import Stopper
@@ -602,21 +600,12 @@ QUICK = {
 }
 
 
-@cache
-def networks() -> list[dict[str, Any]]:
-    """What `models` lists, built once."""
-    return catalog()
-
-
 def test_a_quick_example_of_every_command() -> None:
     assert QUICK.keys() == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_one_json_line(
-    name: str, work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resnet_cli.models.catalog.catalog", lambda report: networks())
+def test_every_command_says_one_json_line(name: str, work: Path, capsys: Captured) -> None:
     assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
     assert "NaN" not in json.dumps(summary_of(QUICK[name], capsys))
 
@@ -701,7 +690,6 @@ def cells_of(out: str) -> list[list[str]]:
 def test_tables_fit_80_columns_with_every_number_whole(
     name: str, empty: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnet_cli.models.catalog.catalog", lambda report: networks())
     shown = {}
     for width in (80, 300):
         monkeypatch.setenv("COLUMNS", str(width))
