@@ -97,9 +97,7 @@ def run(
     loaded = [options.load(name, profile) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
-    summary, failures = run_and_show(
-        loaded, executor, options.context(), display, options.stopper(), out=out
-    )
+    summary, failures = run_and_show(loaded, executor, options.session(display), out=out)
     display.summary({"command": "run"} | summary)
     failures.raise_first()
 
@@ -112,26 +110,23 @@ def _rerun(
     from resnet_cli.run.rerun import check_data, default_out, read_spec, rerun_study
 
     spec = read_spec(path)
-    context = replace(
+    session = replace(
         options,
         deterministic=options.deterministic or spec.deterministic,
         engine=options.engine if spec.engine == "fast" else spec.engine,
         pretrained=options.pretrained or spec.pretrained,
-    ).context()
-    check_data(spec, context)
+    ).session(display)
+    check_data(spec, session.context)
     if spec.trains:
         assert isinstance(spec.work, Experiment)
-        summary, failures = run_and_show(
-            [spec.work], executor, context, display, options.stopper(), out=out
-        )
+        summary, failures = run_and_show([spec.work], executor, session, out=out)
         display.summary({"command": "run"} | summary)
         failures.raise_first()
         return
     if executor.keeps_going:
         raise UserError(f"{path}: nothing is to be trained; leave out --shard and --executor")
-    stopper = options.stopper()
-    with stopper.listening():
-        written = rerun_study(spec, context, display, stopper, writable(out or default_out(path)))
+    with session.stopper.listening():
+        written = rerun_study(spec, session, writable(out or default_out(path)))
     show_files(display, written)
     display.summary({"command": "run", "files": file_names(written)} | written.facts)
 
@@ -168,9 +163,7 @@ def reproduce(
     summary, failures = run_and_show(
         [options.load(name, profile) for name in offered],
         executor,
-        options.context(),
-        display,
-        options.stopper(),
+        options.session(display),
         results=results,
         keep_going=True,
     )

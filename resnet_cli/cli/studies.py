@@ -308,6 +308,7 @@ def _on_experiment(
     """
     from resnet_cli.config.experiments import load_experiment
     from resnet_cli.run.experiment import study_experiment
+    from resnet_cli.run.trainings import Session
 
     for name in ("checkpoint", "dataset", "normalize", "seed"):
         if of_network[name]:
@@ -320,7 +321,7 @@ def _on_experiment(
     folder = writable(out or local_folder(command, loaded.name, words))
     stopper = make_stopper(budget)
     with stopper.listening():
-        written = study_experiment(loaded, context, display, stopper, folder)
+        written = study_experiment(loaded, Session(context, display, stopper), folder)
     show_files(display, written)
     about = {"experiment": loaded.name, "profile": loaded.profile}
     _summarise(display, command, about, written)

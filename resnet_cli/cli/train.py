@@ -35,8 +35,8 @@ from resnet_cli.cli.shared import (
 if TYPE_CHECKING:
     from resnet_cli.config.schema import Experiment
     from resnet_cli.run.executors import Executor, Failures
+    from resnet_cli.run.trainings import Session
     from resnet_cli.runtime.display import Display
-    from resnet_cli.runtime.interrupt import Stopper
     from resnet_cli.training.context import Context
 
 
@@ -60,8 +60,10 @@ class TrainOptions:
     def display(self) -> "Display":
         return make_display(self.as_json, self.quiet, self.verbose)
 
-    def stopper(self) -> "Stopper":
-        return make_stopper(self.budget)
+    def session(self, display: "Display") -> "Session":
+        from resnet_cli.run.trainings import Session
+
+        return Session(self.context(), display, make_stopper(self.budget))
 
     def context(self) -> "Context":
         return make_context(
@@ -82,9 +84,7 @@ class TrainOptions:
 def run_and_show(
     experiments: "list[Experiment]",
     executor: "Executor",
-    context: "Context",
-    display: "Display",
-    stopper: "Stopper",
+    session: "Session",
     *,
     out: Path | None = None,
     results: Path | None = None,
@@ -103,9 +103,7 @@ def run_and_show(
         jobs = [Job(one, writable(out or default_out(one))) for one in experiments]
     else:
         jobs = [Job(one, writable(default_out(one, results), "--results")) for one in experiments]
-    done, failures = run_jobs(
-        jobs, executor, context, display, stopper, show_files, keep_going=keep_going
-    )
+    done, failures = run_jobs(jobs, executor, session, show_files, keep_going=keep_going)
     profiles = {one.name: one.profile for one in experiments}
     summary: dict[str, Any] = {
         "experiments": {
@@ -138,7 +136,5 @@ def train(
 
     display = options.display()
     loaded = options.load(experiment, profile).model_copy(update={"study": None})
-    summary, _ = run_and_show(
-        [loaded], Executor(), options.context(), display, options.stopper(), out=out
-    )
+    summary, _ = run_and_show([loaded], Executor(), options.session(display), out=out)
     display.summary({"command": "train"} | summary)

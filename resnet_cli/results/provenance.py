@@ -1,6 +1,6 @@
 """Provenance: what a result was measured with, so that it can be measured again.
 
-Nothing here names the machine or its user: the command and the checkpoint stand as they were
+Nothing here names the machine or its user: the command and the checkpoint are recorded as they were
 typed, everything else is versions, hashes and the model of the processor.
 """
 

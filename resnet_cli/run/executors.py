@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_cli.config.schema import Case, Experiment, RunConfig
-from resnet_cli.run.experiment import pretrained_name, run_experiment, train_case
+from resnet_cli.run.experiment import run_experiment
+from resnet_cli.run.trainings import Session, pretrained_name, train_case
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import RunError, UserError
-from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
 from resnet_cli.training.context import Context
 
@@ -102,18 +102,11 @@ class Executor:
         """What `--device` means for this process."""
         return device
 
-    def prepare(
-        self,
-        jobs: Sequence[Job],
-        context: Context,
-        display: Display,
-        stopper: Stopper,
-        failures: Failures,
-    ) -> None:
+    def prepare(self, jobs: Sequence[Job], session: Session, failures: Failures) -> None:
         """Do in advance what is not done in this process.
 
         Raises:
-            Interrupted: `stopper` said to stop; the state is saved.
+            Interrupted: the session was stopped; the state is saved.
         """
 
 
@@ -145,26 +138,17 @@ class Shard(Executor):
         """The trainings of this shard."""
         return list(trainings[self.number - 1 :: self.of])
 
-    def prepare(
-        self,
-        jobs: Sequence[Job],
-        context: Context,
-        display: Display,
-        stopper: Stopper,
-        failures: Failures,
-    ) -> None:
-        own = self.share_of(distinct_trainings(jobs, context))
+    def prepare(self, jobs: Sequence[Job], session: Session, failures: Failures) -> None:
+        own = self.share_of(distinct_trainings(jobs, session.context))
         num_failed = 0
         for training in own:
             try:
-                train_case(
-                    training.experiment, training.case, training.run, context, display, stopper
-                )
+                train_case(training.experiment, training.case, training.run, session)
             except (UserError, RunError) as error:
                 failures.add_training(training, error)
                 num_failed += 1
         failed = f", {num_failed} failed" if num_failed else ""
-        display.line(
+        session.display.line(
             f"shard {self.number} of {self.of}: {len(own) - num_failed} trainings done{failed}; "
             "when all shards are done, the same command without --shard runs the studies and "
             "writes the tables"
@@ -196,9 +180,7 @@ def choose_executor(
 def run_jobs(
     jobs: Sequence[Job],
     executor: Executor,
-    context: Context,
-    display: Display,
-    stopper: Stopper,
+    session: Session,
     show: Callable[[Display, Written], None],
     *,
     keep_going: bool = False,
@@ -213,23 +195,23 @@ def run_jobs(
         What each experiment wrote, by its name, and what failed.
 
     Raises:
-        Interrupted: `stopper` said to stop; the state is saved.
+        Interrupted: the session was stopped; the state is saved.
         UserError: an experiment failed and the others do not keep going.
     """
-    failures = Failures(jobs, display)
+    failures = Failures(jobs, session.display)
     done: dict[str, Written] = {}
-    with stopper.listening():
-        executor.prepare(jobs, context, display, stopper, failures)
+    with session.stopper.listening():
+        executor.prepare(jobs, session, failures)
         for job in () if executor.trains_only else jobs:
             if job.name in failures:
                 continue
             try:
-                written = run_experiment(job.experiment, context, display, stopper, job.out)
+                written = run_experiment(job.experiment, session, job.out)
             except UserError as error:
                 if not keep_going and not executor.keeps_going:
                     raise
                 failures.add(job.name, error)
                 continue
-            show(display, written)
+            show(session.display, written)
             done[job.name] = written
     return done, failures

@@ -17,6 +17,7 @@ import torch
 from resnet_cli.config.schema import Experiment
 from resnet_cli.run.executors import Executor, Failure, Failures, Job, Training, distinct_trainings
 from resnet_cli.run.experiment import run_experiment
+from resnet_cli.run.trainings import Session
 from resnet_cli.runtime.device import pick_device
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import RunError, UserError, one_line
@@ -69,18 +70,11 @@ class RayExecutor(Executor):
             raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
         return {"num_cpus": self.cpus, "num_gpus": num_gpus, "max_retries": RETRIES}
 
-    def prepare(
-        self,
-        jobs: Sequence[Job],
-        context: Context,
-        display: Display,
-        stopper: Stopper,
-        failures: Failures,
-    ) -> None:
+    def prepare(self, jobs: Sequence[Job], session: Session, failures: Failures) -> None:
         """Run all tasks and wait for them.
 
         Raises:
-            Interrupted: `stopper` said to stop; running trainings are saved.
+            Interrupted: the session was stopped; running trainings are saved.
             UserError: Ray is not installed, the cluster cannot be reached, or it lacks what each
                 task needs.
         """
@@ -89,7 +83,7 @@ class RayExecutor(Executor):
         except ImportError:
             raise UserError("--executor ray needs Ray: pip install ray") from None
         setup = WorkerSetup(
-            os.getcwd(), tuple(sys.argv), self.device, self.cpus, context.for_worker()
+            os.getcwd(), tuple(sys.argv), self.device, self.cpus, session.context.for_worker()
         )
         connect(self.address)
         try:
@@ -101,10 +95,10 @@ class RayExecutor(Executor):
                     partial(_train, training),
                     partial(failures.add_training, training),
                 )
-                for training in distinct_trainings(jobs, context)
-                if find_finished(context, training.run) is None
+                for training in distinct_trainings(jobs, session.context)
+                if find_finished(session.context, training.run) is None
             ]
-            run_tasks(trainings, setup, options, display, stopper)
+            run_tasks(trainings, setup, options, session)
             studies = [
                 _Task(
                     job.name,
@@ -114,7 +108,7 @@ class RayExecutor(Executor):
                 for job in jobs
                 if job.name not in failures
             ]
-            run_tasks(studies, setup, options, display, stopper)
+            run_tasks(studies, setup, options, session)
         finally:
             ray.shutdown()
 
@@ -208,7 +202,7 @@ def _train(training: Training, context: Context, stopper: Stopper) -> None:
 
 
 def _study(experiment: Experiment, out: Path, context: Context, stopper: Stopper) -> None:
-    run_experiment(experiment, context, Display(verbosity=-2), stopper, out)
+    run_experiment(experiment, Session(context, Display(verbosity=-2), stopper), out)
 
 
 @dataclass(frozen=True)
@@ -222,20 +216,19 @@ def run_tasks(
     tasks: Sequence[_Task],
     setup: WorkerSetup,
     options: Mapping[str, int],
-    display: Display,
-    stopper: Stopper,
+    session: Session,
 ) -> None:
     """Run tasks and wait until all have ended, those that fail included.
 
     Raises:
-        Interrupted: `stopper` said to stop.
+        Interrupted: the session was stopped.
     """
     import ray
 
     remote = ray.remote(_work).options(**options)
     by_reference = {remote.remote(setup, task.function): task for task in tasks}
     pending = list(by_reference)
-    with display.progress("tasks on Ray") as update:
+    with session.display.progress("tasks on Ray") as update:
         while pending:
             ended, pending = ray.wait(pending, timeout=WAIT_SECONDS)
             num_ended = len(tasks) - len(pending)
@@ -244,9 +237,9 @@ def run_tasks(
                 if error is not None:
                     task.on_failure(error)
                 else:
-                    display.line(f"{task.label}: done ({num_ended}/{len(tasks)})")
+                    session.display.line(f"{task.label}: done ({num_ended}/{len(tasks)})")
             update(num_ended, len(tasks), "")
-            if stopper() and pending:
+            if session.stopper() and pending:
                 _stop(pending, len(tasks))
 
 

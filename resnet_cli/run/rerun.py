@@ -12,11 +12,10 @@ from resnet_cli.config.fields import Strict, validated
 from resnet_cli.config.schema import AnyStudy, DataConfig, Experiment, RunConfig
 from resnet_cli.results.provenance import Provenance, explicit_config
 from resnet_cli.results.tables import PROVENANCE_SUFFIX
-from resnet_cli.run.experiment import pretrained_name, study_experiment, study_of
-from resnet_cli.runtime.display import Display
+from resnet_cli.run.experiment import study_experiment, study_of
+from resnet_cli.run.trainings import Session, pretrained_name
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError, one_line, shortened
-from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.base import stored_study
 from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import INITIALISATION, find_subject
@@ -236,27 +235,25 @@ def _how_to_fix(data: DataConfig) -> str:
     return "name the folder of the same data with --data-dir"
 
 
-def rerun_study(
-    spec: RerunSpec, context: Context, display: Display, stopper: Stopper, out: Path
-) -> Written:
+def rerun_study(spec: RerunSpec, session: Session, out: Path) -> Written:
     """Measure again a result that needs no training: a typed study, or signals of initialisations.
 
     Raises:
-        Interrupted: `stopper` said to stop.
+        Interrupted: the session was stopped.
         UserError: the weights are missing or different, or the data are missing.
     """
     typed, checkpoint = spec.work, spec.provenance.checkpoint
     if isinstance(typed, Experiment):
-        return study_experiment(typed, context, display, stopper, out)
+        return study_experiment(typed, session, out)
     assert checkpoint is not None
-    subject = find_subject(context, checkpoint.source)
+    subject = find_subject(session.context, checkpoint.source)
     if subject.loaded.sha256 != checkpoint.sha256:
         raise UserError(
             f"{checkpoint.source}: these weights have the hash {subject.loaded.sha256[:12]}…, "
             f"those of the result {checkpoint.sha256[:12]}…; put the same file there"
         )
     if subject.data != typed.data:
-        normalization = context.normalization(typed.data)
+        normalization = session.context.normalization(typed.data)
         subject = replace(subject, data=typed.data, normalization=normalization)
     study = stored_study(typed.model_dump(mode="json"))
     assert study is not None
@@ -265,6 +262,6 @@ def rerun_study(
         study,
         seed=typed.seed,
         out=out,
-        display=display,
-        should_stop=stopper,
+        display=session.display,
+        should_stop=session.stopper,
     )

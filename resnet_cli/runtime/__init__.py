@@ -1,1 +1,1 @@
-"""What every room stands on: device, threads, processes, seeding, interrupts, display, errors."""
+"""What all other packages use: device, threads, processes, seeding, interrupts, display, errors."""

@@ -1,9 +1,9 @@
-"""How the C library treats freed memory: kept for the next use, or given back.
+"""How the C library treats freed memory: kept for reuse, or returned to the system.
 
-Training frees gigabytes at every step and takes them again at the next. glibc hands large blocks
-back to the system at once, which then fills every page with zeros anew: a sixth of a training step
-of a ResNet-110 on two cores. Told to keep them, it does not; the memory of the process then stays
-at its peak.
+Training frees gigabytes at every step and allocates them again at the next. By default glibc
+returns large blocks to the system at once, which then zeroes every page again: a sixth of a
+training step of a ResNet-110 on two cores. Keeping them avoids that; the process's memory then
+stays at its peak.
 """
 
 import ctypes
@@ -14,30 +14,29 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK = 1 << 30
 _KEPT = (1 << 31) - 1
 _LARGE_BLOCK = 4_000_000
-"""Bytes from which a block is mapped on its own where large blocks are given back."""
+"""Bytes from which a block is mapped separately when large blocks are returned."""
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees, for its next use.
+    """Keep freed memory in the process for reuse.
 
     Returns:
-        whether the C library could be told so; others than glibc cannot.
+        Whether the C library supports it; only glibc does.
     """
     return _set(_MMAP_THRESHOLD, _LARGEST_BLOCK) and _set(_TRIM_THRESHOLD, _KEPT)
 
 
 def return_large_blocks() -> bool:
-    """Have the process map large blocks each on its own, and so return them when freed: slower,
-    and for networks that recompute their units because memory is short.
+    """Map large blocks separately, so that they are returned when freed. This is slower, and meant
+    for networks that recompute their units because memory is short.
 
-    glibc raises its threshold for that to 32 MB as soon as such blocks are freed, and the
-    activations of a deep network at 32x32 pixels then lie in the heap, where the small ones left
-    between them keep the holes from being used again. One training step of ResNet-1001 (original
-    units, batch 64, units recomputed) took 8.4 GB with it and 4.3 GB without, and half again as
-    long.
+    By default glibc raises its threshold to 32 MB as soon as such blocks are freed. The activations
+    of a deep network at 32x32 pixels then lie in the heap, where small blocks between them keep the
+    holes from being reused. One training step of ResNet-1001 (original units, batch 64, units
+    recomputed) took 8.4 GB by default and 4.3 GB with this setting, and half as long again.
 
     Returns:
-        whether the C library could be told so; others than glibc cannot.
+        Whether the C library supports it; only glibc does.
     """
     return _set(_MMAP_THRESHOLD, _LARGE_BLOCK)
 

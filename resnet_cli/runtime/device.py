@@ -45,7 +45,7 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
     _set_float32("ieee")
     if device.type == "cuda":
         if processes.size() > 1:
-            torch.cuda.set_device(device)  # NCCL asks for it
+            torch.cuda.set_device(device)  # NCCL requires it
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses

@@ -1,4 +1,4 @@
-"""What people see: tables and progress on a terminal, plain lines in a log, JSON for machines."""
+"""Output: tables and progress on a terminal, plain lines in a log, JSON for machines."""
 
 import json
 import os
@@ -26,7 +26,7 @@ PLAIN_SECONDS = 30.0
 
 
 class Update(Protocol):
-    """Tells a progress display how far the work is, with a remark to show beside it."""
+    """Updates a progress display, with a remark to show next to it."""
 
     def __call__(self, done: int, total: int, remark: str = "") -> None: ...
 
@@ -39,8 +39,8 @@ class Display:
     """Prints for people on stdout, or, with `as_json`, on stderr, so that stdout is one JSON line.
 
     Args:
-        verbosity: -1 says only results and errors, 0 also progress, 1 also details.
-        silent: print nothing at all, as all processes under torchrun but the first.
+        verbosity: -1 prints only results and errors, 0 also progress, 1 also details.
+        silent: print nothing at all, as in all processes under torchrun but the first.
     """
 
     def __init__(self, *, as_json: bool = False, verbosity: int = 0, silent: bool = False) -> None:
@@ -57,9 +57,9 @@ class Display:
             self.console.print(text, markup=False)
 
     def paragraph(self, text: str, *, indent: int = 0, hang: int = 4, level: int = 0) -> None:
-        """A line for people that may be long: on a terminal, or where $COLUMNS names a width, it is
-        broken between words, its first line set in by `indent`, the others by `hang`. In a log it
-        stays one line."""
+        """A long line for people. On a terminal, or if $COLUMNS sets a width, it is wrapped between
+        words, the first line indented by `indent` and the others by `hang`. In a log it stays one
+        line."""
         if self.console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
             text = self._filled(text, " " * indent, " " * hang)
         else:
@@ -67,7 +67,7 @@ class Display:
         self.line(text, level=level)
 
     def _filled(self, text: str, first: str = "", then: str = "") -> str:
-        """Text broken between words at the width of the console."""
+        """Text wrapped between words at the width of the console."""
         return textwrap.fill(
             text,
             max(40, self.console.width),
@@ -114,7 +114,7 @@ class Display:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Update]:
-        """Yields `update(done, total, remark)`: a bar on a terminal, now and then a line else."""
+        """Yields `update(done, total, remark)`: a bar on a terminal, else an occasional line."""
         if self.verbosity < 0 or self.silent:
             yield _silent
             return
@@ -135,7 +135,7 @@ class Display:
                 yield update
             return
         begun = last = time.monotonic()
-        before: int | None = None  # done when the display began: resumed work has a part behind it
+        before: int | None = None  # done when the display began, for resumed work
 
         def write(done: int, total: int, remark: str = "") -> None:
             nonlocal begun, before, last
@@ -160,8 +160,8 @@ def _text(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """A number as people write it: 1,730,522; +4.04; 0.27 M; 81.5 %; 1e-05; 0.25 to 1.05; or -
-    where there is none."""
+    """Whether a text is a number: 1,730,522; +4.04; 0.27 M; 81.5 %; 1e-05; 0.25 to 1.05; or `-`,
+    a missing one."""
     return text == "-" or re.fullmatch(_NUMBER, text) is not None
 
 

@@ -1,11 +1,11 @@
-"""The two ways a command can end badly, and the words for a mistyped name."""
+"""The two kinds of errors of a command, and the message for a mistyped name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad usage or input: one line saying what is wrong, where, and the mend. Exit code 2."""
+    """Bad usage or input: one line saying what is wrong, where, and how to fix it. Exit code 2."""
 
 
 class RunError(RuntimeError):
@@ -13,21 +13,21 @@ class RunError(RuntimeError):
 
 
 def shortened(text: object, limit: int = 200) -> str:
-    """A name as an error line may show it: of a very long one the beginning and the end."""
+    """A name for an error line: of a very long one, the beginning and the end."""
     shown = str(text)
     half = limit // 2
     return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
 
 
 MOST_NAMES = 120
-"""Characters of a list of valid names that stand beside the nearest one."""
+"""Most characters of a list of valid names that is shown in addition to the nearest name."""
 
 
 def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> UserError:
     """The error for a name that does not exist: names the nearest valid one, and lists all.
 
     Args:
-        shown_by: a command that shows all names, told in place of the list. Without one, a long
+        shown_by: a command that shows all names, named instead of the list. Without one, a long
             list is left out where there is a nearest name.
     """
     names = sorted(known)
@@ -37,8 +37,8 @@ def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> U
     if shown_by:
         return UserError(f"unknown {what} {name!r}{hint or ';'} `{shown_by}` shows all")
     listed = ", ".join(names) or "none"
-    told = "" if near and len(listed) > MOST_NAMES else f" (known: {listed})"
-    return UserError(f"unknown {what} {name!r}{hint}{told}")
+    valid = "" if near and len(listed) > MOST_NAMES else f" (known: {listed})"
+    return UserError(f"unknown {what} {name!r}{hint}{valid}")
 
 
 def one_line(error: object, limit: int = 200) -> str:

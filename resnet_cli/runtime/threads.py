@@ -1,8 +1,8 @@
-"""Independent pieces of work on a processor's cores, one thread each.
+"""Independent tasks on a processor's cores, one thread each.
 
-A chunk of images that fits a core's cache goes through a whole study faster on one core than many
-threads go through each operation of it together: nothing is handed from core to core, and no thread
-waits for another at each operation.
+A chunk of images that fits a core's cache passes through a whole study faster on one core than when
+many threads share each operation: no data move between cores, and no thread waits for another at
+each operation.
 """
 
 from collections import deque
@@ -21,9 +21,9 @@ def map_in_threads(
 ) -> Iterator[R]:
     """function(item) for each item, in order; if `parallel`, in as many threads as torch uses.
 
-    Items are taken as they are needed, in the calling thread. Each thread computes with one torch
-    thread, so results do not depend on their number. If not `parallel`, as off the CPU, all runs
-    in the calling thread.
+    Items are drawn as they are needed, in the calling thread. Each thread computes with one PyTorch
+    thread, so results do not depend on their number. Without `parallel`, as on a GPU, everything
+    runs in the calling thread.
     """
     workers = torch.get_num_threads() if parallel else 1
     if workers == 1:

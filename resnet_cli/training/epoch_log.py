@@ -1,8 +1,8 @@
-"""A run's epochs as TensorBoard event files: the rows of training.csv, drawn while it trains.
+"""A run's epochs as TensorBoard event files: the rows of training.csv, written while it trains.
 
-The log is made of rows alone. Whoever begins, resumes or finds a run writes it anew from all of
-them, so that no point is there twice, whatever ended the sitting before. It is no part of the run:
-its configuration, and so its hash and its numbers, do not know of it.
+The log is made from rows alone. A command that starts, resumes or finds a run rewrites it from all
+of them, so that no point appears twice, however the previous command ended. It is not part of the
+run: the configuration, and so the hash and the numbers, do not depend on it.
 """
 
 import shutil
@@ -42,14 +42,14 @@ def _writer_class() -> Any:
 
 
 class EpochLog:
-    """The event files of one run, begun anew with the rows that there are.
+    """The event files of one run, rewritten with the rows so far.
 
-    Only the first of several processes writes.
+    Of several processes only the first writes.
 
     Args:
         folder: the run's own.
         rows: of training.csv so far.
-        started: when the training began (ISO 8601): a point stands at the time of training it
+        started: when the training began (ISO 8601). A point is placed at the training time it
             took, so that a log written later has the same time axis.
 
     Raises:
@@ -69,7 +69,7 @@ class EpochLog:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One epoch's row; what was not measured has no point."""
+        """Add one epoch's row; what was not measured has no point."""
         if self._writer is None:
             return
         when = self._began + row["seconds"]
@@ -80,7 +80,7 @@ class EpochLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the files."""
         if self._writer is not None:
             with explained(self._place):
                 self._writer.close()

@@ -9,8 +9,9 @@ import torch
 
 from resnet_cli.config.schema import Experiment, RunConfig
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
-from resnet_cli.run import experiment as runner
-from resnet_cli.run.experiment import default_out, run_experiment, status
+from resnet_cli.run import trainings as trainings_module
+from resnet_cli.run.experiment import default_out, run_experiment
+from resnet_cli.run.trainings import Session, status
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
@@ -43,13 +44,8 @@ def run(
     context: Context | None = None,
 ) -> Written:
     context = context or Context(torch.device("cpu"), runs=folder / "runs")
-    return run_experiment(
-        experiment,
-        context,
-        Display(),
-        stopper or Stopper(),  # type: ignore[arg-type]
-        folder / "out",
-    )
+    session = Session(context, Display(), stopper or Stopper())  # type: ignore[arg-type]
+    return run_experiment(experiment, session, folder / "out")
 
 
 @pytest.fixture
@@ -61,7 +57,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         done.append(run)
         return train_run(context, run, **options)
 
-    monkeypatch.setattr(runner, "train_run", counted)
+    monkeypatch.setattr(trainings_module, "train_run", counted)
     return done
 
 
@@ -148,13 +144,13 @@ def test_a_table_never_loses_rows_on_a_second_run(
 ) -> None:
     """What is trained already is not written row by row again; the plots follow at the end."""
     written: list[tuple[int, bool]] = []
-    original = runner.write_training_tables
+    original = trainings_module.write_training_tables
 
     def spy(*args: Any, plot: bool) -> Any:
         written.append((len(args[1]), plot))
         return original(*args, plot=plot)
 
-    monkeypatch.setattr(runner, "write_training_tables", spy)
+    monkeypatch.setattr(trainings_module, "write_training_tables", spy)
     for _ in range(2):
         run(make_experiment(seeds=(0, 1, 2)), tmp_path)
     assert written == [(1, False), (2, False), (3, True), (3, True)]

@@ -125,7 +125,7 @@ def test_the_device_is_found_on_the_worker(
     monkeypatch.setattr("resnet_cli.run.executors.run_experiment", lambda *args: Written())
     asked = []
 
-    def run_tasks(tasks: list[Any], setup: Any, options: dict[str, int], *rest: object) -> None:
+    def run_tasks(tasks: list[Any], setup: Any, options: dict[str, int], session: object) -> None:
         asked.append((len(tasks), setup.device, options["num_gpus"]))
 
     monkeypatch.setattr("resnet_cli.run.ray_executor.run_tasks", run_tasks)

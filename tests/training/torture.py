@@ -30,6 +30,7 @@ import sklearn.datasets  # noqa: F401
 import torch
 
 import resnet_cli.run.experiment
+import resnet_cli.run.trainings
 import resnet_cli.studies.runner
 from resnet_cli.cli import run_command
 from resnet_cli.results.provenance import collect
@@ -108,7 +109,7 @@ def _install(fault: Fault) -> Callable[[], int]:
     """Put the fault into this process; returns a counter of its moments."""
     for module in (resnet_cli.run.experiment, resnet_cli.studies.runner):
         module.draw = lambda *args: []  # figures take time and hold no result
-    resnet_cli.run.experiment.draw_training = lambda *args: Path()
+    resnet_cli.run.trainings.draw_training = lambda *args: Path()
     loop.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step, so that most moments are writes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     passed = 0
