@@ -13,11 +13,9 @@ from resnet_cli.run import trainings as trainings_module
 from resnet_cli.run.experiment import default_out, run_experiment
 from resnet_cli.run.trainings import Session, status
 from resnet_cli.runtime.display import Display
-from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-from resnet_cli.studies import lesion
-from resnet_cli.studies.delete import DeleteUnits
-from resnet_cli.studies.runner import Written, run_study
+from resnet_cli.studies import delete
+from resnet_cli.studies.runner import Written
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
 from resnet_cli.training.runs import FinishedRun, train_run
@@ -242,13 +240,13 @@ def test_a_study_of_some_images_only(tmp_path: Path) -> None:
 
 def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    measure = lesion.measure_deletions
+    measure = delete.measure_deletions
 
     def counted(*args: Any) -> Any:
         calls.append(args)
         return measure(*args)
 
-    monkeypatch.setattr(lesion, "measure_deletions", counted)
+    monkeypatch.setattr(delete, "measure_deletions", counted)
     experiment = make_experiment(study={"kind": "delete", "k": 1})
     table = tmp_path / "out" / "lesion_delete.csv"
     run(experiment, tmp_path)
@@ -276,66 +274,3 @@ def test_stopped_between_training_and_study(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="stopped between studies; the same command resumes"):
         run(experiment, tmp_path, stopper=lambda: True)
     assert not (tmp_path / "out" / "lesion_delete.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("study", "asked", "kept"),
-    [
-        ({"kind": "delete", "k": 1}, 2, []),
-        ({"kind": "reorder", "swaps": "1-2", "samples": 2}, 1, []),
-        ({"kind": "paths", "samples": 2, "batch_size": 8}, 3, ["path_lengths"]),
-        (
-            {"kind": "paths", "k": "1-2", "samples": 1, "batch_size": 8, "exact": True},
-            2,
-            ["path_gradients", "path_lengths"],
-        ),
-        (
-            {"kind": "greedy", "max_units": 2, "samples": 2, "choose_images": 50},
-            2,
-            ["lesion_greedy"],
-        ),
-        ({"kind": "signal", "batch_size": 8}, 1, []),
-    ],
-    ids=["delete", "reorder", "paths", "exact", "greedy", "signal"],
-)
-def test_a_study_stops_and_goes_on(
-    study: dict[str, Any],
-    asked: int,
-    kept: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Asked for the n-th time while it measures, the stopper says so; the next try ends it."""
-    monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
-    monkeypatch.setattr("resnet_cli.studies.paths.sampled.CHUNK", 4)
-    model = {"depth": 14, "widths": (2, 4, 8)}
-    experiment = make_experiment(study=study, model=model)
-    run(make_experiment(model=model), tmp_path)
-    answers = iter([False] * asked + [True] * 1000)
-    with pytest.raises(Interrupted, match="tables already written stay, and the same command"):
-        run(experiment, tmp_path, stopper=lambda: next(answers))
-    out = tmp_path / "out"
-    found = {path.stem for path in out.glob("*.csv")} - {"table", "training"}
-    assert sorted(found) == kept
-    written = {out / f"{name}.csv" for name in {"path_gradients", "lesion_greedy"} & set(kept)}
-    before = {path: path.stat().st_mtime_ns for path in written}
-    expected = run(experiment, tmp_path / "other").files
-    run(experiment, tmp_path)
-    for path in expected:
-        if path.suffix == ".csv":
-            assert (out / path.name).read_bytes() == path.read_bytes()
-    for path, time in before.items():
-        assert path.stat().st_mtime_ns == time, "what is there is not measured again"
-
-
-def test_only_deletes_just_these_together(tmp_path: Path) -> None:
-    context = Context(torch.device("cpu"), runs=tmp_path / "runs")
-    run(make_experiment(), tmp_path, context=context)
-    subject = find_subject(context, None)
-    study = DeleteUnits()
-    out = tmp_path / "only"
-    run_study(subject, study, seed=0, out=out, display=Display(), only=(0, 2))
-    (row,) = read_table(out / "lesion_delete.csv").to_dict("records")
-    assert (row["k"], row["blocks"]) == (2, "0 2")
-    with pytest.raises(UserError, match="unit 3 does not exist; this network has 3 units, 0 to 2"):
-        run_study(subject, study, seed=0, out=out, display=Display(), only=(3,))

@@ -491,7 +491,6 @@ def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
         (TYPED | {"only": ["3"]}, {}, "only.0: Input should be a valid integer"),
         (TYPED | {"only": []}, {}, "only: Tuple should have at least 1 item"),
         (TYPED | {"engine": "slow"}, {}, "engine: Input should be 'fast' or 'plain'"),
-        (TYPED | {"study": {"kind": "path_survival"}}, {}, "study: "),
         (TYPED | {"study": {}}, {}, "study: needs kind: "),
         (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: Input should be"),
         ({"benchmarks": 1}, {"command": " "}, "repeat its command: none is recorded"),
