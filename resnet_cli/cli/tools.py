@@ -190,7 +190,7 @@ def bench(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure speed and memory next to plain PyTorch code; with --device cuda, those of a GPU."""
+    """Measure speed and memory next to plain PyTorch code."""
     from resnet_cli.bench.items import Settings
     from resnet_cli.bench.run import run_benchmarks
     from resnet_cli.runtime.device import pick_device
@@ -259,7 +259,7 @@ def weights(
 
     from resnet_cli.runtime.errors import unknown
     from resnet_cli.training.bundle import bundle, card_lines, cards, network_of
-    from resnet_cli.weights.load import training_length
+    from resnet_cli.weights.load import epochs_of
 
     display = make_display(as_json, verbose=verbose)
     if (export is None) != (name is None):
@@ -282,10 +282,7 @@ def weights(
         return
     display.table(
         "Bundled weights",
-        ["name", "network", "data", "error %", "trained for"],
-        [
-            [c["name"], network_of(c), c["dataset"], c["test_error"], training_length(c)]
-            for c in found
-        ],
+        ["name", "network", "error %", "epochs"],
+        [[c["name"], network_of(c), c["test_error"], epochs_of(c)] for c in found],
     )
     display.summary({"command": "weights", "weights": found})

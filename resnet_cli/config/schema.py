@@ -294,8 +294,10 @@ def _study(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     kind = value.get("kind")
-    if not isinstance(kind, str) or kind not in STUDIES:
+    if not isinstance(kind, str):
         raise ValueError(f"needs kind: {', '.join(sorted(STUDIES))}")
+    if kind not in STUDIES:
+        raise ValueError(unknown("kind", kind, STUDIES))
     study = registered(STUDIES, "study", kind)
     for key in value:
         if key not in study.model_fields:

@@ -167,6 +167,11 @@ def read_card(name: str) -> dict[str, Any]:
         raise damaged_card(name, error) from None
 
 
+def epochs_of(card: Mapping[str, Any]) -> int:
+    """How many epochs the network of a card was trained, the last perhaps in part."""
+    return int(card["epochs"] or card["training"]["rows"][-1]["epoch"])
+
+
 def training_length(card: Mapping[str, Any]) -> str:
     """`50 epochs` or `32,000 iterations`: how long the network of a card was trained."""
     return f"{card['epochs']} epochs" if card["epochs"] else f"{card['iterations']:,} iterations"

@@ -460,7 +460,7 @@ def test_the_plain_engine_finds_the_same(work: Path) -> None:
         (["lesion", "--engine", "slow"], "unknown engine 'slow'"),
         (
             ["paths", "--exact", "--batch-statistics"],
-            "the exact spectrum is by running statistics",
+            "the exact spectrum uses running statistics",
         ),
         *(
             (["paths", "--lengths", *more], f"--lengths and {more[0]} exclude each other")

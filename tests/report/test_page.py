@@ -162,6 +162,7 @@ def test_a_claim_about_54_units_does_not_apply_to_nine() -> None:
     assert verdicts["resnet20"] == verdicts["third-party"] == "does not apply (9 units)"
     assert "not measured" not in verdicts.values()
     assert {c.setting for c in part.counts if c not in part.main_counts} == {
+        "ResNet-110, ours, 32,000 iterations",
         "ResNet-20, ours, 50 epochs",
         "ResNet-20, published by akamaster",
     }
