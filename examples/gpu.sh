@@ -36,7 +36,7 @@ usable = {p: s for p, s in speed.items() if p in agrees}
 if usable:
     precision = max(usable, key=usable.get)
     for iterations in (64000, 48000, 32000, 16000):
-        if iterations * 128 / usable[precision] * 1.06 + reserve <= left:
+        if iterations * 128 / usable[precision] * 1.12 + reserve <= left:
             print(iterations, iterations // 2, iterations * 3 // 4, iterations * 400 // 64000, precision)
             break
 PYTHON

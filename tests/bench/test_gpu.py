@@ -22,7 +22,8 @@ def test_every_item_is_measured(tmp_path: Path) -> None:
     path, _ = gpu.run_gpu_benchmarks(settings, tmp_path, Display(), lambda: False)  # type: ignore[arg-type]
     table = read_table(path)
     assert not table["remark"].str.contains("failed").any()
-    checks = table[table["item"].isin(["step", "evaluation"])]
+    checks = table[table["item"].isin(["step", "evaluation against the processor"])]
+    assert len(checks) == 4
     assert checks["remark"].str.contains(": agrees").all()
     speeds = table[table["measured_in"] == "images/s"]
     assert (speeds["value"] > 0).all()
