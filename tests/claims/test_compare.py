@@ -447,7 +447,7 @@ def test_claims_are_printed_with_what_they_share_once(
         (["compare", "he2016", "--profile", "mimi"], "unknown profile 'mimi'; did you mean 'mini'"),
         (["compare", "he2016", "--profile", "../.."], "unknown profile '../..'"),
         (["compare"], "Missing argument 'PAPER'"),
-        (["reproduce", "he2015"], "unknown paper 'he2015'; did you mean 'he2016'?"),
+        (["reproduce", "he2015"], "'he2015' is not one of 'he2016', 'veit2016'"),
         (["reproduce", "he2016", "--profile", "tiny"], "unknown profile 'tiny'"),
         (["reproduce", "he2016", "--profile", "smoke", "--set", "train.lr=x"], "train.lr"),
         (["reproduce", "he2016", "--profile", "smoke", "--budget", "5x"], "write 90s, 150m or 2h"),
