@@ -1,0 +1,94 @@
+"""Which test images a network classifies correctly, stored next to the table of its errors.
+
+Two networks that are compared on the same images share the images' difficulty, so the standard
+error of their difference needs the outcome on every image, not only the two errors. `correct.npz`
+holds one array for each network or measurement, eight images a byte, in the order of the test
+split.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_cli.results.tables import atomic_write
+from resnet_cli.runtime.errors import UserError
+
+OUTCOMES_FILE = "correct.npz"
+RUN_KEY = "test"
+"""The only array in a run's folder: its network after the last epoch."""
+
+_LARGEST_FILE = 1 << 28
+
+
+def case_key(case: str, seed: int) -> str:
+    """The name of the array of one trained network in a table of trainings."""
+    return f"{case}/seed{seed}"
+
+
+def write_outcomes(folder: Path, outcomes: Mapping[str, NDArray[np.bool_]]) -> Path:
+    """Write `folder/correct.npz`; return its path.
+
+    Args:
+        outcomes: by name, whether each test image is classified correctly, shape [images], all of
+            the same length.
+
+    Raises:
+        UserError: the file cannot be written.
+        ValueError: an array is not of type bool and shape [images], or the lengths differ.
+    """
+    lengths = {array.size for array in outcomes.values()}
+    if len(lengths) != 1 or any(a.dtype != bool or a.ndim != 1 for a in outcomes.values()):
+        raise ValueError("outcomes are one-dimensional arrays of bool with the same length")
+    arrays = {name: np.packbits(array) for name, array in outcomes.items()}
+    if "images" in arrays:
+        raise ValueError("the name images is taken by the number of images")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, images=np.array(lengths.pop()), **arrays)
+    path = folder / OUTCOMES_FILE
+    atomic_write(path, buffer.getvalue())
+    return path
+
+
+def read_outcomes(folder: Path) -> dict[str, NDArray[np.bool_]]:
+    """The arrays of `folder/correct.npz`, by name, each of shape [images]; empty without the file.
+
+    Raises:
+        UserError: the file cannot be read, or its content is not that of `write_outcomes`.
+    """
+    path = folder / OUTCOMES_FILE
+    try:
+        if not path.exists():
+            return {}
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST_FILE:
+                raise ValueError("it is larger than any table's outcomes")
+        with np.load(path, allow_pickle=False) as stored:
+            images = int(stored["images"])
+            packed = {name: stored[name] for name in stored.files if name != "images"}
+        if any(a.dtype != np.uint8 or a.shape != (-(-images // 8),) for a in packed.values()):
+            raise ValueError(f"an array does not hold {images} images")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read: {error}; remove it or measure again") from None
+    return {name: np.unpackbits(a, count=images).astype(bool) for name, a in packed.items()}
+
+
+def paired_variance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """The variance of the difference between two test errors, in squared percentage points.
+
+    The two networks classify the same images: with d in {-1, 0, 1} the difference of the outcomes
+    on an image, it is var(d) / images (McNemar's setting, without assuming equal errors).
+
+    Args:
+        first, second: whether each image is classified correctly, shape [images].
+
+    Raises:
+        ValueError: the shapes differ, or there are fewer than two images.
+    """
+    if first.shape != second.shape or first.size < 2:
+        raise ValueError(f"outcomes on {first.size} and {second.size} images cannot be paired")
+    difference = first.astype(np.int8) - second.astype(np.int8)
+    return float(difference.var(ddof=1)) / first.size * 100.0**2
