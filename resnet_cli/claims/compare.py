@@ -22,20 +22,19 @@ import pandas
 
 from resnet_cli.claims.judge import Claim, counts, legend
 from resnet_cli.claims.papers import PAPERS, case_title, published
+from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.results.layout import RESULTS, provenance_path
+from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError, unknown
 
-RESULTS = Path("results")
 CONFIDENCE = 0.95
 PREFERENCE = ("paper", "cpu", "mini", "smoke")
 """Profiles from the one nearest to the papers' protocol. The first that has results is compared
 when none is named, and speaks first in the report; folders of other names follow, by name."""
 TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
 """Where the provenance asks for no fewer. A folder of images has as many as it has."""
-FAILS_ABOVE = 20.0
-"""Percent: paper 1's mark of a failure, on data sets of ten classes."""
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 """The papers' data sets."""
 

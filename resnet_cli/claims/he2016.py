@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from resnet_cli.claims.compare import (
-    FAILS_ABOVE,
     Measured,
     Measurements,
     read_measurements,
@@ -30,6 +29,7 @@ from resnet_cli.claims.judge import (
 )
 from resnet_cli.claims.papers import case_title, published
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
+from resnet_cli.config.fields import FAILS_ABOVE
 
 PAPER = "he2016"
 SAME_WITHIN = 0.2

@@ -37,7 +37,8 @@ from resnet_cli.claims.judge import (
 from resnet_cli.claims.papers import case_title, published
 from resnet_cli.config.schema import PROFILES, ModelConfig
 from resnet_cli.models.resnet import make_places
-from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.results.layout import provenance_path
+from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.studies.intervals import SHARES, shortest_interval
 
 PAPER = "veit2016"

@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Run whole experiments: trainings, studies, tables, plots. What is done is skipped."""
     from resnet_cli.config.experiments import expand_names
-    from resnet_cli.run.rerun import is_provenance
+    from resnet_cli.results.layout import is_provenance
 
     display = options.display()
     executor = options.make_executor()
@@ -107,7 +107,8 @@ def _rerun(
 ) -> None:
     """Measure the result of a provenance file again."""
     from resnet_cli.config.schema import Experiment
-    from resnet_cli.run.rerun import check_data, default_out, read_spec, rerun_study
+    from resnet_cli.results.layout import repeated_folder
+    from resnet_cli.run.rerun import check_data, read_spec, rerun_study
 
     spec = read_spec(path)
     session = replace(
@@ -126,7 +127,7 @@ def _rerun(
     if executor.keeps_going:
         raise UserError(f"{path}: nothing is to be trained; leave out --shard and --executor")
     with session.stopper.listening():
-        written = rerun_study(spec, session, writable(out or default_out(path)))
+        written = rerun_study(spec, session, writable(out or repeated_folder(path)))
     show_files(display, written)
     display.summary({"command": "run", "files": file_names(written)} | written.facts)
 

@@ -42,6 +42,7 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
+from resnet_cli.config.fields import chance_error
 from resnet_cli.runtime.errors import UserError, one_line
 from resnet_cli.studies.base import Option, Study, options_of, studies_of
 
@@ -93,7 +94,7 @@ def evaluate_command(
     with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
         report = watched(update, stopper, "stopped; nothing was measured")
         result = evaluate(subject.loaded.network, batches, report=report)
-    chance = 100.0 * (1 - 1 / subject.loaded.num_classes)
+    chance = chance_error(subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
     top5_error = result.top5_error if subject.loaded.num_classes >= TOP5_FROM else None
     if top5_error is not None:

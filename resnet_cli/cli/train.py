@@ -96,13 +96,15 @@ def run_and_show(
         out: the folder of the results of one experiment; None takes that of each.
         results: the folder that `--results` names.
     """
+    from resnet_cli.results.layout import experiment_folder
     from resnet_cli.run.executors import Job, run_jobs
-    from resnet_cli.run.experiment import default_out
 
     if results is None:
-        jobs = [Job(one, writable(out or default_out(one))) for one in experiments]
+        jobs = [Job(one, writable(out or experiment_folder(one))) for one in experiments]
     else:
-        jobs = [Job(one, writable(default_out(one, results), "--results")) for one in experiments]
+        jobs = [
+            Job(one, writable(experiment_folder(one, results), "--results")) for one in experiments
+        ]
     done, failures = run_jobs(jobs, executor, session, show_files, keep_going=keep_going)
     profiles = {one.name: one.profile for one in experiments}
     summary: dict[str, Any] = {

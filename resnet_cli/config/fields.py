@@ -56,6 +56,15 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+FAILS_ABOVE = 20.0
+"""Percent; paper 1, Table 1, calls a higher test error "fail", on ten classes."""
+
+
+def chance_error(num_classes: int) -> float:
+    """The error of guessing among classes of equal size, in percent."""
+    return 100.0 * (1 - 1 / num_classes)
+
+
 IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
 Size = Annotated[int, Field(gt=0, le=100_000)]
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]

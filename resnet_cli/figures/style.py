@@ -21,8 +21,6 @@ WIDTH, HEIGHT = 4.8, 3.4
 TITLE_CHARACTERS_PER_INCH = 12
 ROW_WIDTH = 9.6
 """Inches of a row of three."""
-FAIL_ABOVE = 20.0
-"""Percent; paper 1, Table 1, calls a higher error "fail"."""
 MOST_IN_ONE = 4
 """Cases drawn in one axes; more get a panel each, against the first."""
 DECADES = 12

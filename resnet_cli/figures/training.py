@@ -9,8 +9,8 @@ import numpy
 import pandas
 
 from resnet_cli.claims.papers import CASES, case_title, published
+from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.figures.style import (
-    FAIL_ABOVE,
     GREY,
     HEIGHT,
     MOST_IN_ONE,
@@ -288,7 +288,7 @@ def table_figure(
         if math.isfinite(paper):
             axes.plot(paper, y, zorder=4, clip_on=False, **HOLLOW)
         if not math.isnan(paper):
-            text = f"{paper:.2f}" if math.isfinite(paper) else f"fail, > {FAIL_ABOVE:.0f}"
+            text = f"{paper:.2f}" if math.isfinite(paper) else f"fail, > {FAILS_ABOVE:.0f}"
             column(PUBLISHED_AT, y, text)
     axes.set_xlim(0, right)
     axes.set_yticks(range(len(cases)), [(names or {}).get(c) or case_title(c) for c in cases])

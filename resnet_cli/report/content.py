@@ -34,7 +34,8 @@ from resnet_cli.report.wording import (
     setting,
     trained,
 )
-from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.results.layout import PROVENANCE_SUFFIX, provenance_path, table_path
+from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 
 BEYOND = "beyond"
@@ -370,14 +371,10 @@ def _setting(comparison: Comparison) -> str:
     """What a profile measured, in words."""
     network = ""
     if comparison.profile not in PROFILES:
-        tables = sorted(comparison.folder.rglob("*.provenance.json"))
-        network = network_of(read_provenance(_table_of(tables[0]))) if tables else ""
+        tables = sorted(comparison.folder.rglob(f"*{PROVENANCE_SUFFIX}"))
+        network = network_of(read_provenance(table_path(tables[0]))) if tables else ""
     datasets = sorted({claim.dataset for claim in comparison.claims if claim.dataset})
     return setting(comparison.profile, datasets, network)
-
-
-def _table_of(provenance: Path) -> Path:
-    return provenance.with_name(provenance.name.replace(".provenance.json", ".csv"))
 
 
 def _is_measured(claim: Claim) -> bool:

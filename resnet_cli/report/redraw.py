@@ -11,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import Experiment, ModelConfig
 from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
 from resnet_cli.figures.training import draw_training
 from resnet_cli.models import build
 from resnet_cli.results.columns import all_tables
-from resnet_cli.results.tables import provenance_path, read_provenance, read_table
+from resnet_cli.results.layout import case_folder, provenance_path
+from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.studies.base import Case, Study, stored_study
 from resnet_cli.studies.runner import draw, read_tables
 
@@ -74,11 +76,6 @@ def _redraw_cases(folder: Path) -> list[Path]:
     return draw(study.figures_together(cases, title), folder)
 
 
-def case_folder(experiment: Experiment, case: str, seed: int) -> str:
-    """The folder of a case and seed below the experiment's own."""
-    return f"{case}-seed{seed}" if len(experiment.seeds) > 1 else case
-
-
 def _has(folder: Path, stem: str) -> bool:
     table = folder / f"{stem}.csv"
     return table.exists() and provenance_path(table).exists()
@@ -112,7 +109,7 @@ def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: P
 def _marked(heading: Heading, model: ModelConfig | None) -> Heading:
     """A heading with what figures mark: units that change the shape, and the error of guessing."""
     classes = CLASSES.get(heading.dataset)
-    chance = 100.0 * (1 - 1 / classes) if classes is not None else None
+    chance = chance_error(classes) if classes is not None else None
     return replace(heading, changes=_changes(model), chance=chance)
 
 

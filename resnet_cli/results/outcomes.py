@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_cli.results.layout import OUTCOMES_FILE
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import UserError
 
-OUTCOMES_FILE = "correct.npz"
 RUN_KEY = "test"
 """The only array in a run's folder: its network after the last epoch."""
 

@@ -23,11 +23,11 @@ from resnet_cli import __version__
 from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.fields import as_tuple, validated
 from resnet_cli.config.schema import Profile, config_hash
+from resnet_cli.results.layout import RESULTS, RUNS
 from resnet_cli.runtime.errors import UserError
 
 PROGRAM = "resnet-cli"
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")
-OUTPUT_FOLDERS = ("results", "runs")
 SOURCE_SUFFIXES = (".py", ".yaml", ".yml", ".toml")
 
 
@@ -228,7 +228,7 @@ def source_state(package: Path | None = None) -> tuple[str | None, bool | None]:
     commit = _git(top, "rev-parse", "--verify", "HEAD")
     if tracked is None or commit is None:
         return None, None
-    excluded = [f":(exclude){folder}" for folder in OUTPUT_FOLDERS]
+    excluded = [f":(exclude){folder}" for folder in (RESULTS, RUNS)]
     changed = _git(top, "diff", "--name-only", "HEAD", "--", ".", *excluded)
     untracked = _git(top, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", *excluded)
     if changed is None or untracked is None:

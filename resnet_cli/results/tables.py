@@ -24,6 +24,7 @@ from typing import Any
 import pandas
 
 from resnet_cli.results.columns import Column, table_of
+from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.provenance import (
     Provenance,
     TableFile,
@@ -33,7 +34,6 @@ from resnet_cli.results.provenance import (
 from resnet_cli.runtime.errors import UserError, shortened
 
 STATUSES = ("ok", "fail", "diverged")
-PROVENANCE_SUFFIX = ".provenance.json"
 
 
 def header(stem: str) -> tuple[str, ...]:
@@ -43,11 +43,6 @@ def header(stem: str) -> tuple[str, ...]:
         UserError: there is no such table.
     """
     return table_of(stem).header
-
-
-def provenance_path(table: Path) -> Path:
-    """The provenance file of a table: `table.csv` -> `table.provenance.json` beside it."""
-    return table.with_suffix(PROVENANCE_SUFFIX)
 
 
 def write_table(

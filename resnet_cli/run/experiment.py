@@ -8,6 +8,7 @@ from resnet_cli.claims.papers import PAPERS
 from resnet_cli.config.experiments import experiment_names
 from resnet_cli.config.schema import Case, Experiment
 from resnet_cli.figures.titles import case_name, heading_of
+from resnet_cli.results.layout import case_folder
 from resnet_cli.run.trainings import Session, run_trainings, train_all
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import unknown
@@ -16,14 +17,6 @@ from resnet_cli.studies import base as studies
 from resnet_cli.studies.runner import Written, draw, heading_for, read_tables, run_study
 from resnet_cli.studies.subject import Subject, dataless_subject, find_subject, untrained_subject
 from resnet_cli.training.runs import find_finished
-
-
-def default_out(experiment: Experiment, results: Path = Path("results")) -> Path:
-    """`results/<paper>/<profile>/<experiment>`, or `results/local/<experiment>/<profile>`."""
-    if experiment.paper is None:
-        return results / "local" / experiment.name / experiment.profile
-    name = experiment.name.removeprefix(f"{experiment.paper}/")
-    return results / experiment.paper / experiment.profile / name
 
 
 def paper_experiments(paper: str) -> list[str]:
@@ -107,8 +100,9 @@ def _study_all(
             raise Interrupted("stopped between studies; the same command resumes from there")
         assert subject.loaded.run is not None
         seed, folder = subject.loaded.run.seed, out
-        if study.needs_network and (len(experiment.cases) > 1 or several_seeds):
-            folder = out / f"{case.name}{f'-seed{seed}' if several_seeds else ''}"
+        if study.needs_network:
+            folder = out / case_folder(experiment, case.name, seed)
+        if folder != out:
             session.display.line(f"case {folder.name} ({number} of {len(subjects)})")
         heading = heading_of(experiment, case, seed if several_seeds else None)
         more = run_study(

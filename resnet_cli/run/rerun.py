@@ -1,6 +1,5 @@
 """Measure a result again from its provenance alone: `resnet-cli run x.provenance.json`."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from pydantic import Field, NonNegativeInt
 from resnet_cli.config.fields import Strict, validated
 from resnet_cli.config.schema import AnyStudy, DataConfig, Experiment, RunConfig
 from resnet_cli.results.provenance import Provenance, explicit_config
-from resnet_cli.results.tables import PROVENANCE_SUFFIX
 from resnet_cli.run.experiment import study_experiment, study_of
 from resnet_cli.run.trainings import Session, pretrained_name
 from resnet_cli.runtime.engine import Engine
@@ -74,20 +72,6 @@ class RerunSpec:
     def trains(self) -> bool:
         """Measuring again may need training: not for a typed study or an initialisation."""
         return isinstance(self.work, Experiment) and not self.source.startswith(INITIALISATION)
-
-
-def default_out(path: Path) -> Path:
-    """Where the new result of a provenance file goes: a folder named after its own folders, from
-    results/ on."""
-    folders = Path(os.path.abspath(path)).parent.parts[1:]
-    last = len(folders) - 1
-    start = max((i + 1 for i in range(last) if folders[i] == "results"), default=last)
-    return Path("results/local") / "-".join(("again", *folders[start:]))
-
-
-def is_provenance(name: str) -> bool:
-    """Whether a name is that of a provenance file and not of an experiment."""
-    return name.endswith(PROVENANCE_SUFFIX)
 
 
 def read_spec(path: Path) -> RerunSpec:

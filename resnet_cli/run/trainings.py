@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.claims.papers import published_error
+from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.config.schema import Case, Experiment, RunConfig
 from resnet_cli.figures.training import draw_training
 from resnet_cli.results.provenance import collect
@@ -195,7 +196,7 @@ def status(experiment: Experiment, finished: FinishedRun) -> str:
         return "diverged"
     limit = experiment.fail_above
     if limit == "auto":
-        limit = 20.0 if finished.num_classes <= 10 else None
+        limit = FAILS_ABOVE if finished.num_classes <= 10 else None
     return "fail" if limit is not None and finished.test_error > limit else "ok"
 
 

@@ -19,6 +19,7 @@ import numpy
 import torch
 
 from resnet_cli import __version__
+from resnet_cli.results.layout import partial_table
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
@@ -48,7 +49,7 @@ class Pieces:
     def begin(self, table: Path) -> None:
         """Start with another table, whose pieces are read if there are any."""
         self.close()
-        self.path = table.with_suffix(f".partial{processes.rank() or ''}.jsonl")
+        self.path = partial_table(table, processes.rank())
         self._kept, self._length = self._read()
         self._position = 0
 

@@ -11,6 +11,7 @@ from typing import Any
 from pandas import DataFrame
 
 from resnet_cli.config.editions import EDITION
+from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import DataConfig, Profile
 from resnet_cli.figures.style import save
 from resnet_cli.figures.titles import Heading, network_title
@@ -82,7 +83,7 @@ def heading_for(subject: Subject, heading: Heading) -> Heading:
     return replace(
         heading,
         changes=tuple(place.index for place in places if place.changes_shape),
-        chance=100.0 * (1 - 1 / subject.loaded.num_classes),
+        chance=chance_error(subject.loaded.num_classes),
     )
 
 

@@ -11,15 +11,10 @@ from resnet_cli.config.schema import DataConfig, RunConfig
 from resnet_cli.datasets.data import Batches, Normalization
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
+from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context, SplitName
-from resnet_cli.weights.load import (
-    DEFAULT_WEIGHTS,
-    WEIGHTS_FILE,
-    Loaded,
-    load_network,
-    read_safetensors,
-)
+from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_safetensors
 
 INITIALISATION = "initialisation"
 """What stands for the file of weights that no training has changed."""

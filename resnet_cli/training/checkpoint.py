@@ -20,14 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli.results.layout import CHECKPOINT_FILE, NEW_CHECKPOINT, PREVIOUS_CHECKPOINT
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.weights.load import read_safetensors, safetensors_bytes
 
 FORMAT = "resnet-cli checkpoint 1"
-CURRENT = "checkpoint.safetensors"
-PREVIOUS = "checkpoint.previous.safetensors"
-NEW = "checkpoint.new.safetensors"
 
 
 @dataclass
@@ -63,14 +61,14 @@ def save_checkpoint(
         "position": position_text,
         "sha256": _digest(stored, config_hash + position_text),
     }
-    new = folder / NEW
+    new = folder / NEW_CHECKPOINT
     atomic_write(new, safetensors_bytes(stored, metadata))
     if _read(new, config_hash) is None:
         new.unlink(missing_ok=True)
         raise RunError(f"{new}: reads back other than written; check the disk")
-    if (folder / CURRENT).exists():
-        os.replace(folder / CURRENT, folder / PREVIOUS)
-    os.replace(new, folder / CURRENT)
+    if (folder / CHECKPOINT_FILE).exists():
+        os.replace(folder / CHECKPOINT_FILE, folder / PREVIOUS_CHECKPOINT)
+    os.replace(new, folder / CHECKPOINT_FILE)
 
 
 def load_checkpoint(
@@ -82,7 +80,7 @@ def load_checkpoint(
         The position, the tensors, and a line for each damaged file that was set aside.
     """
     warnings: list[str] = []
-    for name in (CURRENT, PREVIOUS):
+    for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT):
         path = folder / name
         if not path.exists():
             continue
@@ -98,12 +96,14 @@ def load_checkpoint(
 
 def has_checkpoint(folder: Path) -> bool:
     """There is a checkpoint, or what a killed process left of one."""
-    return any((folder / name).exists() for name in (CURRENT, PREVIOUS, NEW))
+    return any(
+        (folder / name).exists() for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT, NEW_CHECKPOINT)
+    )
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove a finished run's checkpoints: its weights file has all that is needed."""
-    for name in (CURRENT, PREVIOUS, NEW):
+    for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT, NEW_CHECKPOINT):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -10,11 +10,11 @@ import torch
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
 from resnet_cli.datasets.imagefolder import Folder
+from resnet_cli.results.layout import RUNS
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.training.epoch_log import LogName
 
-RUNS = Path("runs")
 SplitName = Literal["train", "test"]
 
 

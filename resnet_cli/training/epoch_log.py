@@ -12,13 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from resnet_cli.results.layout import LOG_FOLDER
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
 
 LogName = Literal["tensorboard"]
-FOLDER = "tensorboard"
-"""In a run's own folder."""
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error", "lr", "images_per_second")
 """Of training.csv; each a curve over iterations. Errors in percent, losses in nats."""
 
@@ -57,7 +56,7 @@ class EpochLog:
     """
 
     def __init__(self, folder: Path, rows: Iterable[Mapping[str, Any]], started: str) -> None:
-        self._place = folder / FOLDER
+        self._place = folder / LOG_FOLDER
         self._began = datetime.fromisoformat(started).timestamp()
         self._writer: Any = None
         if processes.rank() == 0:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from resnet_cli.results.layout import LOCK_FILE, OWNER_FILE
 from resnet_cli.results.provenance import typed_command
 from resnet_cli.results.tables import atomic_write, explained, remove_temporaries
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.interrupt import Interrupted
 
-LOCK_FILE = ".lock"
-OWNER_FILE = ".owner.json"
 POLL_SECONDS = 0.2
 
 

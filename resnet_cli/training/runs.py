@@ -20,6 +20,7 @@ from typing import Any
 from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.schema import Profile, RunConfig, config_hash
 from resnet_cli.models import build
+from resnet_cli.results.layout import LOCK_FILE, RUN_FILE, WEIGHTS_FILE
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.runtime import processes
@@ -28,10 +29,8 @@ from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import EpochLog
 from resnet_cli.training.loop import Progress, Trainer
-from resnet_cli.training.ownership import LOCK_FILE, owned
-from resnet_cli.weights.load import WEIGHTS_FILE, weights_bytes
-
-RUN_FILE = "run.json"
+from resnet_cli.training.ownership import owned
+from resnet_cli.weights.load import weights_bytes
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
+from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 FORMAT = "resnet-cli weights 1"
-WEIGHTS_FILE = "weights.safetensors"
 DEFAULT_WEIGHTS = "preact56-digits"
 """The bundled weights that a study takes when nothing is named or trained: their data set needs no
 download."""

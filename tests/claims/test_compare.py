@@ -20,7 +20,8 @@ from resnet_cli.claims.judge import Claim, Verdict, all_of, counts
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.data import CIFAR_COUNTS, load_split
-from resnet_cli.results.tables import header, provenance_path
+from resnet_cli.results.layout import provenance_path
+from resnet_cli.results.tables import header
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 

@@ -12,7 +12,8 @@ from resnet_cli.claims.he2016 import claims
 from resnet_cli.claims.judge import Claim
 from resnet_cli.claims.papers import published
 from resnet_cli.config.experiments import load_experiment
-from resnet_cli.results.tables import header, provenance_path
+from resnet_cli.results.layout import provenance_path
+from resnet_cli.results.tables import header
 
 Table = Mapping[str, Sequence[float | None]]
 Judge = Callable[..., dict[str, Claim]]

@@ -5,13 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_cli.results.outcomes import (
-    OUTCOMES_FILE,
-    case_key,
-    paired_variance,
-    read_outcomes,
-    write_outcomes,
-)
+from resnet_cli.results.layout import OUTCOMES_FILE
+from resnet_cli.results.outcomes import case_key, paired_variance, read_outcomes, write_outcomes
 from resnet_cli.runtime.errors import UserError
 
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_cli.results.columns import all_tables, described, table_of
+from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import (
     atomic_write,
     header,
     is_pair,
-    provenance_path,
     read_provenance,
     read_table,
     write_table,

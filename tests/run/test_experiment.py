@@ -10,7 +10,7 @@ import torch
 from resnet_cli.config.schema import Experiment, RunConfig
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.run import trainings as trainings_module
-from resnet_cli.run.experiment import default_out, run_experiment
+from resnet_cli.run.experiment import run_experiment
 from resnet_cli.run.trainings import Session, status
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
@@ -57,23 +57,6 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
     monkeypatch.setattr(trainings_module, "train_run", counted)
     return done
-
-
-# --- where results go ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "paper", "expected"),
-    [
-        ("he2016/table1", "he2016", "results/he2016/mini/table1"),
-        ("veit2016/fig5a", "veit2016", "results/veit2016/mini/fig5a"),
-        ("quickstart", None, "results/local/quickstart/mini"),
-        ("mine", "he2016", "results/he2016/mini/mine"),
-    ],
-)
-def test_default_out(name: str, paper: str | None, expected: str) -> None:
-    experiment = make_experiment(name=name, paper=paper, profile="mini")
-    assert default_out(experiment) == Path(expected)
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from resnet_cli.config.experiments import experiment_names, experiment_profiles,
 from resnet_cli.config.schema import Experiment, config_hash
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_provenance, read_table
-from resnet_cli.run.rerun import TypedStudy, check_data, default_out, read_spec
+from resnet_cli.run.rerun import TypedStudy, check_data, read_spec
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
 
@@ -382,19 +382,6 @@ def test_a_single_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
-
-
-@pytest.mark.parametrize(
-    ("table", "name"),
-    [
-        ("results/he2016/mini/signal/case/signal.csv", "he2016-mini-signal-case"),
-        ("/a/results/b/results/local/x/y.csv", "local-x"),
-        ("/a/results/y.csv", "results"),
-        ("/elsewhere/folder/y.csv", "folder"),
-    ],
-)
-def test_a_result_again_is_named_after_where_it_lies(table: str, name: str) -> None:
-    assert default_out(Path(table)) == Path(f"results/local/again-{name}")
 
 
 # --- what is read --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from resnet_cli.cli import app
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.results.columns import all_tables
-from resnet_cli.results.tables import PROVENANCE_SUFFIX
+from resnet_cli.results.layout import PROVENANCE_SUFFIX
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.studies.base import Study, options_of

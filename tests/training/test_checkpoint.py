@@ -10,11 +10,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnet_cli.results import tables
+from resnet_cli.results.layout import CHECKPOINT_FILE, PREVIOUS_CHECKPOINT
 from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.training import checkpoint
 from resnet_cli.training.checkpoint import (
-    CURRENT,
-    PREVIOUS,
     Position,
     load_checkpoint,
     remove_checkpoints,
@@ -22,7 +21,7 @@ from resnet_cli.training.checkpoint import (
 )
 
 HASH = "ab" * 32
-NEW = "checkpoint.new.safetensors"
+NEW_CHECKPOINT = "checkpoint.new.safetensors"
 
 
 def tensors(value: float = 1.0) -> dict[str, Tensor]:
@@ -87,14 +86,14 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 
 
 def test_the_newest_is_read_and_the_one_before_is_kept(folder: Path) -> None:
-    assert names(folder) == [PREVIOUS, CURRENT]
+    assert names(folder) == [PREVIOUS_CHECKPOINT, CHECKPOINT_FILE]
     assert iteration_found(folder) == (20, [])
-    (folder / CURRENT).unlink()
+    (folder / CHECKPOINT_FILE).unlink()
     assert iteration_found(folder) == (10, [])
 
 
 def test_finished_runs_leave_no_checkpoint(folder: Path) -> None:
-    (folder / NEW).write_bytes(b"half")
+    (folder / NEW_CHECKPOINT).write_bytes(b"half")
     (folder / "weights.safetensors").write_bytes(b"kept")
     remove_checkpoints(folder)
     assert names(folder) == ["weights.safetensors"]
@@ -132,37 +131,39 @@ DAMAGES = [truncate, flip_a_weight, flip_the_position, empty, of_someone_else]
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_one_before_takes_the_place_of_a_damaged_one(folder: Path, damage: Any) -> None:
-    damage(folder / CURRENT)
-    damaged = (folder / CURRENT).read_bytes()
+    damage(folder / CHECKPOINT_FILE)
+    damaged = (folder / CHECKPOINT_FILE).read_bytes()
     iteration, warnings = iteration_found(folder)
     assert iteration == 10
     (warning,) = warnings
-    assert warning == f"{folder / CURRENT} is damaged; set aside as {CURRENT}.damaged"
-    assert (folder / f"{CURRENT}.damaged").read_bytes() == damaged
-    assert names(folder) == [PREVIOUS, f"{CURRENT}.damaged"]
+    assert (
+        warning == f"{folder / CHECKPOINT_FILE} is damaged; set aside as {CHECKPOINT_FILE}.damaged"
+    )
+    assert (folder / f"{CHECKPOINT_FILE}.damaged").read_bytes() == damaged
+    assert names(folder) == [PREVIOUS_CHECKPOINT, f"{CHECKPOINT_FILE}.damaged"]
     save_checkpoint(folder, HASH, position(30), tensors())
     assert iteration_found(folder) == (30, [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_both_damaged_is_a_fresh_start_with_warnings(folder: Path, damage: Any) -> None:
-    damage(folder / CURRENT)
-    damage(folder / PREVIOUS)
+    damage(folder / CHECKPOINT_FILE)
+    damage(folder / PREVIOUS_CHECKPOINT)
     found = load_checkpoint(folder, HASH)
     assert found is not None
     where, stored, warnings = found
     assert where == Position()
     assert stored == {}
     assert len(warnings) == 2
-    assert CURRENT in warnings[0]
-    assert PREVIOUS in warnings[1]
+    assert CHECKPOINT_FILE in warnings[0]
+    assert PREVIOUS_CHECKPOINT in warnings[1]
     assert load_checkpoint(folder, HASH) is None  # nothing is left but what was set aside
 
 
 def test_a_change_of_any_byte_is_seen(tmp_path: Path) -> None:
     """Not one file out of all with one byte changed is taken for whole; none raises."""
     save_checkpoint(tmp_path, HASH, Position(5), {"model.w": torch.ones(3)})
-    whole = (tmp_path / CURRENT).read_bytes()
+    whole = (tmp_path / CHECKPOINT_FILE).read_bytes()
     path = tmp_path / "changed.safetensors"
     header = int.from_bytes(whole[:8], "little")
     for place in range(len(whole)):
@@ -186,18 +187,18 @@ def test_the_checkpoint_of_another_configuration_is_not_used(folder: Path) -> No
 
 
 def test_a_half_written_new_one_is_never_read(folder: Path) -> None:
-    whole = (folder / CURRENT).read_bytes()
-    (folder / NEW).write_bytes(whole[: len(whole) // 2])
+    whole = (folder / CHECKPOINT_FILE).read_bytes()
+    (folder / NEW_CHECKPOINT).write_bytes(whole[: len(whole) // 2])
     (folder / ".0123.tmp").write_bytes(whole[:40])
     assert iteration_found(folder) == (20, [])
-    (folder / CURRENT).unlink()
-    (folder / PREVIOUS).unlink()
+    (folder / CHECKPOINT_FILE).unlink()
+    (folder / PREVIOUS_CHECKPOINT).unlink()
     assert load_checkpoint(folder, HASH) is None
 
 
 def test_killed_between_the_two_renames_the_one_before_is_read(folder: Path) -> None:
-    (folder / NEW).write_bytes(b"whole or not")
-    os.replace(folder / CURRENT, folder / PREVIOUS)
+    (folder / NEW_CHECKPOINT).write_bytes(b"whole or not")
+    os.replace(folder / CHECKPOINT_FILE, folder / PREVIOUS_CHECKPOINT)
     assert iteration_found(folder) == (20, [])
 
 
@@ -230,7 +231,7 @@ def test_a_disk_that_reads_back_something_else_is_no_success(
     with pytest.raises(RunError, match="reads back other than written; check the disk"):
         save_checkpoint(folder, HASH, position(30), tensors())
     monkeypatch.undo()
-    assert names(folder) == [PREVIOUS, CURRENT]
+    assert names(folder) == [PREVIOUS_CHECKPOINT, CHECKPOINT_FILE]
     assert iteration_found(folder) == (20, [])
 
 

@@ -11,12 +11,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.results.layout import LOCK_FILE, LOG_FOLDER
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.training.context import Context
-from resnet_cli.training.epoch_log import COLUMNS, FOLDER, EpochLog
-from resnet_cli.training.ownership import LOCK_FILE
+from resnet_cli.training.epoch_log import COLUMNS, EpochLog
 from resnet_cli.training.runs import FinishedRun, find_finished, train_run, write_log
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def after(count: int) -> Callable[[], bool]:
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Curve -> (step, value), of all event files of a run's folder."""
-    found = EventAccumulator(str(folder / FOLDER))
+    found = EventAccumulator(str(folder / LOG_FOLDER))
     found.Reload()
     return {
         tag: [(event.step, event.value) for event in found.Scalars(tag)]
@@ -98,7 +98,7 @@ def test_a_point_for_each_number_of_a_row_at_its_iteration(tmp_path: Path) -> No
 
 def test_a_point_stands_at_its_time_of_training(tmp_path: Path) -> None:
     EpochLog(tmp_path, ROWS, STARTED).close()
-    found = EventAccumulator(str(tmp_path / FOLDER))
+    found = EventAccumulator(str(tmp_path / LOG_FOLDER))
     found.Reload()
     assert [event.wall_time for event in found.Scalars("lr")] == [NOON + 10, NOON + 20]
 
@@ -107,7 +107,7 @@ def test_a_log_is_begun_anew(tmp_path: Path) -> None:
     for _ in range(2):
         EpochLog(tmp_path, ROWS, STARTED).close()
     assert points(tmp_path)["lr"] == [(4, 0.5), (8, 0.5)]
-    assert len(list((tmp_path / FOLDER).iterdir())) == 1
+    assert len(list((tmp_path / LOG_FOLDER).iterdir())) == 1
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_folder_that_takes_no_log_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / FOLDER).write_text("a file")
+    (tmp_path / LOG_FOLDER).write_text("a file")
     with pytest.raises(UserError, match="tensorboard: cannot be written"):
         EpochLog(tmp_path, ROWS, STARTED)
 
@@ -150,7 +150,7 @@ def test_a_log_asked_for_at_the_resumption_has_the_epochs_before_it(tmp_path: Pa
 
 def test_a_finished_training_gets_its_log_from_its_rows(tmp_path: Path) -> None:
     plain = train(Context(CPU, runs=tmp_path))
-    assert not (plain.folder / FOLDER).exists()
+    assert not (plain.folder / LOG_FOLDER).exists()
     context = Context(CPU, runs=tmp_path, log="tensorboard")
     for _ in range(2):
         write_log(context, plain, Stopper(), print)

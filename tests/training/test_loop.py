@@ -14,9 +14,9 @@ from resnet_cli.datasets.data import Batches, epoch_order, load_split, parse_nor
 from resnet_cli.kernels.winograd import TrainingConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import draw_active, survival_probabilities
+from resnet_cli.results.layout import CHECKPOINT_FILE
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training import loop
-from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.schedule import learning_rate
@@ -350,7 +350,7 @@ def test_a_stop_at_the_last_iteration_is_the_end(
 ) -> None:
     trainer = make_trainer(make_run(iterations=2), batches, tmp_path, should_stop=after(2))
     assert trainer.fit()
-    assert not (tmp_path / CURRENT).exists()
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
 
 
 def test_checkpoints_are_written_as_time_goes_by(
@@ -360,7 +360,7 @@ def test_checkpoints_are_written_as_time_goes_by(
     saved: list[int] = []
 
     def look(progress: Progress) -> None:
-        if (tmp_path / CURRENT).exists():
+        if (tmp_path / CHECKPOINT_FILE).exists():
             saved.append(progress.iteration)
 
     assert make_trainer(make_run(iterations=4), batches, tmp_path, report=look).fit()
@@ -477,7 +477,7 @@ def test_a_stop_sees_a_divergence(batches: tuple[Batches, Batches], tmp_path: Pa
     assert trainer.fit()
     assert trainer.position.diverged
     assert trainer.position.iteration == 1
-    assert not (tmp_path / CURRENT).exists()
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
 
 
 # --- recomputed units ----------------------------------------------------------------------------

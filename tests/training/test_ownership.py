@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cli.results.layout import LOCK_FILE, OWNER_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted
-from resnet_cli.training.ownership import LOCK_FILE, OWNER_FILE, owned
+from resnet_cli.training.ownership import owned
 
 ROOT = Path(__file__).parents[2]
 HOLD = """

@@ -12,16 +12,15 @@ import torch
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.models import build
+from resnet_cli.results.layout import CHECKPOINT_FILE, LOCK_FILE, RUN_FILE
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper, parse_duration
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training import runs as runs_module
-from resnet_cli.training.checkpoint import CURRENT
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
-from resnet_cli.training.ownership import LOCK_FILE
-from resnet_cli.training.runs import RUN_FILE, FinishedRun, find_finished, is_over, train_run
+from resnet_cli.training.runs import FinishedRun, find_finished, is_over, train_run
 from resnet_cli.weights.load import load_network
 
 CPU = torch.device("cpu")
@@ -163,13 +162,13 @@ def test_an_interrupted_run_goes_on_and_says_so(
     with pytest.raises(Interrupted, match=r"stopped at iteration 3 of 8.*the same command resumes"):
         train(context, stopper=after(3))
     folder = tmp_path / RUN.folder
-    assert sorted(path.name for path in folder.iterdir()) == [LOCK_FILE, CURRENT]
+    assert sorted(path.name for path in folder.iterdir()) == [LOCK_FILE, CHECKPOINT_FILE]
     assert find_finished(context, RUN) is None
 
     notes: list[str] = []
     finished = train(context, notes=notes)
     assert notes == [f"resuming {folder} at iteration 3 of 8"]
-    assert not (folder / CURRENT).exists()
+    assert not (folder / CHECKPOINT_FILE).exists()
     resumed, whole = load_network(folder), load_network(trained[1].folder)
     for name, tensor in resumed.network.state_dict().items():
         assert torch.equal(tensor, whole.network.state_dict()[name])
@@ -180,11 +179,11 @@ def test_a_damaged_checkpoint_is_told_of(tmp_path: Path) -> None:
     context = Context(CPU, runs=tmp_path)
     with pytest.raises(Interrupted):
         train(context, stopper=after(3))
-    checkpoint = tmp_path / RUN.folder / CURRENT
+    checkpoint = tmp_path / RUN.folder / CHECKPOINT_FILE
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     notes: list[str] = []
     train(context, notes=notes)
-    assert notes == [f"{checkpoint} is damaged; set aside as {CURRENT}.damaged"]
+    assert notes == [f"{checkpoint} is damaged; set aside as {CHECKPOINT_FILE}.damaged"]
     assert find_finished(context, RUN) is not None
 
 

@@ -33,10 +33,10 @@ import resnet_cli.run.experiment
 import resnet_cli.run.trainings
 import resnet_cli.studies.runner
 from resnet_cli.cli import run_command
+from resnet_cli.results.layout import CHECKPOINT_FILE
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.training import loop
-from resnet_cli.training.checkpoint import CURRENT
 
 YAML = """
 title: everything that a resumed run must draw again
@@ -235,7 +235,7 @@ def _until_it_ends(
 
 def _damage(place: Path, generator: random.Random) -> None:
     """Change a byte of every checkpoint that is there, or cut it."""
-    for path in place.glob(f"runs/*/{CURRENT}"):
+    for path in place.glob(f"runs/*/{CHECKPOINT_FILE}"):
         content = bytearray(path.read_bytes())
         at = generator.randrange(len(content))
         if generator.random() < 0.5:

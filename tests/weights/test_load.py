@@ -13,11 +13,11 @@ from torch import Tensor
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.data import Normalization
 from resnet_cli.models import Network, build
+from resnet_cli.results.layout import CHECKPOINT_FILE, WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.training.checkpoint import CURRENT, Position, save_checkpoint
+from resnet_cli.training.checkpoint import Position, save_checkpoint
 from resnet_cli.weights import load as weights
 from resnet_cli.weights.load import (
-    WEIGHTS_FILE,
     bundled_folder,
     bundled_names,
     load_network,
@@ -273,9 +273,9 @@ def test_a_checkpoint_is_told_from_weights(tmp_path: Path) -> None:
     run = make_run()
     state = {f"model.{n}": t for n, t in make_network(run).state_dict().items()}
     save_checkpoint(tmp_path, run.hash, Position(3), state)
-    message = one_line(tmp_path / CURRENT)
+    message = one_line(tmp_path / CHECKPOINT_FILE)
     assert message == (
-        f"{tmp_path / CURRENT}: holds 'resnet-cli checkpoint 1', this version reads "
+        f"{tmp_path / CHECKPOINT_FILE}: holds 'resnet-cli checkpoint 1', this version reads "
         f"'resnet-cli weights 1'; name the run's {WEIGHTS_FILE}"
     )
 

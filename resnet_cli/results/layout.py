@@ -1,0 +1,78 @@
+"""Every folder and file name below `runs/` and `results/`.
+
+runs/<run>/                                 one training (`RunConfig.folder`)
+results/<paper>/<profile>/<experiment>/     an experiment of a paper
+results/<...>/<case>[-seed<n>]/             one of several networks of a study
+results/local/<experiment>/<profile>/       any other experiment
+results/local/again-<...>/                  a result measured again from its provenance
+"""
+
+import os
+from pathlib import Path
+
+from resnet_cli.config.schema import Experiment
+
+RUNS = Path("runs")
+RESULTS = Path("results")
+LOCAL = "local"
+
+RUN_FILE = "run.json"
+"""What a run is and how it ended; written last, so it marks a finished run."""
+WEIGHTS_FILE = "weights.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+PREVIOUS_CHECKPOINT = "checkpoint.previous.safetensors"
+NEW_CHECKPOINT = "checkpoint.new.safetensors"
+LOCK_FILE = ".lock"
+OWNER_FILE = ".owner.json"
+"""Who holds the lock, for the line that a waiting process prints."""
+LOG_FOLDER = "tensorboard"
+
+PROVENANCE_SUFFIX = ".provenance.json"
+OUTCOMES_FILE = "correct.npz"
+REPORT_FILE = "report.html"
+
+
+def provenance_path(table: Path) -> Path:
+    """The provenance file next to a table: `table.csv` -> `table.provenance.json`."""
+    return table.with_suffix(PROVENANCE_SUFFIX)
+
+
+def table_path(provenance: Path) -> Path:
+    """The table that a provenance file describes: `table.provenance.json` -> `table.csv`."""
+    return provenance.with_name(provenance.name.removesuffix(PROVENANCE_SUFFIX) + ".csv")
+
+
+def is_provenance(name: str) -> bool:
+    """Whether a name is that of a provenance file and not of an experiment."""
+    return name.endswith(PROVENANCE_SUFFIX)
+
+
+def partial_table(table: Path, rank: int = 0) -> Path:
+    """The draws of an unfinished table, by the process of this rank."""
+    return table.with_suffix(f".partial{rank or ''}.jsonl")
+
+
+def experiment_folder(experiment: Experiment, results: Path = RESULTS) -> Path:
+    """`results/<paper>/<profile>/<experiment>`, or `results/local/<experiment>/<profile>`."""
+    if experiment.paper is None:
+        return results / LOCAL / experiment.name / experiment.profile
+    name = experiment.name.removeprefix(f"{experiment.paper}/")
+    return results / experiment.paper / experiment.profile / name
+
+
+def case_folder(experiment: Experiment, case: str, seed: int) -> str:
+    """The folder of one network's study below the experiment's: `plain`, `plain-seed2`, or `.` for
+    the only network."""
+    several_seeds = len(experiment.seeds) > 1
+    if len(experiment.cases) == 1 and not several_seeds:
+        return "."
+    return f"{case}-seed{seed}" if several_seeds else case
+
+
+def repeated_folder(provenance: Path) -> Path:
+    """Where the new result of a provenance file goes: a folder named after its own folders, from
+    `results/` on."""
+    folders = Path(os.path.abspath(provenance)).parent.parts[1:]
+    last = len(folders) - 1
+    start = max((i + 1 for i in range(last) if folders[i] == RESULTS.name), default=last)
+    return RESULTS / LOCAL / "-".join(("again", *folders[start:]))
