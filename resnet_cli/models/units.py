@@ -319,6 +319,31 @@ def make_unit(config: ModelConfig, place: Place, *, first_of_network: bool) -> R
     )
 
 
+class DeletedUnit(Unit):
+    """A unit with its residual branch deleted: F is zero, h and f stay (paper 2, section 4.1).
+
+    Args:
+        unit: whose weights are shared.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__()
+        self.place, self.unit, self.f = unit.place, unit, unit.f
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shortcut = self.unit.shortcut(x)
+        return shortcut, 0.0 * shortcut  # a part of the graph, with a gradient of zero
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        return self.unit.shortcut(x)
+
+    def residual_parameters(self) -> Iterator[nn.Parameter]:
+        return iter(())
+
+    def after(self, y: Tensor) -> Tensor:
+        return self.unit.after(y)
+
+
 class PlainUnit(Unit):
     """A layer of a plain network, x_next = F(x): a unit whose intact shortcut carries nothing.
 

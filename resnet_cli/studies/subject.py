@@ -83,6 +83,26 @@ def find_subject(
 ) -> Subject:
     """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
 
+    Its data follow from it (`subject_of`).
+
+    Raises:
+        UserError: there is no such network, nothing says which data it takes, or these have
+            images of one size only.
+    """
+    loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
+    return subject_of(context, loaded, dataset, normalize, test_images, test_size)
+
+
+def subject_of(
+    context: Context,
+    loaded: Loaded,
+    dataset: str | None = None,
+    normalize: str | None = None,
+    test_images: int | None = None,
+    test_size: int | None = None,
+) -> Subject:
+    """A network with its data.
+
     Its data set and normalisation are those of its training. For weights of others the data set
     follows from the number of classes and the normalisation defaults to that set's usual one,
     unless given.
@@ -92,10 +112,9 @@ def find_subject(
             was trained at 224), see `DataConfig.test_size`.
 
     Raises:
-        UserError: there is no such network, nothing says which data it takes, or these have
-            images of one size only.
+        UserError: nothing says which data the network takes, or these have images of one size
+            only.
     """
-    loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
     if loaded.run is not None:
         data = loaded.run.data
     else:

@@ -5,6 +5,7 @@ together: they are visited in sorted order, and the activations that a walk shar
 before it, from the stem up to the first step where they part, are computed once.
 """
 
+import copy
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from resnet_cli.datasets.data import Batches
 from resnet_cli.kernels import winograd
 from resnet_cli.models.folding import folded
 from resnet_cli.models.network import Network, measure
-from resnet_cli.models.units import Place
+from resnet_cli.models.units import DeletedUnit, Place, Unit
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
@@ -76,6 +77,22 @@ def reorder(walk: Walk, order: Sequence[int], places: Sequence[Place]) -> Walk:
                 "shape can be exchanged"
             )
     return tuple(walk[index] for index in order)
+
+
+def along(network: Network, walk: Walk) -> Network:
+    """The network whose units are the steps of a walk. It shares the weights of `network`.
+
+    Raises:
+        UserError: the walk visits a unit twice.
+    """
+    if len({step.unit for step in walk}) != len(walk):
+        raise UserError("a network has each unit once; this walk visits one twice")
+    units: list[Unit] = []
+    for place, step in zip(network.places, walk, strict=True):
+        unit = copy.copy(network.unit_list[step.unit])
+        unit.place = place
+        units.append(DeletedUnit(unit) if step.deleted else unit)
+    return Network(network.stem, units, network.head).train(network.training)
 
 
 @dataclass(frozen=True)
