@@ -367,6 +367,14 @@ class Experiment(Strict):
     """The table or figure of the paper it reproduces: `table1`, `fig5a`."""
     note: Text | None = None
     """What this profile does otherwise than the paper."""
+    question: Text | None = Field(default=None, exclude=True)
+    """What the experiment asks. Like the next two keys it is for readers and verdicts, determines
+    no result, and is therefore part of no stored configuration and no hash."""
+    published: Text | None = Field(default=None, exclude=True)
+    """What the paper reports, in words."""
+    decides_below: PositiveFloat | None = Field(default=None, exclude=True)
+    """The test error, percent, that a reference network must reach before verdicts rest on its
+    training; null: the published error of that network and one point more."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig

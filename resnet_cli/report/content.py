@@ -23,7 +23,12 @@ from resnet_cli.claims.compare import (
 from resnet_cli.claims.judge import Claim
 from resnet_cli.claims.judge import counts as counts_of
 from resnet_cli.claims.papers import PAPERS, published
-from resnet_cli.config.experiments import experiment_names, experiments_folder
+from resnet_cli.config.experiments import (
+    experiment_names,
+    experiment_profiles,
+    experiments_folder,
+    load_experiment,
+)
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.figures.titles import DATASETS
@@ -553,28 +558,17 @@ def _yaml(experiment: str) -> dict[str, Any]:
 
 
 def header(experiment: str) -> dict[str, str]:
-    """The title of an experiment, and of the comment at its head `question`, `published` and
-    `command`, the first command with its options."""
-    text = (experiments_folder() / f"{experiment}.yaml").read_text(encoding="utf-8")
-    told: dict[str, str] = {}
-    key = ""
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        words = line.removeprefix("#").strip()
-        if found := re.match(r"# ([A-Z][a-z]+)(?:, ([^:]+))?: (.*)", line):  # `Published, top-1: `
-            key, words = found[1].lower(), f"{found[2]}: {found[3]}" if found[2] else found[3]
-        told[key] = f"{told.get(key, '')} {words}".strip()
-    kept = {
-        name: re.split(r" Expect | expect ", told.get(name, ""))[0].rstrip(" ;,")
-        for name in ("question", "published")
-    }
-    command = re.match(r"resnet-cli run \S+(?: --\S+ \S+)*", told.get("command", ""))
+    """The title of an experiment, its question, what was published, and the command of its first
+    profile."""
+    order = ("mini", "cpu", "paper")
+    profile = next(p for p in order if p in experiment_profiles(experiment))
+    loaded = load_experiment(experiment, profile)
+    folder = " --data-dir FOLDER" if loaded.data.dataset == "imagefolder" else ""
     return {
-        "title": str(_yaml(experiment)["title"]),
-        "question": kept["question"][:1].upper() + kept["question"][1:],
-        "published": kept["published"],
-        "command": command[0] if command else "",
+        "title": loaded.title,
+        "question": loaded.question or "",
+        "published": loaded.published or "",
+        "command": f"resnet-cli run {experiment} --profile {profile}{folder}",
     }
 
 

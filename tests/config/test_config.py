@@ -300,7 +300,7 @@ def test_what_else_is_wrong_is_named(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("modle: {}\n", r"modle: unknown key 'modle'; did you mean 'model'\? \(known: .*study"),
+        ("modle: {}\n", r"modle: unknown key 'modle'; did you mean 'model'\?"),
         ("data: {datset: digits}\n", r"data\.datset: unknown key .* did you mean 'dataset'"),
         ("study: {kind: delete, sample: 3}\n", r"study: .*'sample'.* mean 'samples'"),
         ("study: {kind: paths, exakt: true}\n", r"study: .* mean 'exact'\? \(known: batch_size, "),

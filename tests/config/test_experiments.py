@@ -42,8 +42,9 @@ def test_every_experiment_opens_as_a_document(name: str) -> None:
     text = (experiments_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     head = re.match(r"(?:#.*\n)+", text)
     assert head is not None, "opens with a comment"
-    for part in ("Question", "Paper", "Command", "Time"):
+    for part in ("Paper", "Command", "Time"):
         assert f"\n# {part}: " in f"\n{head[0]}"
+    assert load_experiment(name).question is not None
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -293,3 +294,15 @@ def test_tables_come_before_figures() -> None:
     assert sorted(names) == sorted(HE2016)
     kinds = [name.startswith("he2016/fig") for name in names]
     assert kinds == sorted(kinds)
+
+
+def test_what_is_for_readers_determines_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yaml"
+    path.write_text("title: plain\nmodel: {depth: 20}\ntrain: {epochs: 1}\n")
+    plain = load_experiment(str(path))
+    words = {"question": "Why?", "published": "6.61 %", "decides_below": "3"}
+    told = load_experiment(str(path), settings=[f"{key}={value}" for key, value in words.items()])
+    assert (told.question, told.published, told.decides_below) == ("Why?", "6.61 %", 3.0)
+    assert told.hash == plain.hash
+    assert told.model_dump() == plain.model_dump()
+    assert told.runs() == plain.runs()

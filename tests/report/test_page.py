@@ -376,7 +376,7 @@ def test_plots_are_told_apart(page: Path) -> None:
 def test_the_header_of_an_experiment() -> None:
     found = header("veit2016/fig6")
     assert found["question"] == "Which path lengths deliver the gradient?"
-    assert found["published"].startswith("the norm falls exponentially with length")
+    assert found["published"].startswith("The norm falls exponentially with length")
     assert figure_of("veit2016/greedy") == "beyond"
     assert header("he2016/table3-cifar10")["published"].endswith(
         "4.92 (original / pre-activation)."

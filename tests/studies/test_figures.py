@@ -48,7 +48,10 @@ def test_a_file_opens_as_a_document(name: str) -> None:
     opening = text.split("\nextends:")[0].split("\ntitle:")[0]
     assert all(line.startswith("#") for line in opening.splitlines())
     starts = re.findall(r"^# (\w+):", opening, re.MULTILINE)
-    assert starts == ["Question", "Paper", "Command", "Time", "Published"]
+    assert starts == ["Paper", "Command", "Time"]
+    experiment = load(name)
+    assert experiment.question
+    assert experiment.published
     assert f"resnet-cli run {name} --profile" in opening
     assert "arXiv:1605.06431" in opening
     assert max(map(len, text.splitlines())) <= 110
