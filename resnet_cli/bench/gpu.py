@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_cli.bench.items import NORMALIZATION, random_split
+from resnet_cli.bench.subjects import NORMALIZATION, random_split
 from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.data import Batches
 from resnet_cli.models import build

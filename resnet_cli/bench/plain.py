@@ -5,6 +5,7 @@ forward and backward pass for each sampled path. Networks are those of `resnet_c
 their own weights, so that the numbers can be compared and not only the times.
 """
 
+import copy
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -15,14 +16,25 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from resnet_cli.bench.measure import Work
+from resnet_cli.bench.subjects import (
+    CLASSES,
+    MEAN,
+    STD,
+    TRAINING_BATCH,
+    Settings,
+    deletions_of,
+    network_of,
+    random_split,
+)
+from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.data import Split
+from resnet_cli.models import build
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
+from resnet_cli.training.loop import Trainer
 
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2470, 0.2435, 0.2616)
 EVALUATION_BATCH = 250
-TRAINING_BATCH = 128
 
 
 class Images(Dataset[Any]):
@@ -128,3 +140,45 @@ class TrainingLoop:
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+
+# --- what a side of a benchmark prepares --------------------------------------------------------
+
+
+def in_nchw(network: Network) -> Network:
+    """A copy in torch's default memory format."""
+    copied = copy.deepcopy(network)
+    for parameter in copied.parameters():
+        parameter.data = parameter.data.contiguous()
+    return copied
+
+
+def lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Work:
+    split = random_split(images)
+    network, loader = network_of(settings, 56, split), evaluation_loader(split)
+    sets, baseline = deletions_of(network, ks, samples), in_nchw(network)
+    return lambda: count_wrong(baseline, loader, sets)
+
+
+def path(settings: Settings, count: int) -> Work:
+    split = random_split(count)
+    network = in_nchw(network_of(settings, 110, split)).eval()
+    images, labels = next(iter(evaluation_loader(split)))
+    half = list(range(0, len(network.units), 2))
+    return lambda: path_norm(network, images, labels, half)
+
+
+def take_steps(trainer: Trainer | TrainingLoop, count: int) -> Work:
+    """So many steps, one taken before."""
+    trainer.step()
+
+    def take() -> None:
+        for _ in range(count):
+            trainer.step()
+
+    return take
+
+
+def steps(settings: Settings, depth: int, count: int) -> Work:
+    network = in_nchw(build(ModelConfig(depth=settings.depth(depth)), CLASSES, 0))
+    return take_steps(TrainingLoop(network, random_split(TRAINING_BATCH * 4)), count)

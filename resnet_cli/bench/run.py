@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from resnet_cli.bench.items import ITEMS, Found, Item, Settings, point_seconds, points
+from resnet_cli.bench.catalog import ITEMS, NAMES, SCALING, Item
+from resnet_cli.bench.items import MEASURES, Found
 from resnet_cli.bench.measure import Side, matrix_peak, with_peak
+from resnet_cli.bench.scaling import point_seconds, points
+from resnet_cli.bench.subjects import Settings
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
 from resnet_cli.runtime.display import Display, duration
 from resnet_cli.runtime.errors import unknown
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
-
-SCALING = "scaling"
-"""The name, beside those of ITEMS, of the measurement of how cost grows."""
 
 
 def choose(names: Sequence[str]) -> list[str]:
@@ -26,11 +26,10 @@ def choose(names: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no such benchmark.
     """
-    known = [item.name for item in ITEMS] + [SCALING]
     for name in names:
-        if name not in known:
-            raise unknown("benchmark", name, known)
-    return [name for name in known if not names or name in names]
+        if name not in NAMES:
+            raise unknown("benchmark", name, NAMES)
+    return [name for name in NAMES if not names or name in names]
 
 
 def run_benchmarks(
@@ -83,7 +82,7 @@ def run_benchmarks(
         if stopper():
             raise Interrupted("stopped between benchmarks; what was measured is written")
         announce(item.title)
-        found = item.measure(settings)
+        found = MEASURES[item.name](settings)
         repeats += _repeats(item, found)
         summary.append(_summary(item, found, peak))
         _show(item, found, display)

@@ -5,8 +5,9 @@ The first process prints how many seconds the slowest took for its share of the 
 
 import sys
 
-from resnet_cli.bench.items import Settings, steps_in_groups
+from resnet_cli.bench.items import steps_in_groups
 from resnet_cli.bench.measure import timed
+from resnet_cli.bench.subjects import Settings
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.allocator import keep_freed_memory
 

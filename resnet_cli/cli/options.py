@@ -1,41 +1,70 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share.
 
+A fixed set of choices is a `Literal`: Typer checks it and offers it on the tab key. Where other
+text is valid too, such as a file, a short function completes the names.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from resnet_cli.cli import completion
+from resnet_cli.config.experiments import experiment_names
+from resnet_cli.config.schema import PROFILES, DataConfig, Profile
+from resnet_cli.runtime.engine import Engine
+from resnet_cli.weights.cards import bundled_names
 
+
+def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A completer: those of the names that continue what is typed. If none do, shells offer
+    files."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def checkpoint_names() -> list[str]:
+    """The bundled weights by name, and the folders of finished runs in the working folder."""
+    trained = sorted(str(path.parent) for path in Path("runs").glob("*/weights.safetensors"))
+    return [*bundled_names(), *trained]
+
+
+complete_experiment = starting_with(experiment_names)
+complete_checkpoint = starting_with(checkpoint_names)
+
+DATASETS: tuple[str, ...] = get_args(DataConfig.model_fields["dataset"].annotation)
+NORMALIZATIONS = ("imagenet", "cifar", "channel", "pixel", "none")
+Paper = Literal["he2016", "veit2016"]
 ExperimentName = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
         help="A YAML path, or a name: resnet-cli list.",
-        autocompletion=completion.experiments,
+        autocompletion=complete_experiment,
     ),
 ]
-
-
-def _profile(text: str) -> Any:
-    return typer.Option(
-        "--profile", help=text, metavar="PROFILE", autocompletion=completion.profiles
-    )
-
-
 ProfileOption = Annotated[
-    str | None,
-    _profile(
-        "smoke, mini, cpu or paper.  "
-        "[default: the first of mini, smoke, cpu, paper that the experiment has]"
+    Profile | None,
+    typer.Option(
+        "--profile",
+        help="How far to scale the experiment down.  "
+        "[default: the first of mini, smoke, cpu, paper that the experiment has]",
     ),
 ]
-ReproducedProfileOption = Annotated[str, _profile("smoke, mini, cpu or paper.")]
+ReproducedProfileOption = Annotated[
+    Profile, typer.Option("--profile", help="How far to scale the experiments down.")
+]
 ComparedProfileOption = Annotated[
     str | None,
-    _profile(
-        "smoke, mini, cpu or paper, or another folder of results/<paper>/, such as resnet20.  "
-        "[default: the first of paper, cpu, mini, smoke that has results]"
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="smoke, mini, cpu or paper, or another folder of results/<paper>/, such as resnet20.  "
+        "[default: the first of paper, cpu, mini, smoke that has results]",
+        autocompletion=starting_with(lambda: PROFILES),
     ),
 ]
 SetOption = Annotated[
@@ -57,7 +86,7 @@ DeviceOption = Annotated[
         "--device",
         metavar="DEVICE",
         help="auto, cpu, cuda or cuda:N.",
-        autocompletion=completion.devices,
+        autocompletion=starting_with(lambda: ("auto", "cpu", "cuda")),
     ),
 ]
 DeterministicOption = Annotated[
@@ -67,7 +96,6 @@ LogOption = Annotated[
     Literal["tensorboard"] | None,
     typer.Option(
         "--log",
-        metavar="tensorboard",
         help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
     ),
 ]
@@ -112,8 +140,7 @@ ExecutorOption = Annotated[
     Literal["serial", "ray"],
     typer.Option(
         "--executor",
-        metavar="NAME",
-        help="serial, or ray: trainings and studies as tasks of a Ray cluster.",
+        help="ray: trainings and studies run as tasks of a Ray cluster.",
     ),
 ]
 RayAddressOption = Annotated[
@@ -144,7 +171,7 @@ CheckpointOption = Annotated[
         metavar="PATH|NAME",
         help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
         "[default: the newest finished run, else bundled weights]",
-        autocompletion=completion.checkpoints,
+        autocompletion=complete_checkpoint,
     ),
 ]
 DatasetOption = Annotated[
@@ -152,8 +179,8 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="digits, cifar10, cifar100 or imagefolder.  [default: the weights' own]",
-        autocompletion=completion.datasets,
+        help=f"{', '.join(DATASETS)}.  [default: the weights' own]",
+        autocompletion=starting_with(lambda: DATASETS),
     ),
 ]
 NormalizeOption = Annotated[
@@ -163,17 +190,12 @@ NormalizeOption = Annotated[
         metavar="NAME|M1,M2,M3/S1,S2,S3",
         help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
         "[default: the weights' own]",
-        autocompletion=completion.normalizations,
+        autocompletion=starting_with(lambda: NORMALIZATIONS),
     ),
 ]
 EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="fast; or plain: as one would write it by hand, to compare with.",
-        autocompletion=completion.engines,
-    ),
+    Engine,
+    typer.Option("--engine", help="plain: computed as one would write it by hand, for comparison."),
 ]
 ImagesOption = Annotated[
     int | None,

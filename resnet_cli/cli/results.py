@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
-from resnet_cli.cli import completion
 from resnet_cli.cli.app import app, examples
-from resnet_cli.cli.options import ComparedProfileOption, JsonOption, QuietOption, ResultsOption
+from resnet_cli.cli.options import (
+    ComparedProfileOption,
+    JsonOption,
+    Paper,
+    QuietOption,
+    ResultsOption,
+)
 from resnet_cli.cli.shared import make_display
 
 
@@ -18,12 +23,7 @@ from resnet_cli.cli.shared import make_display
     )
 )
 def compare(
-    paper: Annotated[
-        str,
-        typer.Argument(
-            metavar="PAPER", help="he2016 or veit2016.", autocompletion=completion.papers
-        ),
-    ],
+    paper: Annotated[Paper, typer.Argument(help="Which paper.")],
     profile: ComparedProfileOption = None,
     results: ResultsOption = Path("results"),
     as_json: JsonOption = False,

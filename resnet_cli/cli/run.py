@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_cli.cli import completion
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.groups import with_options
 from resnet_cli.cli.options import (
     ExecutorOption,
     OutOption,
+    Paper,
     PretrainedOption,
     ProfileOption,
     RayAddressOption,
@@ -19,6 +19,7 @@ from resnet_cli.cli.options import (
     ReproducedProfileOption,
     ResultsOption,
     ShardOption,
+    complete_experiment,
 )
 from resnet_cli.cli.shared import file_names, show_files, writable
 from resnet_cli.cli.train import TrainOptions, run_and_show
@@ -69,7 +70,7 @@ def run(
         typer.Argument(
             metavar="EXPERIMENT",
             help="YAML paths, names, folders, or a result's .provenance.json.",
-            autocompletion=completion.experiments,
+            autocompletion=complete_experiment,
         ),
     ],
     profile: ProfileOption = None,
@@ -143,8 +144,8 @@ def _rerun(
 def reproduce(
     options: RunOptions,
     paper: Annotated[
-        Literal["he2016", "veit2016"] | None,
-        typer.Argument(metavar="PAPER", help="he2016 or veit2016.  [default: both]"),
+        Paper | None,
+        typer.Argument(help="Which paper.  [default: both]"),
     ] = None,
     profile: ReproducedProfileOption = "mini",
     results: ResultsOption = Path("results"),

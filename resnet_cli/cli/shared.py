@@ -9,6 +9,7 @@ from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from resnet_cli.runtime.display import Display
+    from resnet_cli.runtime.engine import Engine
     from resnet_cli.runtime.interrupt import Stopper
     from resnet_cli.studies.runner import Written
     from resnet_cli.studies.subject import Subject
@@ -30,7 +31,7 @@ def make_context(
     device: str,
     data_dir: Path | None,
     download: bool,
-    engine: str = "fast",
+    engine: "Engine" = "fast",
     *,
     deterministic: bool = False,
     log: "LogName | None" = None,
@@ -38,16 +39,12 @@ def make_context(
     """Where the command works.
 
     Raises:
-        UserError: there is no such device or engine, or what the log needs is not installed.
+        UserError: there is no such device, or what the log needs is not installed.
     """
     from resnet_cli.runtime.device import pick_device
-    from resnet_cli.runtime.engine import ENGINES
-    from resnet_cli.runtime.errors import unknown
     from resnet_cli.training.context import Context
     from resnet_cli.training.epoch_log import check_log
 
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
     check_log(log)
     return Context(
         pick_device(device, deterministic=deterministic),
@@ -83,7 +80,7 @@ def find_network(
     from resnet_cli.config.schema import DataConfig
     from resnet_cli.runtime.errors import unknown
     from resnet_cli.studies.subject import find_subject
-    from resnet_cli.weights.load import unusual_width
+    from resnet_cli.weights.cards import unusual_width
 
     known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
     if dataset is not None and dataset not in known:

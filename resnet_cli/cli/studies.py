@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import annotated_types
 import typer
 
-from resnet_cli.cli import completion
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     BudgetOption,
@@ -28,6 +27,7 @@ from resnet_cli.cli.options import (
     SetOption,
     StudySeedOption,
     VerboseOption,
+    complete_experiment,
 )
 from resnet_cli.cli.shared import (
     file_names,
@@ -373,7 +373,7 @@ def _of_experiments(
         typer.Argument(
             metavar="EXPERIMENT",
             help="Measure every network of an experiment instead; nothing is trained.",
-            autocompletion=completion.experiments,
+            autocompletion=complete_experiment,
         ),
     ] = None,
     profile: ProfileOption = None,

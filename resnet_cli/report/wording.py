@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.figures.titles import DATASETS, FAMILIES
-from resnet_cli.weights.load import bundled_names, read_card, training_length
+from resnet_cli.weights.cards import bundled_names, read_card, training_length
 
 SCHEDULES = {
     "paper": "the paper's schedule",

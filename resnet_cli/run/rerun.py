@@ -20,7 +20,7 @@ from resnet_cli.studies.subject import INITIALISATION, find_subject
 from resnet_cli.training.bundle import bundled_training
 from resnet_cli.training.context import Context, SplitName
 from resnet_cli.training.runs import find_finished
-from resnet_cli.weights.load import bundled_names
+from resnet_cli.weights.cards import bundled_names
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

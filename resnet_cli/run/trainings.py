@@ -28,7 +28,7 @@ from resnet_cli.training.runs import (
     train_run,
     write_log,
 )
-from resnet_cli.weights.load import bundled_weights_of
+from resnet_cli.weights.cards import bundled_weights_of
 
 
 @dataclass(frozen=True)

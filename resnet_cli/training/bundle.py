@@ -8,7 +8,7 @@ rounded weights.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,9 @@ from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.runs import FinishedRun, description_of, finished_from, read_finished
-from resnet_cli.weights.load import (
-    bundled_folder,
-    bundled_names,
-    bundled_run,
-    damaged_card,
-    load_network,
-    read_card,
-    training_length,
-    unusual_width,
-    weights_bytes,
-)
+from resnet_cli.weights import cards
+from resnet_cli.weights.cards import bundled_run, damaged_card, read_card
+from resnet_cli.weights.load import load_network, weights_bytes
 
 MAX_BYTES = 4_000_000
 
@@ -55,7 +47,7 @@ def bundle(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise UserError(f"--name {name!r}: use small letters, digits, - and _")
-    folder = out or bundled_folder()
+    folder = out or cards.bundled_folder()
     check_writable(folder)
     subject = find_subject(context, run_folder)
     finished = read_finished(Path(run_folder))
@@ -106,7 +98,7 @@ def bundled_training(name: str) -> FinishedRun:
         UserError: the card is damaged.
     """
     card, run = read_card(name), bundled_run(name)
-    path = bundled_folder() / f"{name}.safetensors"
+    path = cards.bundled_folder() / f"{name}.safetensors"
     try:
         if "training" in card:
             return finished_from(path, {"run": card["run"]} | card["training"])
@@ -141,57 +133,3 @@ def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
     hashes = [str(read_card(name)["sha256"]) for name in names]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return Checkpoint(source=", ".join(names), sha256=hashes[0] if len(hashes) == 1 else digest)
-
-
-def cards() -> list[dict[str, Any]]:
-    """The cards of all bundled weights, each checked against its file's hash, with what the network
-    is: its name, units and parameters.
-
-    Raises:
-        UserError: a file is not the one its card describes.
-    """
-    found = []
-    for name in bundled_names():
-        path = bundled_folder() / f"{name}.safetensors"
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        loaded = load_network(name)
-        if loaded.sha256 != card["sha256"]:
-            raise UserError(f"{path}: is not the file its card describes; install again")
-        found.append(
-            card
-            | {
-                "network": loaded.label,
-                "units": len(loaded.network.units),
-                "parameters": sum(p.numel() for p in loaded.network.parameters()),
-                "dataset": card["run"]["data"]["dataset"],
-            }
-        )
-    return found
-
-
-def network_of(card: Mapping[str, Any]) -> str:
-    """The network of a card of `cards`, with its width where that is not the usual one."""
-    width = unusual_width(bundled_run(card["name"]).model)
-    return f"{card['network']}, {width}" if width else str(card["network"])
-
-
-def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What people want to know of bundled weights, as headings with their text.
-
-    Args:
-        card: one of `cards`.
-    """
-    run = bundled_run(card["name"])
-    lines = [
-        ("network", f"{network_of(card)}: {card['units']} units"),
-        ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
-        ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
-        ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
-        ("trained for", f"{training_length(card)} in {run.train.precision}, seed {run.seed}"),
-    ]
-    if run.train.active_units is not None:
-        lines.append(("trained with", f"{run.train.active_units} units active in each batch"))
-    if run.train.stochastic_depth is not None:
-        survival = f"stochastic depth, survival {run.train.stochastic_depth:g} of the last unit"
-        lines.append(("trained with", survival))
-    return [*lines, *((key, str(card[key])) for key in ("command", "commit", "sha256"))]

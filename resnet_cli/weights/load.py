@@ -25,6 +25,7 @@ from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError, shortened, unknown
+from resnet_cli.weights import cards
 
 FORMAT = "resnet-cli weights 1"
 DEFAULT_WEIGHTS = "preact56-digits"
@@ -112,91 +113,6 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return b"".join((len(described).to_bytes(8, "little"), described, memoryview(content)[start:]))
 
 
-def bundled_folder() -> Path:
-    """The folder of the weights that travel with the program."""
-    return Path(__file__).parent / "bundled"
-
-
-def bundled_names() -> list[str]:
-    """Names of the bundled weights, as `--checkpoint NAME` takes them."""
-    return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
-
-
-def bundled_weights_of(run: RunConfig) -> str | None:
-    """The name of the bundled weights that a training of this configuration gave, if there are any.
-
-    `train.precision` may differ: it says how a device computes, and not what is trained. Weights
-    of just the precision asked for come first.
-
-    Raises:
-        UserError: a card is damaged.
-    """
-    alike = None
-    for name in bundled_names():
-        trained = bundled_run(name)
-        if trained.hash == run.hash:
-            return name
-        if alike is None and _at_any_precision(trained) == _at_any_precision(run):
-            alike = name
-    return alike
-
-
-def bundled_run(name: str) -> RunConfig:
-    """The training that bundled weights come from, as their card tells.
-
-    Raises:
-        UserError: the card is damaged.
-    """
-    card = read_card(name)
-    try:
-        return RunConfig.model_validate(of_any_edition(card["run"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged_card(name, error) from None
-
-
-def read_card(name: str) -> dict[str, Any]:
-    """The model card of bundled weights.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        card: dict[str, Any] = json.loads(_card_path(name).read_text(encoding="utf-8"))
-        return dict(card)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise damaged_card(name, error) from None
-
-
-def epochs_of(card: Mapping[str, Any]) -> int:
-    """How many epochs the network of a card was trained, the last perhaps in part."""
-    return int(card["epochs"] or card["training"]["rows"][-1]["epoch"])
-
-
-def training_length(card: Mapping[str, Any]) -> str:
-    """`50 epochs` or `32,000 iterations`: how long the network of a card was trained."""
-    return f"{card['epochs']} epochs" if card["epochs"] else f"{card['iterations']:,} iterations"
-
-
-def unusual_width(model: ModelConfig) -> str:
-    """`24-176 wide` of a network whose stages have not the usual widths; else nothing."""
-    widths = model.stage_widths()
-    if widths == model.model_copy(update={"widths": None}).stage_widths():
-        return ""
-    return f"{widths[0]}-{widths[-1]} wide"
-
-
-def damaged_card(name: str, error: Exception) -> UserError:
-    return UserError(f"{_card_path(name)}: a damaged model card ({type(error).__name__})")
-
-
-def _card_path(name: str) -> Path:
-    return bundled_folder() / f"{name}.json"
-
-
-def _at_any_precision(run: RunConfig) -> RunConfig:
-    return run.model_copy(update={"train": run.train.model_copy(update={"precision": "float32"})})
-
-
 def load_network(reference: str | Path) -> Loaded:
     """A network from a weights file, a run's folder, bundled weights by name, a state dict of
     others (see `resnet_cli.weights.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
@@ -219,9 +135,9 @@ def load_network(reference: str | Path) -> Loaded:
     elif not is_there:
         if path.parent != Path(".") or path.suffix:
             raise UserError(f"--checkpoint {path}: no such file")
-        if str(reference) not in bundled_names():
-            raise unknown("bundled weights", str(reference), bundled_names())
-        path = bundled_folder() / f"{reference}.safetensors"
+        if str(reference) not in cards.bundled_names():
+            raise unknown("bundled weights", str(reference), cards.bundled_names())
+        path = cards.bundled_folder() / f"{reference}.safetensors"
     if not path.is_file():
         raise UserError(f"--checkpoint {path}: is no file that holds weights")
     if path.suffix == ".py":

@@ -13,18 +13,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from resnet_cli.bench import items, plain
-from resnet_cli.bench.items import (
-    ITEMS,
-    Found,
-    Item,
-    Settings,
-    batches_of,
-    network_of,
-    random_split,
-)
+from resnet_cli.bench import plain
+from resnet_cli.bench.catalog import ITEMS, Item
+from resnet_cli.bench.items import MEASURES, Found
 from resnet_cli.bench.measure import Side, Work, alternate, matrix_peak, timed, with_peak
 from resnet_cli.bench.run import choose, run_benchmarks
+from resnet_cli.bench.subjects import Settings, batches_of, network_of, random_split
 from resnet_cli.cli import run_command
 from resnet_cli.results.tables import header, is_pair, read_table
 from resnet_cli.runtime.display import Display
@@ -52,7 +46,7 @@ def test_transforms_give_the_pixels_that_our_batches_give() -> None:
 def test_a_whole_evaluation_for_each_deletion_counts_what_the_engine_counts() -> None:
     split = random_split(100)
     network = network_of(SMALL, 56, split)
-    baseline = items.in_nchw(network)
+    baseline = plain.in_nchw(network)
     assert all(p.is_contiguous() for p in baseline.parameters())
     sets = [(), (0,), (1,), (0, 2)]
     wrong = plain.count_wrong(baseline, plain.evaluation_loader(split), sets)
@@ -213,9 +207,10 @@ def test_a_target_is_reached_or_not(
     def measured(settings: Settings) -> Found:
         return Found([value, value / 10, value * 10], {"ours": [1.0]}, amount=1)
 
-    item = Item("made", "made up", measured, 2.0, better, "x")  # type: ignore[arg-type]
+    item = Item("help", "made up", 2.0, better, "x")  # type: ignore[arg-type]
     monkeypatch.setattr("resnet_cli.bench.run.ITEMS", (item,))
-    run_benchmarks(["made"], SMALL, tmp_path, Display(verbosity=-1), Stopper())
+    monkeypatch.setitem(MEASURES, "help", measured)
+    run_benchmarks(["help"], SMALL, tmp_path, Display(verbosity=-1), Stopper())
     (row,) = read_table(tmp_path / "bench_summary.csv").to_dict("records")
     assert (row["value"], row["reached"]) == (value, reached)
 

@@ -4,17 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from resnet_cli.bench.items import ITEMS
-from resnet_cli.bench.run import SCALING
 from resnet_cli.claims.papers import PAPERS
-from resnet_cli.cli import completion, run_command
+from resnet_cli.cli import run_command
+from resnet_cli.cli.options import Paper, checkpoint_names
 from resnet_cli.config.experiments import experiment_names
-from resnet_cli.config.schema import PROFILES, DataConfig
+from resnet_cli.config.schema import PROFILES
 from resnet_cli.runtime.engine import ENGINES
-from resnet_cli.weights.load import bundled_folder, bundled_names
+from resnet_cli.weights.cards import bundled_names
 
 Captured = pytest.CaptureFixture[str]
 
@@ -72,15 +72,11 @@ def test_finished_runs_are_offered_as_checkpoints() -> None:
     for name in ("a", "b"):
         Path("runs", name).mkdir(parents=True)
     Path("runs/b/weights.safetensors").touch()
-    assert completion.checkpoints("runs/") == ["runs/b"]
+    assert checkpoint_names() == [*bundled_names(), "runs/b"]
 
 
-def test_names_that_stand_here_once_more_are_those_elsewhere() -> None:
-    assert completion.PAPERS == PAPERS
-    assert (*(item.name for item in ITEMS), SCALING) == completion.BENCHMARKS
-    assert bundled_folder() == completion.WEIGHTS
-    annotation = DataConfig.model_fields["dataset"].annotation
-    assert annotation.__args__ == completion.DATASETS  # type: ignore[union-attr]
+def test_the_papers_are_those_with_claims() -> None:
+    assert get_args(Paper) == PAPERS
 
 
 def test_an_answer_needs_nothing_heavy() -> None:

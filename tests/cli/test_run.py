@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_helpers import Captured, refused, summary_of
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import load_experiment
+from resnet_cli.results.tables import read_table
 from resnet_cli.run.experiment import paper_experiments
 
-Captured = pytest.CaptureFixture[str]
 TINY = """
 title: tiny
 model: {depth: 8, widths: [2, 4, 8]}
@@ -120,3 +121,24 @@ def test_a_folder_runs_what_has_the_profile(
     assert "none of these 2 experiments has the profile 'cpu'" in error
     assert run_command(["run", "b.yaml", "--profile", "smoke"]) == 2
     assert "has no profile 'smoke' (it has paper)" in capsys.readouterr().err
+
+
+def test_run_takes_a_yaml_file_with_a_study(work: Path, capsys: Captured) -> None:
+    Path("mine.yaml").write_text(
+        "title: Mine\n"
+        "model: {depth: 8, widths: [4, 8, 16]}\n"
+        "data: {train_images: 64, test_images: 30}\n"
+        "train: {iterations: 1, batch_size: 64}\n"
+        "study: {kind: delete, k: 1}\n"
+    )
+    content = summary_of(["run", "mine.yaml", "--out", "mine"], capsys)
+    assert read_table(Path("mine/lesion_delete.csv"))["blocks"].tolist() == ["0", "1", "2"]
+    assert Path("mine/lesion_delete.csv") in map(Path, content["experiments"]["mine"]["files"])
+
+
+def test_out_takes_one_experiment(work: Path, capsys: Captured) -> None:
+    Path("mine").mkdir()
+    for name in ("a", "b"):
+        Path(f"mine/{name}.yaml").write_text("title: T\nmodel: {depth: 8}\ntrain: {epochs: 1}\n")
+    line = refused(["run", "mine", "--out", "x"], capsys)
+    assert line.startswith("--out takes one experiment")

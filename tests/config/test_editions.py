@@ -11,7 +11,8 @@ from resnet_cli.config.experiments import load_experiment
 from resnet_cli.config.schema import Experiment, ModelConfig, RunConfig, config_hash
 from resnet_cli.results.tables import read_provenance
 from resnet_cli.training.runs import read_finished
-from resnet_cli.weights.load import bundled_names, bundled_run, load_network
+from resnet_cli.weights.cards import bundled_names, bundled_run
+from resnet_cli.weights.load import load_network
 
 TOP = Path(__file__).parents[2]
 PROVENANCE = sorted((TOP / "results").rglob("*.provenance.json"))

@@ -94,8 +94,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("two.yaml").write_text(YAML)
     assert run_command(["train", "two.yaml", "--seed", "0"]) == 0
     case_one = next(run for run in Path("runs").iterdir() if '"lr": 0.1' in _description(run))
-    monkeypatch.setattr("resnet_cli.weights.load.bundled_folder", lambda: weights)
-    monkeypatch.setattr("resnet_cli.training.bundle.bundled_folder", lambda: weights)
+    monkeypatch.setattr("resnet_cli.weights.cards.bundled_folder", lambda: weights)
     bundle = ["weights", "--export", str(case_one), "--name", "tiny", "--out", str(weights)]
     assert run_command(bundle) == 0
     shutil.rmtree("runs")

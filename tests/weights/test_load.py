@@ -16,15 +16,12 @@ from resnet_cli.models import Network, build
 from resnet_cli.results.layout import CHECKPOINT_FILE, WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.checkpoint import Position, save_checkpoint
-from resnet_cli.weights import load as weights
+from resnet_cli.weights import cards
+from resnet_cli.weights.cards import bundled_folder, bundled_names, read_card, unusual_width
 from resnet_cli.weights.load import (
-    bundled_folder,
-    bundled_names,
     load_network,
-    read_card,
     read_safetensors,
     safetensors_bytes,
-    unusual_width,
     weights_bytes,
 )
 
@@ -203,7 +200,7 @@ def test_bundled_weights_by_name(
     for name in ("preact8-digits", "another"):
         shutil.copy(file, folder / f"{name}.safetensors")
     (folder / "README.md").write_text("not weights")
-    monkeypatch.setattr(weights, "bundled_folder", lambda: folder)
+    monkeypatch.setattr(cards, "bundled_folder", lambda: folder)
     assert bundled_names() == ["another", "preact8-digits"]
     assert load_network("preact8-digits").source == "preact8-digits"
     expected = (
@@ -216,7 +213,7 @@ def test_bundled_weights_by_name(
 
 def test_the_bundled_folder_travels_with_the_package() -> None:
     assert bundled_folder().name == "bundled"
-    assert bundled_folder().parent == Path(weights.__file__).parent
+    assert bundled_folder().parent == Path(cards.__file__).parent
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Commands beside them: list, show, models, data, bench, weights."""
+"""Commands that show what there is: list, show, models, data, bench, weights."""
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
-from resnet_cli.cli import completion
+from resnet_cli.bench.catalog import NAMES
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
     DataDirOption,
@@ -19,6 +19,8 @@ from resnet_cli.cli.options import (
     SeedOption,
     SetOption,
     VerboseOption,
+    complete_checkpoint,
+    starting_with,
 )
 from resnet_cli.cli.shared import make_context, make_display, make_stopper, writable
 from resnet_cli.runtime.errors import UserError
@@ -109,12 +111,8 @@ def models(as_json: JsonOption = False) -> None:
 )
 def data(
     dataset: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATASET",
-            help="digits, cifar10 or cifar100; else all.",
-            autocompletion=completion.shown_datasets,
-        ),
+        Literal["digits", "cifar10", "cifar100"] | None,
+        typer.Argument(help="The data set; else all."),
     ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -123,11 +121,7 @@ def data(
 ) -> None:
     """Tell which data sets are there, and where. --download fetches one."""
     from resnet_cli.datasets.data import Finding, data_root, find
-    from resnet_cli.runtime.errors import unknown
 
-    names = ("digits", "cifar10", "cifar100")
-    if dataset is not None and dataset not in names:
-        raise unknown("data set", dataset, names)
     display = make_display(as_json)
     if download:
         if dataset is None or dataset == "digits":
@@ -135,9 +129,8 @@ def data(
         from resnet_cli.datasets.download import fetch
 
         with display.progress(f"fetching {dataset}") as update:
-            name = cast('Literal["cifar10", "cifar100"]', dataset)
-            fetch(name, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
-    wanted = names if dataset is None else (dataset,)
+            fetch(dataset, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
+    wanted = ("digits", "cifar10", "cifar100") if dataset is None else (dataset,)
     findings = [finding for name in wanted for finding in find(name, data_dir)]
     shown = []
     for one in wanted:
@@ -175,7 +168,7 @@ def bench(
         typer.Argument(
             metavar="ITEM",
             help="Which.  [default: all]",
-            autocompletion=completion.benchmarks,
+            autocompletion=starting_with(lambda: NAMES),
         ),
     ] = None,
     repeats: Annotated[
@@ -191,8 +184,8 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Measure speed and memory next to plain PyTorch code."""
-    from resnet_cli.bench.items import Settings
     from resnet_cli.bench.run import run_benchmarks
+    from resnet_cli.bench.subjects import Settings
     from resnet_cli.runtime.device import pick_device
 
     display = make_display(as_json, quiet)
@@ -231,7 +224,7 @@ def weights(
         typer.Argument(
             metavar="NAME",
             help="Show the model card of these; with -v also the configuration.",
-            autocompletion=completion.checkpoints,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     export: Annotated[
@@ -258,13 +251,14 @@ def weights(
     import yaml
 
     from resnet_cli.runtime.errors import unknown
-    from resnet_cli.training.bundle import bundle, card_lines, cards, network_of
-    from resnet_cli.weights.load import epochs_of
+    from resnet_cli.weights.cards import card_lines, cards, epochs_of, network_of
 
     display = make_display(as_json, verbose=verbose)
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
+        from resnet_cli.training.bundle import bundle
+
         context = make_context("cpu", data_dir, False)
         with display.progress(f"evaluating {export} in float16") as update:
             path = bundle(context, export, name, out, report=update)

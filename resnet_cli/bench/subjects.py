@@ -1,0 +1,97 @@
+"""What is measured on: images, networks and trainings whose speed is that of real ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.datasets.data import Batches, Normalization, Split
+from resnet_cli.models import Network, build
+from resnet_cli.models.network import Head
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.studies.lesion import draw_deletions
+from resnet_cli.training.loop import Trainer
+
+IMAGE_SIZE = 32
+CLASSES = 10
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+NORMALIZATION = Normalization(torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1))
+TRAINING_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    repeats: int = 3
+    small: bool = False
+    """Tiny networks and few images: shows that everything runs; the numbers mean nothing."""
+
+    def depth(self, depth: int) -> int:
+        return 8 if self.small else depth
+
+    def amount(self, count: int) -> int:
+        return min(count, 8) if self.small else count
+
+
+def random_split(count: int) -> Split:
+    """Random pixels and labels in CIFAR's shape; speed does not depend on what they show."""
+    generator = stream(0, "bench")
+    shape = (count, 3, IMAGE_SIZE, IMAGE_SIZE)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    names = tuple(map(str, range(CLASSES)))
+    return Split("random", "test", pixels, labels, names, "made for the benchmark")
+
+
+def batches_of(split: Split, *, augmented: bool = False) -> Batches:
+    return Batches(split, NORMALIZATION, 4 if augmented else 0, augmented)
+
+
+def network_of(settings: Settings, depth: int, split: Split) -> Network:
+    """A pre-activation network whose running statistics and logits fit the images, so that all
+    classes are predicted; in channels_last format."""
+    config = ModelConfig(depth=settings.depth(depth))
+    network = build(config, CLASSES, seed=0)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    images, _ = batches_of(split).evaluation(0, 64)
+    assert isinstance(network.head, Head)
+    with torch.no_grad():
+        network.train()(images)
+        for norm in norms:
+            norm.momentum = 0.1
+        logits = network.eval()(images)
+        head = network.head.fc
+        head.weight /= logits.std(0)[:, None]
+        head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
+    return network
+
+
+def num_units_of(settings: Settings, depth: int) -> int:
+    """Of a network of two-layer units."""
+    return len(build(ModelConfig(depth=settings.depth(depth)), CLASSES, seed=0).units)
+
+
+def trainer_of(settings: Settings, depth: int, images: int, **train: Any) -> Trainer:
+    run = RunConfig(
+        model=ModelConfig(depth=settings.depth(depth)),
+        data=DataConfig(dataset="cifar10"),
+        train=TrainConfig.model_validate({"epochs": 100, "schedule": "one_cycle"} | train),
+        seed=0,
+    )
+    split = random_split(images)
+    network = build(run.model, CLASSES, 0)
+    return Trainer(run, network, batches_of(split, augmented=True), batches_of(split))
+
+
+def deletions_of(network: Network, ks: Sequence[int], samples: int) -> list[tuple[int, ...]]:
+    """The empty set, then the sets of units to delete."""
+    num_units = len(network.units)
+    drawn = draw_deletions(num_units, [k for k in ks if k <= num_units], samples, seed=0)
+    return [(), *(deletion.units for deletion in drawn)]
