@@ -12,6 +12,7 @@ import typer
 
 from resnet_cli.config.experiments import experiment_names
 from resnet_cli.config.schema import PROFILES, DataConfig, Profile
+from resnet_cli.results.layout import RUNS, WEIGHTS_FILE
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.weights.cards import bundled_names
 
@@ -28,7 +29,7 @@ def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[st
 
 def checkpoint_names() -> list[str]:
     """The bundled weights by name, and the folders of finished runs in the working folder."""
-    trained = sorted(str(path.parent) for path in Path("runs").glob("*/weights.safetensors"))
+    trained = sorted(str(path.parent) for path in RUNS.glob(f"*/{WEIGHTS_FILE}"))
     return [*bundled_names(), *trained]
 
 
