@@ -36,7 +36,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "VGG-15": {"family": "vgg", "depth": 15},
     "ResNet-1001": {"depth": 1001, "branch": "bottleneck"},
 }
-"""Pre-activation networks, those of two-layer units with zero-padded shortcuts; and a VGG."""
+"""Pre-activation networks and a VGG."""
 ROUNDING = {"tf32": 2.0, "bfloat16": 2.0}
 """How many times as far from float32 as the plain step of its precision a fast step may be."""
 SAME = 1e-3
@@ -66,8 +66,6 @@ class Settings:
         model = dict(NETWORKS[network])
         if self.small:
             model["depth"] = 11 if "branch" in model else 8
-        if "branch" not in model and "family" not in model:
-            model["stage_change"] = "zero_padding"
         batch = 16 if self.small else BATCH
         run = RunConfig.model_validate(
             {

@@ -10,24 +10,25 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 EDITION: Literal[2] = 2
+AFTER_ADDITION = ("original", "bn_after_addition", "relu_before_addition")
+"""Placements whose units are not pre-activated (paper 1, Figure 4 a-c)."""
 
 
 def explicit_model(model: Mapping[str, Any], edition: int = EDITION) -> dict[str, Any]:
     """A model's keys with each `auto`, stated or left out, written out.
 
-    `stage_change`: the zero padding of option A (He et al. 2015, section 4.2) in original-type
-    CIFAR networks of two-layer and one-layer units; a 1x1 projection (option B; the authors'
-    resnet-1k-layers code) elsewhere. `stride_in`, the layer of a bottleneck that has the stride:
-    the first 1x1 in CIFAR networks (resnet-1k-layers), the 3x3 in ImageNet's (fb.resnet.torch,
-    torchvision).
+    `stage_change`: the zero padding of option A (He et al. 2015, section 4.2) in CIFAR networks of
+    two-layer and one-layer units (models/preresnet.lua of facebookarchive's fb.resnet.torch for the
+    pre-activation ones); a 1x1 projection (option B; the authors' resnet-1k-layers code) elsewhere.
+    In the first edition pre-activation networks had projections too. `stride_in`, the layer of a
+    bottleneck that has the stride: the first 1x1 in CIFAR networks (resnet-1k-layers), the 3x3 in
+    ImageNet's (fb.resnet.torch, torchvision).
     """
     cifar = model.get("stem", "cifar") == "cifar"
-    original = model.get("placement") in (
-        "original",
-        "bn_after_addition",
-        "relu_before_addition",
-    )
-    option_a = cifar and original and model.get("branch", "basic") != "bottleneck"
+    residual = model.get("family", "resnet") == "resnet"
+    option_a = cifar and residual and model.get("branch", "basic") != "bottleneck"
+    if edition == 1:
+        option_a = option_a and model.get("placement") in AFTER_ADDITION
     meant = {
         "stage_change": "zero_padding" if option_a else "projection",
         "stride_in": "1x1" if cifar else "3x3",

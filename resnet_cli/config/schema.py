@@ -81,10 +81,11 @@ class ModelConfig(Strict):
     shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
     """The share of the shortcut's values dropped, for `dropout`."""
     stage_change: Literal["projection", "zero_padding"] = "projection"
-    """The shortcut where the shape changes. What is left out or `auto` depends on the other keys
-    and is written out (`explicit_model`)."""
+    """The shortcut where the shape changes: option B or A of He et al. 2015. `auto`, or left out:
+    zero padding in CIFAR networks of two-layer and one-layer units, else a projection."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
-    """Which layer of a bottleneck has the stride; written out likewise."""
+    """Which layer of a bottleneck has the stride. `auto`, or left out: 1x1 in CIFAR networks, 3x3
+    in ImageNet's."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     units: Sizes | None = None
     """Units in each stage, for a network that is not one of the papers'; else the depth tells."""
@@ -104,7 +105,7 @@ class ModelConfig(Strict):
                 f"widths: {stages} stages need as many widths, not {len(self.stage_widths())}"
             )
         if self.family == "vgg":
-            plain = explicit_model({})
+            plain = explicit_model({"family": "vgg"})
             for key in sorted(self.model_fields_set - {"family", "depth", "widths"}):
                 default = plain.get(key, type(self).model_fields[key].default)
                 if getattr(self, key) != default:

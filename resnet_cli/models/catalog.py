@@ -19,8 +19,8 @@ NETWORKS: tuple[tuple[dict[str, Any], str | None, tuple[int, int, int, int]], ..
         None,
         (108, 110, 1_727_962, 252_887_680),
     ),
-    ({"depth": 110}, "1.7 M", (54, 110, 1_730_522, 253_149_824)),
-    ({"depth": 110, "branch": "one_layer"}, None, (108, 110, 1_730_522, 253_149_824)),
+    ({"depth": 110}, "1.7 M", (54, 110, 1_727_962, 252_887_680)),
+    ({"depth": 110, "branch": "one_layer"}, None, (108, 110, 1_727_962, 252_887_680)),
     (
         {"depth": 164, "placement": "original", "branch": "bottleneck"},
         "1.7 M",

@@ -188,7 +188,7 @@ def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
     path = write("table1", errors, dataset="cifar10")
     found = [r for r in rows("he2016", read_measurements(path.parents[1])) if r.source == "table1"]
     assert [row.case for row in found][:2] == ["original", "scaling-0-1"]
-    assert len(found) == 11
+    assert len(found) == 16
     original, dropout = found[0], found[-1]
     assert original.published == 6.61
     assert original.difference == pytest.approx(6.5 - 6.61)

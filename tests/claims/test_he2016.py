@@ -23,7 +23,12 @@ TABLE1: dict[str, list[float | None]] = {
     "scaling-0-1": [90.0],
     "scaling-0.5-1": [91.0],
     "scaling-0.5-0.5": [12.0],
-    "exclusive-gating-bias0to-5": [80.0],
+    "exclusive-gating-bias0": [80.0],
+    "exclusive-gating-bias-1": [80.0],
+    "exclusive-gating-bias-2": [80.0],
+    "exclusive-gating-bias-3": [80.0],
+    "exclusive-gating-bias-4": [80.0],
+    "exclusive-gating-bias-5": [80.0],
     "exclusive-gating-bias-6": [9.0],
     "exclusive-gating-bias-7": [10.0],
     "shortcut-gating-bias0": [13.0],
@@ -132,14 +137,13 @@ def test_table1_holds(judge: Judge) -> None:
     assert [claim.verdict for claim in of_table1] == ["holds"] * 9
     identity = find(judged, "identity is the best of all").evidence
     assert identity == (
-        "the lowest of the 10 others: shortcut-only gate, bias -6: 7.00 % against original unit: "
+        "the lowest of the 15 others: shortcut-only gate, bias -6: 7.00 % against original unit: "
         "1.00 % (+6.00)"
     )
-    assert find(judged, "dropout fail").evidence == (
-        "failing is an error above 20 %; shortcut 0, F 1: fails (90.00 %); shortcut 0.5, F 1: "
-        "fails (91.00 %); exclusive gate, bias 0: fails (80.00 %); dropout 0.5: fails (88.00 %); "
-        "original unit: 1.00 %"
-    )
+    failing = find(judged, "dropout fail").evidence
+    for bias in ("0", "-1", "-2", "-3", "-4", "-5"):
+        assert f"exclusive gate, bias {bias}: fails (80.00 %)" in failing
+    assert "dropout 0.5: fails (88.00 %); original unit: 1.00 %" in failing
 
 
 def test_a_better_shortcut_refutes_the_identity(judge: Judge) -> None:
@@ -280,7 +284,7 @@ def test_a_missing_row_leaves_a_claim_unmeasured(judge: Judge) -> None:
     judged = judge(table1=rest)
     identity = find(judged, "identity is the best of all")
     assert identity.verdict == "not measured"
-    assert "the lowest of the 9 others: shortcut-only gate, bias -6" in identity.evidence
+    assert "the lowest of the 14 others: shortcut-only gate, bias -6" in identity.evidence
     assert identity.evidence.endswith(
         "not measured: dropout 0.5; resnet-cli run he2016/table1 --profile mini"
     )

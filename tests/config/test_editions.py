@@ -20,6 +20,23 @@ TAKEN_OVER = TOP.parent / "shared" / "runs" / "preact110-projection-cifar10"
 
 
 @pytest.mark.parametrize(
+    ("model", "stage_change"),
+    [
+        ({}, "zero_padding"),
+        ({"branch": "one_layer", "placement": "relu_only_preactivation"}, "zero_padding"),
+        ({"placement": "original"}, "zero_padding"),
+        ({"branch": "bottleneck"}, "projection"),
+        ({"stem": "imagenet"}, "projection"),
+        ({"family": "vgg"}, "projection"),
+    ],
+)
+def test_identities_are_zero_padded_in_all_cifar_networks_but_bottlenecks(
+    model: dict[str, Any], stage_change: str
+) -> None:
+    assert explicit_model(model)["stage_change"] == stage_change
+
+
+@pytest.mark.parametrize(
     ("model", "stage_change", "stride_in"),
     [
         ({"placement": "original"}, "zero_padding", "1x1"),

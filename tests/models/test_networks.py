@@ -36,10 +36,13 @@ def images(size: int, count: int = 2) -> torch.Tensor:
         ({"depth": 20, "placement": "original"}, 269_722),
         ({"depth": 20, "placement": "original", "stage_change": "zero_padding"}, 269_722),
         ({"depth": 20, "placement": "original", "stage_change": "projection"}, 272_474),
-        ({"depth": 20}, 272_282),  # its projections have no batch norm: 2 * (32 + 64) fewer
+        ({"depth": 20}, 269_722),
+        # Pre-activated projections have no batch norm: 2 * (32 + 64) fewer.
+        ({"depth": 20, "stage_change": "projection"}, 272_282),
         ({"depth": 110, "placement": "original"}, 1_727_962),
-        ({"depth": 110}, 1_730_522),
-        ({"depth": 110, "branch": "one_layer"}, 1_730_522),
+        ({"depth": 110}, 1_727_962),
+        ({"depth": 110, "stage_change": "projection"}, 1_730_522),
+        ({"depth": 110, "branch": "one_layer"}, 1_727_962),
         ({"depth": 164, "branch": "bottleneck"}, 1_703_258),
         ({"depth": 1001, "branch": "bottleneck"}, 10_327_706),
         ({"depth": 1202, "placement": "original"}, 19_421_274),
@@ -213,8 +216,9 @@ def test_same_shape_groups() -> None:
     [
         ({"depth": 8, "placement": "original"}, ZeroPadding),
         ({"depth": 5, "branch": "one_layer", "placement": "bn_after_addition"}, ZeroPadding),
-        ({"depth": 8, "placement": "full_preactivation"}, nn.Conv2d),
-        ({"depth": 8, "placement": "relu_only_preactivation"}, nn.Conv2d),
+        ({"depth": 8, "placement": "full_preactivation"}, ZeroPadding),
+        ({"depth": 5, "branch": "one_layer"}, ZeroPadding),
+        ({"depth": 11, "branch": "bottleneck"}, nn.Conv2d),
         ({"depth": 11, "branch": "bottleneck", "placement": "original"}, nn.Sequential),
         ({"depth": 18, "stem": "imagenet", "placement": "original"}, nn.Sequential),
     ],
@@ -246,7 +250,7 @@ def test_which_layer_of_a_bottleneck_has_the_stride(fields: dict[str, Any], posi
 
 
 def test_he_initialisation() -> None:
-    network = build(ModelConfig(depth=32), 10, seed=4)
+    network = build(ModelConfig(depth=32, stage_change="projection"), 10, seed=4)
     seen = 0
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
