@@ -11,5 +11,5 @@ from resnet_cli.cli.entry import main, run_command
 
 __all__ = ["app", "main", "run_command"]
 
-for _module in ("train", "run", "results", "studies", "inspect"):
+for _module in ("train", "run", "results", "studies", "examine", "inspect"):
     import_module(f"resnet_cli.cli.{_module}")  # each adds its commands

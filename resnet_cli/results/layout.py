@@ -30,6 +30,9 @@ LOG_FOLDER = "tensorboard"
 PROVENANCE_SUFFIX = ".provenance.json"
 OUTCOMES_FILE = "correct.npz"
 REPORT_FILE = "report.html"
+PLAN_FILE = "examine.json"
+"""The sizes of an examination."""
+EXAMINATION_FILE = "examine.html"
 
 
 def provenance_path(table: Path) -> Path:

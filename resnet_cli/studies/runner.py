@@ -46,6 +46,7 @@ def run_study(
     config: Mapping[str, Any] | None = None,
     heading: Heading | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    shows_tables: bool = True,
 ) -> Written:
     """Measure a study's tables that `out` does not have yet, draw its figures, show its summary.
 
@@ -53,6 +54,7 @@ def run_study(
         config: the resolved experiment; None for a command typed by hand.
         heading: the setting in the figures' titles; None: network and data set.
         should_stop: called after every piece of the measurement.
+        shows_tables: False: only the summary's sentences are shown.
 
     Raises:
         Interrupted: `should_stop` returned true; the same call continues from there.
@@ -68,9 +70,10 @@ def run_study(
     figures = study.figures(tables, heading_for(subject, heading))
     run.written.files += processes.from_first(lambda: draw(figures, out))
     summary = study.summary(tables, subject)
-    display.table(summary.title, summary.columns, summary.rows)
-    for title, columns, rows in summary.more:
-        display.table(title, columns, rows)
+    if shows_tables:
+        display.table(summary.title, summary.columns, summary.rows)
+        for title, columns, rows in summary.more:
+            display.table(title, columns, rows)
     for sentence in summary.sentences:
         display.paragraph(sentence, level=-1)
     run.written.facts = summary.facts | facts

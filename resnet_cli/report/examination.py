@@ -1,0 +1,106 @@
+"""Writes the page of an examination: one HTML file that needs no other and no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+from resnet_cli import __version__
+from resnet_cli.claims.network import Finding, findings
+from resnet_cli.report.page import embedded
+from resnet_cli.results.tables import atomic_write
+from resnet_cli.run.examine import Examined, Part, heading_of
+
+TITLES = {
+    "deletion": "Deleting one unit",
+    "deletions": "Deleting several units at random",
+    "reordering": "Reordering units",
+    "paths": "Paths and the gradient that they carry",
+    "signal": "Signals by unit",
+}
+METHODS = {
+    "deletion": "The residual branch of each unit is deleted in turn; its shortcut stays "
+    "(Veit et al. 2016, section 4.1, Figure 3).",
+    "deletions": "Random sets of units are deleted together (section 4.2, Figure 5a).",
+    "reordering": "Random pairs of units of equal shape change places (section 4.3, Figure 5b).",
+    "paths": "A path passes some units by their residual branch and the others by their shortcut. "
+    "The gradient at the input is measured by path length, for sampled paths and exactly for all "
+    "paths of a length together (section 5, Figure 6).",
+    "signal": "Norms of activations and gradients at the input of each unit "
+    "(He et al. 2016, section 2).",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One study of one network, as the page shows it."""
+
+    network: str
+    sentences: Sequence[str]
+    figures: Sequence[tuple[Path, str]]
+    """Each picture with its description."""
+
+
+def write_examination(examined: Sequence[Examined], out: Path) -> Path:
+    """Write the page on one network, or on several next to one another.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    sections: dict[str, list[Shown]] = {}
+    for one in examined:
+        for part in one.parts:
+            sections.setdefault(part.folder.name, []).append(_shown(one, part))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("resnet_cli.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["embedded"] = embedded
+    found = [findings_of(one) for one in examined]
+    page = environment.get_template("examination.html").render(
+        networks=[_facts(one) for one in examined],
+        findings=list(zip(*found, strict=True)),
+        sections=[(TITLES[name], METHODS[name], shown) for name, shown in sections.items()],
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+    atomic_write(out, page)
+    return out
+
+
+def findings_of(one: Examined) -> list[Finding]:
+    """What the tables of an examination say on each finding of paper 2."""
+    tables = {part.folder.name: part.tables for part in one.parts}
+    return findings(tables, one.subject.loaded.network.places)
+
+
+def _facts(one: Examined) -> dict[str, object]:
+    """What a reader has to know of a network, by name."""
+    loaded, data = one.subject.loaded, one.subject.data
+    facts = {
+        "from": loaded.source,
+        "SHA-256": loaded.sha256[:12],
+        "units": str(one.subject.num_units),
+        "parameters": f"{sum(p.numel() for p in loaded.network.parameters()):,}",
+        "data": f"{data.dataset}, normalised by {data.normalization}",
+        "test error": f"{one.error:.2f} % of {one.images:,} images",
+        "sizes": f"single deletions on {one.sizes.images:,} images, {one.sizes.draws} draws on "
+        f"{one.sizes.fewer_images:,}, {one.sizes.paths} sampled paths of each length",
+    }
+    return {"network": loaded.label, "facts": facts}
+
+
+def _shown(one: Examined, part: Part) -> Shown:
+    figures = [
+        (
+            part.folder / f"{figure.name}.png",
+            f"{one.subject.loaded.label}: {part.study.pictures[figure.name]}",
+        )
+        for figure in part.study.figures(part.tables, heading_of(one.subject))
+    ]
+    return Shown(one.subject.loaded.label, part.summary.sentences, figures)

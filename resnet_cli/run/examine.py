@@ -1,0 +1,232 @@
+"""Everything that paper 2 measures, on one network, in the time that there is.
+
+The sizes of the measurements (images, draws) follow from the budget and the speed of the network on
+this machine. They are stored next to the results, so that an examination that was stopped continues
+with the same sizes.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pandas import DataFrame
+
+from resnet_cli.figures.titles import Heading, network_title
+from resnet_cli.models.network import same_shape_groups
+from resnet_cli.results.layout import PLAN_FILE
+from resnet_cli.results.tables import atomic_write
+from resnet_cli.runtime.display import Display, duration
+from resnet_cli.studies.base import Study, Summary
+from resnet_cli.studies.delete import DeleteUnits
+from resnet_cli.studies.paths.study import Paths
+from resnet_cli.studies.reorder import ReorderUnits
+from resnet_cli.studies.runner import Written, heading_for, read_tables, run_study
+from resnet_cli.studies.signal import Signal
+from resnet_cli.studies.subject import Subject
+from resnet_cli.training.evaluation import evaluate
+
+DEFAULT_BUDGET = 600.0
+"""Seconds."""
+MOST_UNITS = 20
+"""Units deleted together, or pairs swapped, at most (paper 2, Figure 5)."""
+TIMED_IMAGES = 250
+BATCH = 128
+"""Images in the batch of a sampled path, as `paths` and `signal` take them."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    images: int
+    """Test images for single deletions."""
+    fewer_images: int
+    """Test images for each random set of deleted units and each random order."""
+    draws: int
+    """Random sets for each number of units, and random orders for each number of swaps."""
+    paths: int
+    """Sampled paths of each length."""
+
+    def passes(self, num_units: int) -> float:
+        """Forward passes of one image through the network that take as long, about.
+
+        Deletions share the part before the first deleted unit: half of the network for single
+        ones. A sampled path costs a backward pass, the exact spectrum one for each length.
+        """
+        several = min(MOST_UNITS, num_units - 1)
+        single = self.images * num_units / 2
+        random = 2 * 0.8 * several * self.draws * self.fewer_images
+        sampled = BATCH * self.paths * (num_units + 1)
+        exact = 2 * BATCH * num_units
+        return single + random + sampled + exact
+
+
+LEVELS = (
+    Sizes(10_000, 1000, 100, 100),
+    Sizes(10_000, 1000, 50, 50),
+    Sizes(10_000, 1000, 20, 20),
+    Sizes(5000, 500, 20, 20),
+    Sizes(2000, 500, 10, 20),
+    Sizes(1000, 250, 10, 10),
+    Sizes(500, 250, 5, 5),
+    Sizes(250, 100, 5, 3),
+)
+"""From the most to the least that is worth measuring."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One network, examined."""
+
+    subject: Subject
+    sizes: Sizes
+    error: float
+    """Top-1 error in percent, on all test images that were asked for."""
+    images: int
+    parts: list["Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One study of an examination, with what it found."""
+
+    folder: Path
+    study: Study
+    tables: Mapping[str, DataFrame]
+    summary: Summary
+
+
+def examine(
+    subject: Subject,
+    out: Path,
+    display: Display,
+    should_stop: Callable[[], bool],
+    *,
+    budget: float = DEFAULT_BUDGET,
+    seed: int = 0,
+) -> tuple[Examined, Written]:
+    """Measure deletions, reorderings, paths and signals of a network.
+
+    Args:
+        out: a folder for each study is made in it; what is there already is kept.
+        budget: seconds to choose the sizes for; no measurement is cut off.
+
+    Raises:
+        Interrupted: `should_stop` returned true; the same call continues from there.
+        UserError: the data do not fit the network, or the folder cannot be written.
+    """
+    batches = subject.batches("test")
+    with display.progress(f"evaluating {subject.label}") as update:
+        whole = evaluate(subject.loaded.network, batches, report=update)
+    sizes = _sizes(subject, out, len(batches), budget, seed, display)
+    written, parts = Written(), []
+    for name, study, images in studies(subject, sizes):
+        limited = subject_of_images(subject, images)
+        found = run_study(
+            limited,
+            study,
+            seed=seed,
+            out=out / name,
+            display=display,
+            should_stop=should_stop,
+            shows_tables=False,
+        )
+        written.files += found.files
+        written.kept += found.kept
+        written.facts[name] = found.facts
+        tables = read_tables(study, out / name)
+        parts.append(Part(out / name, study, tables, study.summary(tables, limited)))
+    written.facts |= {"test_error": whole.error, "images": whole.images, "sizes": asdict(sizes)}
+    return Examined(subject, sizes, whole.error, whole.images, parts), written
+
+
+def studies(subject: Subject, sizes: Sizes) -> list[tuple[str, Study, int]]:
+    """The studies of an examination: folder, study, and test images. A network of one unit has
+    nothing to combine, and one without units of equal shape nothing to reorder."""
+    several = tuple(range(2, min(MOST_UNITS, subject.num_units - 1) + 1))
+    found: list[tuple[str, Study, int]] = [("deletion", DeleteUnits(k=(1,)), sizes.images)]
+    if several:
+        study: Study = DeleteUnits(k=several, samples=sizes.draws)
+        found.append(("deletions", study, sizes.fewer_images))
+    if any(len(group) > 1 for group in same_shape_groups(subject.loaded.network.places)):
+        swaps = tuple(range(1, MOST_UNITS + 1))
+        study = ReorderUnits(swaps=swaps, samples=sizes.draws)
+        found.append(("reordering", study, sizes.fewer_images))
+    if not subject.loaded.is_plain:
+        found.append(("paths", Paths(samples=sizes.paths, batch_size=BATCH), sizes.images))
+    found.append(("signal", Signal(batch_size=BATCH), sizes.images))
+    return found
+
+
+def subject_of_images(subject: Subject, images: int) -> Subject:
+    """The network with the first test images only."""
+    available = len(subject.batches("test"))
+    data = subject.data.model_copy(update={"test_images": min(images, available)})
+    return Subject(subject.loaded, data, subject.normalization, subject.context)
+
+
+def _sizes(
+    subject: Subject, out: Path, available: int, budget: float, seed: int, display: Display
+) -> Sizes:
+    """The sizes that fit the budget, or those of an examination that was stopped."""
+    identity = {
+        "weights": subject.loaded.sha256,
+        "data": subject.data.model_dump(mode="json"),
+        "budget": budget,
+        "seed": seed,
+    }
+    path = out / PLAN_FILE
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["identity"] == identity:
+            return Sizes(**stored["sizes"])
+    seconds = seconds_per_image(subject)
+    sizes = fitting(subject.num_units, seconds, budget, available)
+    estimate = duration(sizes.passes(subject.num_units) * seconds)
+    display.paragraph(
+        f"sizes for {duration(budget)}: single deletions on {sizes.images:,} images; random sets "
+        f"and orders with {sizes.draws} draws on {sizes.fewer_images:,} images; {sizes.paths} "
+        f"sampled paths of each length; about {estimate}"
+    )
+    content = {"identity": identity, "sizes": asdict(sizes)}
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
+    return sizes
+
+
+def fitting(num_units: int, seconds: float, budget: float, available: int) -> Sizes:
+    """The largest sizes that take no longer than the budget, or the smallest there are.
+
+    Args:
+        seconds: for one image through the network.
+        available: test images.
+    """
+    for level in LEVELS:
+        sizes = Sizes(
+            min(level.images, available),
+            min(level.fewer_images, available),
+            level.draws,
+            level.paths,
+        )
+        if sizes.passes(num_units) * seconds <= budget:
+            break
+    return sizes
+
+
+def seconds_per_image(subject: Subject) -> float:
+    """Seconds of one image's forward pass, the faster of two measurements."""
+    few = subject_of_images(subject, TIMED_IMAGES).batches("test")
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        evaluate(subject.loaded.network, few)
+        times.append(time.perf_counter() - begun)
+    return min(times) / len(few)
+
+
+def heading_of(subject: Subject) -> Heading:
+    """The setting in the figures' titles."""
+    heading = Heading(None, network_title(subject.loaded.label), subject.data.dataset)
+    return heading_for(subject, heading)
