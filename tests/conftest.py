@@ -1,6 +1,7 @@
 """What all tests share: one thread, so that they neither disturb one another nor vary; options."""
 
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="inputs that tests/test_fuzz.py makes up in all (default: 2000)",
     )
+
+
+SLOW = (
+    *("test_api.py", "bench", "report", "run", "test_fuzz.py", "test_safety.py"),
+    *("cli/test_refusals.py", "cli/test_run.py", "cli/test_studies.py", "cli/test_tables.py"),
+    *("cli/test_train.py", "kernels", "models/test_networks.py"),
+    *("studies/test_contract.py", "studies/test_figures.py", "studies/test_lesion.py"),
+    *("training/test_crashes.py", "training/test_depth1001.py", "training/test_distributed.py"),
+    *("training/test_evaluation.py", "training/test_ownership.py", "training/test_runs.py"),
+)
+"""Files and folders whose tests train networks, run whole commands or start processes: marked
+`slow`, and left out of `make check`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    slow = [tests / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in slow):
+            item.add_marker("slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
