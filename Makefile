@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2 # each computes with one thread; a file's tests stay together
 
-.PHONY: demo test check bench torture install format clean
+.PHONY: demo test check wheel bench torture install format clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ check: $(VENV)/.installed-dev
 # Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
 bench: $(VENV)/.installed
 	$(BIN)/resnet-cli bench --out results/bench
+
+# One file with everything: the experiments, the bundled weights and the committed results.
+wheel: $(VENV)/.installed-dev
+	$(BIN)/hatchling build --target wheel
 
 # Faults at random moments of whole commands; what is left after each is given again.
 torture: $(VENV)/.installed-dev

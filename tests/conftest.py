@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SLOW = (
-    *("test_api.py", "bench", "report", "run", "test_fuzz.py", "test_safety.py"),
+    *("test_api.py", "test_wheel.py", "bench", "report", "run", "test_fuzz.py", "test_safety.py"),
     *("cli/test_refusals.py", "cli/test_run.py", "cli/test_studies.py", "cli/test_tables.py"),
     *("cli/test_train.py", "kernels", "models/test_networks.py"),
     *("studies/test_contract.py", "studies/test_figures.py", "studies/test_lesion.py"),

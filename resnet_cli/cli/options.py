@@ -165,6 +165,15 @@ ResultsOption = Annotated[
     Path,
     typer.Option("--results", metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie."),
 ]
+ShownResultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        metavar="DIR",
+        help="Where <paper>/<profile>/<experiment>/ lie.  [default: results; if nothing of the "
+        "papers is there, the results that come with the program]",
+    ),
+]
 CheckpointOption = Annotated[
     str | None,
     typer.Option(

@@ -1,7 +1,8 @@
 """Commands on results: compare, report."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -11,9 +12,21 @@ from resnet_cli.cli.options import (
     JsonOption,
     Paper,
     QuietOption,
-    ResultsOption,
+    ShownResultsOption,
 )
 from resnet_cli.cli.shared import make_display
+from resnet_cli.results.layout import REPORT_FILE, RESULTS, results_to_show
+
+if TYPE_CHECKING:
+    from resnet_cli.runtime.display import Display
+
+
+def results_to_compare(display: "Display", given: Path | None, papers: Iterable[str]) -> Path:
+    """The folder given, or the one that holds results of the papers, which is then named."""
+    folder = given or results_to_show(papers)
+    if given is None and folder != RESULTS:
+        display.line(f"nothing of {' or '.join(papers)} in results/: those of {folder}")
+    return folder
 
 
 @app.command(
@@ -25,7 +38,7 @@ from resnet_cli.cli.shared import make_display
 def compare(
     paper: Annotated[Paper, typer.Argument(help="Which paper.")],
     profile: ComparedProfileOption = None,
-    results: ResultsOption = Path("results"),
+    results: ShownResultsOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -34,7 +47,8 @@ def compare(
     from resnet_cli.claims.compare import show as show_comparison
 
     display = make_display(as_json, quiet)
-    comparison = compare_paper(paper, profile, results)
+    folder = results_to_compare(display, results, (paper,))
+    comparison = compare_paper(paper, profile, folder)
     show_comparison(comparison, display)
     display.summary({"command": "compare"} | comparison.to_dict())
 
@@ -46,10 +60,10 @@ def compare(
     )
 )
 def report(
-    results: ResultsOption = Path("results"),
+    results: ShownResultsOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="[default: report.html in that folder]"),
+        typer.Option("--out", metavar="FILE", help="[default: results/report.html]"),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -58,6 +72,7 @@ def report(
     from resnet_cli.report.page import write_report
 
     display = make_display(as_json, quiet)
-    page = write_report(results, out or results / "report.html")
+    folder = results_to_compare(display, results, get_args(Paper))
+    page = write_report(folder, out or (results or RESULTS) / REPORT_FILE)
     display.line(f"wrote {page}", level=-1)
     display.summary({"command": "report", "files": [str(page)]})

@@ -8,6 +8,7 @@ results/local/again-<...>/                  a result measured again from its pro
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from resnet_cli.config.schema import Experiment
@@ -33,6 +34,15 @@ REPORT_FILE = "report.html"
 PLAN_FILE = "examine.json"
 """The sizes of an examination."""
 EXAMINATION_FILE = "examine.html"
+
+
+def results_to_show(papers: Iterable[str]) -> Path:
+    """The folder of results to compare and report: `results`, or, if nothing of these papers has
+    been measured there, the results that come with the program."""
+    if any((RESULTS / paper).is_dir() for paper in papers):
+        return RESULTS
+    installed = Path(__file__).parents[1] / "measured"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "results"
 
 
 def provenance_path(table: Path) -> Path:

@@ -17,6 +17,7 @@ from resnet_cli.claims.compare import (
     show,
 )
 from resnet_cli.claims.judge import Claim, Verdict, all_of, counts
+from resnet_cli.claims.papers import PAPERS
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.data import CIFAR_COUNTS, load_split
@@ -439,13 +440,19 @@ def test_claims_are_printed_with_what_they_share_once(
     ("arguments", "message"),
     [
         (["compare", "he2015"], "'he2015' is not one of 'he2016', 'veit2016'"),
-        (["compare", "he2016"], "measure them: resnet-cli reproduce he2016 --profile mini"),
+        (
+            ["compare", "he2016"],
+            "measure them: resnet-cli reproduce he2016 --profile mini",
+        ),
         (
             ["compare", "veit2016", "--profile", "cpu"],
             "no results in results/veit2016/cpu; measure them: "
             "resnet-cli reproduce veit2016 --profile cpu",
         ),
-        (["compare", "he2016", "--profile", "mimi"], "unknown profile 'mimi'; did you mean 'mini'"),
+        (
+            ["compare", "he2016", "--profile", "mimi"],
+            "unknown profile 'mimi'; did you mean 'mini'",
+        ),
         (["compare", "he2016", "--profile", "../.."], "unknown profile '../..'"),
         (["compare"], "Missing argument 'PAPER'"),
         (["reproduce", "he2015"], "'he2015' is not one of 'he2016', 'veit2016'"),
@@ -462,6 +469,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for paper in PAPERS:  # otherwise the results that come with the program are compared
+        Path("results", paper).mkdir(parents=True)
     assert run_command(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
