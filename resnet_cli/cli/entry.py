@@ -11,6 +11,7 @@ import typer
 from resnet_cli.cli.app import app
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import RunError, UserError, shortened
+from resnet_cli.runtime.text import visible
 
 
 def run_command(arguments: list[str] | None = None) -> int:
@@ -92,8 +93,7 @@ def _usage_message(error: Any) -> str:
 def _say(message: str) -> None:
     """One line on stderr, whatever a file or an argument put into the message."""
     if processes.may_speak():
-        printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-        print(f"resnet-cli: {''.join(printable)}", file=sys.stderr, flush=True)
+        print(f"resnet-cli: {visible(message)}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
+from resnet_cli.runtime.text import is_control, visible
 
 MAX_RANGE = 1_000_000
 M = TypeVar("M", bound=BaseModel)
@@ -70,20 +71,19 @@ Size = Annotated[int, Field(gt=0, le=100_000)]
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
 
 
-def _encodable(text: str) -> str:
-    """Text that a file can hold.
+def _one_line(text: str) -> str:
+    """Text that shows as it is written, in a terminal, a table and a figure.
 
     Raises:
-        ValueError: it cannot: half a pair of UTF-16 (a surrogate) stands alone in it.
+        ValueError: it holds a line break, a terminal escape or another control character.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half a character (a lone surrogate)") from None
+    control = next((character for character in text if is_control(character)), None)
+    if control is not None:
+        raise ValueError(f"holds a line break or control character ({visible(control)})")
     return text
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(_one_line)]
 
 
 def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
@@ -350,8 +349,8 @@ def _below_results(name: str) -> str:
     """
     if PurePath(name).anchor or {"", ".", ".."} & set(name.split("/")):
         raise ValueError("is no relative path without empty, '.' and '..' parts")
-    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
-        raise ValueError("holds a backslash or a control character")
+    if "\\" in name:
+        raise ValueError("holds a backslash")
     return name
 
 

@@ -23,6 +23,8 @@ ROW_WIDTH = 9.6
 """Inches of a row of three."""
 MOST_IN_ONE = 4
 """Cases drawn in one axes; more get a panel each, against the first."""
+MOST_PANELS = 30
+"""Cases that get a panel each; more are drawn as one bundle of curves."""
 DECADES = 12
 """A logarithmic axis shows so many at most, down from its largest value (6b: twice as many)."""
 
@@ -47,6 +49,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # names and titles are text, dollar signs included
 }
 
 P = ParamSpec("P")
@@ -106,7 +109,7 @@ def log_axis(
     """A logarithmic y axis over the positive values, of at most so many decades.
 
     Below the lowest and above the highest are `margins`, as factors. Where it spans
-    less than two decades, its ticks are plain numbers at 1, 2 and 5.
+    less than two decades, its ticks are plain numbers at 1, 2 and 5; else powers of ten.
     """
     import numpy
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -117,10 +120,19 @@ def log_axis(
     high = float(positive.max())
     low = max(float(positive.min()), high * 10.0**-decades)
     axes.set_ylim(low / margins[0], high * margins[1])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     if high < 100 * low:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _power_of_ten(y)))
+
+
+def _power_of_ten(value: float) -> str:
+    """`10⁻³` for 0.001."""
+    exponent = str(round(math.log10(value))) if value > 0 else ""
+    superscript = exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{superscript}" if exponent else ""
 
 
 def largest_calm(maxima: Sequence[float], factor: float) -> float:

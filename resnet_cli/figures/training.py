@@ -14,6 +14,7 @@ from resnet_cli.figures.style import (
     GREY,
     HEIGHT,
     MOST_IN_ONE,
+    MOST_PANELS,
     PALETTE,
     ROW_WIDTH,
     WIDTH,
@@ -83,8 +84,9 @@ def training_figure(
 
     One colour a case; with several seeds the line is their median and the band their range. More
     than four cases are drawn in panels, each against the original unit of the same depth (where
-    there is none, against the first case). A case whose loss exploded is cut off at the loss axis,
-    and its label says so; so does that of a case of which only the end is known.
+    there is none, against the first case), and more than 30 as one bundle of error curves. A case
+    whose loss exploded is cut off at the loss axis, and its label says so; so does that of a case
+    of which only the end is known.
 
     Args:
         training: rows of training.csv.
@@ -94,6 +96,8 @@ def training_figure(
 
     not_empty(training, "training")
     cases = list(dict.fromkeys(training["case"]))
+    if len(cases) > MOST_PANELS:
+        return _bundle_figure(training, title)
     losses = training["train_loss"].replace([numpy.inf, -numpy.inf], numpy.nan)
     losses = losses.where(losses > 0)
     top = largest_calm(list(losses.groupby(training["case"]).max()), EXPLODED)
@@ -162,6 +166,33 @@ def training_figure(
     figure.legend(
         handles=handles, loc="outside lower center", ncols=2 if len(groups) == 1 else len(handles)
     )
+    return figure
+
+
+def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
+    """The test error of many cases: a thin line for each training, their median on top."""
+    from matplotlib.collections import LineCollection
+
+    evaluated = training[numpy.isfinite(training["test_error"])]
+    curves = [
+        group[["iteration", "test_error"]].to_numpy()
+        for _, group in evaluated.groupby(["case", "seed"], sort=False)
+    ]
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    label = f"{training['case'].nunique()} cases"
+    lines = LineCollection(curves, colors=PALETTE[0], linewidths=0.8, alpha=0.35, label=label)
+    axes.add_collection(lines)
+    median = evaluated.groupby("iteration")["test_error"].median()
+    marker = _marker(evaluated)
+    axes.plot(median.index, median, color=PALETTE[1], label="their median", marker=marker)
+    axes.set_xlim(0, 1.03 * float(training["iteration"].max()))
+    axes.set_ylim(0, 1.05 * float(training["test_error"].max()) or 1.0)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("test error (%)")
+    thousands(axes)
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -32,8 +32,12 @@ from resnet_cli.results.provenance import (
     read_json_object,
 )
 from resnet_cli.runtime.errors import UserError, shortened
+from resnet_cli.runtime.text import visible
 
 STATUSES = ("ok", "fail", "diverged")
+FORMULA = ("=", "+", "-", "@", "'")
+"""Text that begins so is written after an apostrophe, which makes spreadsheets show it as text;
+reading removes the apostrophe."""
 
 
 def header(stem: str) -> tuple[str, ...]:
@@ -166,7 +170,8 @@ def _as_text(value: object, column: Column, where: str) -> str:
             raise TypeError(f"{where}: text is expected, not {value!r}")
         if column.name == "status" and value not in STATUSES:
             raise ValueError(f"{where}: {value!r} is none of {', '.join(STATUSES)}")
-        return value
+        value = visible(value)
+        return f"'{value}" if value.startswith(FORMULA) else value
     if isinstance(value, bool):
         raise TypeError(f"{where}: a number is expected, not {value!r}")
     if column.kind == "whole":
@@ -185,6 +190,7 @@ def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Serie
     """One column of text as a series of its kind."""
     name, is_whole = column.name, column.kind == "whole"
     if column.kind == "text":
+        values = [v[1:] if v.startswith("'") and v[1:].startswith(FORMULA) else v for v in values]
         return pandas.Series(values, dtype=str, name=name)
     numbers: list[float] = []
     for number, value in enumerate(values):

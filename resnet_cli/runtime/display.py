@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from resnet_cli.runtime.text import visible
+
 PLAIN_SECONDS = 30.0
 """Seconds between progress lines where there is no terminal."""
 
@@ -54,7 +56,7 @@ class Display:
     def line(self, text: str, *, level: int = 0) -> None:
         """A line for people, if the verbosity is at least `level`."""
         if self.verbosity >= level:
-            self.console.print(text, markup=False)
+            self.console.print(visible(text, keep="\n"), markup=False)
 
     def paragraph(self, text: str, *, indent: int = 0, hang: int = 4, level: int = 0) -> None:
         """A long line for people. On a terminal, or if $COLUMNS sets a width, it is wrapped between
@@ -104,7 +106,7 @@ class Display:
         if self.console.measure(table, options=unlimited).maximum > self.console.width:
             table = layout("\n")
         # Not the table's own title, which would be no wider than the table.
-        self.console.print(self._filled(title), markup=False, style="bold")
+        self.console.print(self._filled(visible(title)), markup=False, style="bold")
         self.console.print(table, soft_wrap=False)
 
     def summary(self, content: Mapping[str, Any]) -> None:
@@ -127,10 +129,10 @@ class Display:
                 TextColumn("{task.fields[remark]}"),
             )
             with Progress(*columns, console=self.console, transient=True) as bar:
-                task = bar.add_task(escape(label), total=None, remark="")
+                task = bar.add_task(escape(visible(label)), total=None, remark="")
 
                 def update(done: int, total: int, remark: str = "") -> None:
-                    bar.update(task, completed=done, total=total, remark=escape(remark))
+                    bar.update(task, completed=done, total=total, remark=escape(visible(remark)))
 
                 yield update
             return
@@ -156,7 +158,7 @@ class Display:
 def _text(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else visible(str(value))
 
 
 def _is_number(text: str) -> bool:

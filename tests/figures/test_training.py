@@ -5,6 +5,7 @@ import math
 import pandas
 import pytest
 from figure_tables import TITLE, lines, save_to_memory, table, texts, training
+from matplotlib.text import Text
 
 from resnet_cli.claims.papers import published
 from resnet_cli.figures.style import PALETTE, published_label
@@ -175,3 +176,28 @@ def test_a_number_not_checked_is_called_approximate() -> None:
     assert "published, approximate: CIFAR-10" in said
     assert published_label("5 to 17", "m") == "published, approximate: 5 to 17"
     assert published_label("5 to 17", "v") == "published: 5 to 17"
+
+
+def test_many_cases_are_one_bundle() -> None:
+    figure = training_figure(training([f"case{i}" for i in range(200)], seeds=(0, 1)), TITLE)
+    (axes,) = figure.axes
+    (bundle,) = axes.collections
+    assert len(bundle.get_segments()) == 400  # type: ignore[attr-defined]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["200 cases", "their median"]
+    figure = training_figure(training([f"case{i}" for i in range(30)]), TITLE)
+    assert sum(axes.get_visible() for axes in figure.axes) > 30
+
+
+@pytest.mark.parametrize("text", ["costs $5", "$", r"$\frac{1}{2}$", "a_b^c"])
+def test_names_and_titles_are_text_and_no_formulas(text: str) -> None:
+    frame = training(["main", "other"])
+    for figure in (
+        training_figure(frame, text, {"main": text}),
+        table_figure(table(main=1.0), text, None, {"main": text}),
+    ):
+        save_to_memory(figure)
+        assert figure.get_suptitle() == text
+        assert text in texts(figure)
+        shown = [t for t in figure.findobj(Text) if t.get_text() == text]  # type: ignore[attr-defined]
+        assert not any(t.get_parse_math() for t in shown)

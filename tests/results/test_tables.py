@@ -162,8 +162,13 @@ def test_no_rows_are_a_header(tmp_path: Path) -> None:
     assert table.empty
 
 
-@pytest.mark.parametrize("name", ["a,b", 'a "quoted" name', "line\nbreak", "±", "nan", "", "0012"])
+@pytest.mark.parametrize("name", ["a,b", 'a "quoted" name', "±", "nan", "", "0012", "'a'", "'=a'"])
 def test_text_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
+    assert list(read_table(written_with(name, tmp_path))["experiment"]) == [name]
+
+
+def written_with(name: str, folder: Path) -> Path:
+    """A table with this text in a cell."""
     row = {
         "experiment": name,
         "case": "main",
@@ -175,7 +180,19 @@ def test_text_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
         "best_error": 1.0,
         "paper_error": None,
     }
-    assert list(read_table(write_table([row], "table", tmp_path, PLAIN))["experiment"]) == [name]
+    return write_table([row], "table", folder, PLAIN)
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)"])
+def test_a_spreadsheet_shows_text_as_text(tmp_path: Path, name: str) -> None:
+    path = written_with(name, tmp_path)
+    assert path.read_text().splitlines()[1].startswith(f"'{name},")
+    assert list(read_table(path)["experiment"]) == [name]
+
+
+def test_control_characters_are_spelled_out(tmp_path: Path) -> None:
+    path = written_with("a\x1b[31m\nb\u202e", tmp_path)
+    assert path.read_text().splitlines()[1].startswith(r"a\x1b[31m\nb\u202e,main")
 
 
 @pytest.mark.parametrize(

@@ -457,11 +457,11 @@ def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
     ("config", "beside", "message"),
     [
         (EXPERIMENT | {"name": "../../../escape"}, {}, "name: is no relative path"),
-        (EXPERIMENT | {"name": "a\0b"}, {}, "name: holds a backslash or a control"),
+        (EXPERIMENT | {"name": "a\0b"}, {}, "name: holds a line break or control"),
         (EXPERIMENT | {"profile": "../mini"}, {}, "profile: Input should be 'smoke', "),
         (EXPERIMENT | {"nmae": "x"}, {}, "unknown key 'nmae'; did you mean 'name'"),
         (EXPERIMENT | {"cases": [{"name": "a", "model": {"depth": 9}}]}, {}, "depth 9 fits no"),
-        (EXPERIMENT | {"title": "\ud800"}, {}, "title: holds half a character"),
+        (EXPERIMENT | {"title": "\ud800"}, {}, "title: holds a line break or control"),
         (EXPERIMENT, {"checkpoint": ["x"]}, "checkpoint: Input should be a valid dict"),
         (EXPERIMENT, {"command": 3}, "command: Input should be a valid string"),
         (EXPERIMENT, {"profile": "large"}, "profile: Input should be 'smoke', "),

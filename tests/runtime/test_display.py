@@ -228,3 +228,14 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(
     assert "50%" in out
     assert "a line between" in out
     assert out.rstrip("\r\n").endswith("\x1b[2K")  # the bar's line is wiped at the end
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: Captured) -> None:
+    hostile = "a\x1b[31m\u202eb"
+    display = Display()
+    display.line(hostile)
+    display.table(hostile, ["class"], [[f"{hostile}\n"]])
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\u202e"} & set(out)
+    assert out.startswith("a\\x1b[31m\\u202eb\n")
+    assert r"\u202eb\n" in out
