@@ -17,13 +17,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.schema import DataConfig
-from resnet_cli.datasets.data import Batches, Normalization
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.catalogue import SplitName
+from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.figures.titles import Heading, network_title
 from resnet_cli.models import adapt
 from resnet_cli.results.columns import table_of
@@ -41,7 +43,7 @@ from resnet_cli.studies.subject import Subject, subject_of
 from resnet_cli.studies.walks import along, intact
 from resnet_cli.studies.walks import delete as without
 from resnet_cli.studies.walks import reorder as in_order
-from resnet_cli.training.context import Context, SplitName
+from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.weights.load import Loaded, load_network
 
@@ -235,7 +237,7 @@ def wrap(
 
 
 def dataset(
-    name: Literal["digits", "cifar10", "cifar100", "imagefolder"],
+    name: str,
     root: str | Path | None = None,
     *,
     normalize: str | None = None,

@@ -28,7 +28,8 @@ from resnet_cli.cli import app, run_command
 from resnet_cli.config.experiments import experiments_folder, load_experiment, parse_setting
 from resnet_cli.config.fields import parse_range
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import load_split, parse_normalization
+from resnet_cli.datasets.catalogue import load_split
+from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.models import build
 from resnet_cli.results.provenance import collect
 from resnet_cli.run.rerun import read_spec
@@ -357,7 +358,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "studies.runner.run_study",
             "training.evaluation.evaluate",
             "bench.run.run_benchmarks",
-            "datasets.download.fetch",
+            "datasets.download.download_cifar",
         ):
             patch.setattr(f"resnet_cli.{name}", work)
         Path("run").mkdir()

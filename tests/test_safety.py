@@ -29,7 +29,7 @@ from PIL import Image
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets import download
-from resnet_cli.datasets.data import parse_normalization
+from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.models import build
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.weights.load import read_safetensors, safetensors_bytes, weights_bytes
@@ -405,13 +405,13 @@ def test_an_archive_whose_member_leaves_the_folder(
     def broken(*arguments: Any) -> None:
         raise download._MirrorError("the mirror is down")
 
-    monkeypatch.setattr(download, "_fetch_file", broken)
+    monkeypatch.setattr(download, "_download", broken)
     Path("data").mkdir()
     before = contents()
     assert run_command(["data", "cifar10", "--download"]) == 1
     err = capsys.readouterr().err
     (line,) = [line for line in err.splitlines() if line.startswith("resnet-cli: ")]
-    assert "CIFAR-10 could not be fetched: the mirror is down; file://" in line
+    assert "CIFAR-10 could not be downloaded: the mirror is down; file://" in line
     assert "Traceback" not in err
     assert not Path(MARK).exists()
     assert {name: content for name, content in contents().items() if name in before} == before

@@ -28,7 +28,7 @@ from resnet_cli.bench.subjects import (
     random_split,
 )
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.datasets.data import Split
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import build
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.network import Head
 from resnet_cli.runtime.seeding import stream

@@ -24,6 +24,7 @@ from resnet_cli.claims.judge import Claim, counts, legend
 from resnet_cli.claims.papers import PAPERS, case_title, published
 from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.config.schema import PROFILES
+from resnet_cli.datasets.catalogue import known, title_of
 from resnet_cli.results.layout import RESULTS, provenance_path
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.display import Display
@@ -33,10 +34,6 @@ CONFIDENCE = 0.95
 PREFERENCE = ("paper", "cpu", "mini", "smoke")
 """Profiles from the one nearest to the papers' protocol. The first that has results is compared
 when none is named, and speaks first in the report; folders of other names follow, by name."""
-TEST_IMAGES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000}
-"""Where the provenance asks for no fewer. A folder of images has as many as it has."""
-TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
-"""The papers' data sets."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +122,8 @@ class Row:
     @property
     def is_on_the_papers_data(self) -> bool:
         """Whether it was measured on what the paper measured on; ImageNet is a folder of images."""
-        ours = "imagefolder" if self.paper_data == "imagenet" else self.paper_data
-        return self.measured is not None and self.measured.dataset == ours
+        ours = known(self.measured.dataset) if self.measured is not None else None
+        return ours is not None and ours.paper_name == self.paper_data
 
     @property
     def difference(self) -> float | None:
@@ -303,14 +300,18 @@ def test_images(config: Mapping[str, Any], dataset: str) -> int | None:
         config: an experiment's, as its provenance has it; may be empty.
     """
     asked = (config.get("data") or {}).get("test_images")
-    return int(asked) if asked is not None else TEST_IMAGES.get(dataset)
+    if asked is not None:
+        return int(asked)
+    entry = known(dataset)
+    return None if entry is None else entry.counts.get("test")
 
 
 def _fails_above(config: Mapping[str, Any], dataset: str) -> float | None:
     """As the runner has it, which marks no failures on data sets of more than ten classes."""
     asked = config.get("fail_above", "auto")
     if asked == "auto":
-        return FAILS_ABOVE if dataset in ("digits", "cifar10") else None
+        entry = known(dataset)
+        return FAILS_ABOVE if entry is not None and 0 < len(entry.classes) <= 10 else None
     return None if asked is None else float(asked)
 
 
@@ -399,7 +400,7 @@ def show(comparison: Comparison, display: Display) -> None:
         if not found:
             missing.append(source)
         for name, of_data in of_source.items():
-            whole = f"{source} of {TITLES[name]}" if len(of_source) > 1 else source
+            whole = f"{source} of {title_of(name)}" if len(of_source) > 1 else source
             if name in found:
                 _show_source(f"{paper} {whole}", profile, of_data, display)
                 shown += of_data
@@ -422,7 +423,7 @@ def _note(rows: Sequence[Row]) -> str:
         told.append("95 % interval: Student's t, of the mean, cut at 0 and 100")
     others = [r for r in rows if r.measured is not None and not r.is_on_the_papers_data]
     if others:
-        of = " and ".join(dict.fromkeys(TITLES[row.paper_data] for row in others))
+        of = " and ".join(dict.fromkeys(title_of(row.paper_data) for row in others))
         told.append(f"no difference where our data are not the paper's, {of}")
     return "; ".join(told)
 

@@ -30,6 +30,7 @@ from resnet_cli.claims.judge import (
 from resnet_cli.claims.papers import case_title, published
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
 from resnet_cli.config.fields import FAILS_ABOVE
+from resnet_cli.datasets import catalogue
 
 PAPER = "he2016"
 SAME_WITHIN = 0.2
@@ -421,7 +422,7 @@ class _Judge:
             for profile in order:
                 if (source, case) in _offered(profile):
                     name, data = _offered(profile)[source, case]
-                    folder = " --data-dir FOLDER" if data == "imagefolder" else ""
+                    folder = " --data-dir FOLDER" if not catalogue.dataset(data).is_fixed else ""
                     commands.setdefault(f"resnet-cli run {name} --profile {profile}{folder}")
                     break
         return ", ".join(commands)

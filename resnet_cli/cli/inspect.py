@@ -1,7 +1,7 @@
 """Commands that show what there is: list, show, models, data, bench, weights."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from resnet_cli.cli.options import (
     SetOption,
     VerboseOption,
     complete_checkpoint,
+    shown_datasets,
     starting_with,
 )
 from resnet_cli.cli.shared import make_context, make_display, make_stopper, writable
@@ -111,8 +112,12 @@ def models(as_json: JsonOption = False) -> None:
 )
 def data(
     dataset: Annotated[
-        Literal["digits", "cifar10", "cifar100"] | None,
-        typer.Argument(help="The data set; else all."),
+        str | None,
+        typer.Argument(
+            metavar="DATASET",
+            help="The data set; else all.",
+            autocompletion=starting_with(shown_datasets),
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -120,18 +125,21 @@ def data(
     verbose: VerboseOption = False,
 ) -> None:
     """Tell which data sets are there, and where. --download fetches one."""
-    from resnet_cli.datasets.data import Finding, data_root, find
+    from resnet_cli.datasets import catalogue
+    from resnet_cli.runtime.errors import unknown
 
+    entries = {name: catalogue.dataset(name) for name in shown_datasets()}
+    if dataset is not None and dataset not in entries:
+        raise unknown("data set", dataset, entries)
     display = make_display(as_json)
+    root = catalogue.data_root(data_dir)
     if download:
-        if dataset is None or dataset == "digits":
+        if dataset is None:
             raise UserError("--download needs a name: resnet-cli data cifar10 --download")
-        from resnet_cli.datasets.download import fetch
-
-        with display.progress(f"fetching {dataset}") as update:
-            fetch(dataset, data_root(data_dir), progress=lambda n, d, t: update(d, t or d, n))
-    wanted = ("digits", "cifar10", "cifar100") if dataset is None else (dataset,)
-    findings = [finding for name in wanted for finding in find(name, data_dir)]
+        with display.progress(f"downloading {dataset}") as update:
+            entries[dataset].download(root, lambda n, done, total: update(done, total or done, n))
+    wanted = list(entries) if dataset is None else [dataset]
+    findings = [location for name in wanted for location in entries[name].locations(root)]
     shown = []
     for one in wanted:
         of_set = [f for f in findings if f.dataset == one]
@@ -139,7 +147,7 @@ def data(
         if verbose or (dataset is not None and not there):
             shown += of_set
         else:
-            nowhere = Finding(one, f"{len(of_set)} places", "missing", "-v names them")
+            nowhere = catalogue.Location(one, f"{len(of_set)} places", "missing", "-v names them")
             shown += there or [nowhere]
     display.table(
         "Data sets",

@@ -6,12 +6,13 @@ text is valid too, such as a file, a short function completes the names.
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import typer
 
 from resnet_cli.config.experiments import experiment_names
-from resnet_cli.config.schema import PROFILES, DataConfig, Profile
+from resnet_cli.config.registry import DATASETS
+from resnet_cli.config.schema import PROFILES, Profile
 from resnet_cli.results.layout import RUNS, WEIGHTS_FILE
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.weights.cards import bundled_names
@@ -33,10 +34,16 @@ def checkpoint_names() -> list[str]:
     return [*bundled_names(), *trained]
 
 
+def shown_datasets() -> list[str]:
+    """The data sets that `resnet-cli data` looks for; class folders may lie anywhere."""
+    from resnet_cli.datasets.catalogue import datasets
+
+    return [entry.name for entry in datasets() if entry.is_fixed]
+
+
 complete_experiment = starting_with(experiment_names)
 complete_checkpoint = starting_with(checkpoint_names)
 
-DATASETS: tuple[str, ...] = get_args(DataConfig.model_fields["dataset"].annotation)
 NORMALIZATIONS = ("imagenet", "cifar", "channel", "pixel", "none")
 Paper = Literal["he2016", "veit2016"]
 ExperimentName = Annotated[

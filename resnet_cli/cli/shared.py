@@ -77,14 +77,9 @@ def find_network(
     test_size: int | None = None,
 ) -> "Subject":
     """The network a study is about, with lines that say which and what it is."""
-    from resnet_cli.config.schema import DataConfig
-    from resnet_cli.runtime.errors import unknown
     from resnet_cli.studies.subject import find_subject
     from resnet_cli.weights.cards import unusual_width
 
-    known = DataConfig.model_fields["dataset"].annotation.__args__  # type: ignore[union-attr]
-    if dataset is not None and dataset not in known:
-        raise unknown("data set", dataset, known)
     subject = find_subject(context, checkpoint, dataset, normalize, images, test_size)
     loaded = subject.loaded
     kind = "adapted"
@@ -95,7 +90,7 @@ def find_network(
     display.paragraph(
         f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) from {loaded.source}"
     )
-    normalized = normalize or subject.data.normalization
+    normalized = normalize or subject.data.explicit().normalize
     display.paragraph(f"data: {subject.data.dataset}, normalised by {normalized}")
     if normalize is None and loaded.normalization is None:
         display.paragraph(

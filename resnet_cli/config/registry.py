@@ -12,7 +12,12 @@ from typing import Any
 
 from resnet_cli.runtime.errors import unknown
 
-DATASETS: dict[str, str] = {}
+DATASETS: dict[str, str] = {
+    "digits": "resnet_cli.datasets.digits:DIGITS",
+    "cifar10": "resnet_cli.datasets.cifar:CIFAR10",
+    "cifar100": "resnet_cli.datasets.cifar:CIFAR100",
+    "imagefolder": "resnet_cli.datasets.imagefolder:IMAGEFOLDER",
+}
 """The data sets, in the order in which they are listed."""
 STUDIES: dict[str, str] = {
     "delete": "resnet_cli.studies.delete:DeleteUnits",

@@ -18,7 +18,7 @@ from pydantic import (
 
 from resnet_cli.config.editions import EDITION, explicit_cases, explicit_model
 from resnet_cli.config.fields import Sizes, Strict, StudyConfig, Text, as_tuple, validated
-from resnet_cli.config.registry import STUDIES, registered
+from resnet_cli.config.registry import DATASETS, STUDIES, registered
 from resnet_cli.config.yaml_reader import merge
 from resnet_cli.runtime.errors import unknown
 
@@ -177,26 +177,34 @@ class ModelConfig(Strict):
         return "-".join(parts)
 
 
+def _registered_data_set(name: str) -> str:
+    registered(DATASETS, "data set", name)
+    return name
+
+
 class DataConfig(Strict):
     """A data set and how its images become batches."""
 
-    dataset: Literal["digits", "cifar10", "cifar100", "imagefolder"] = "digits"
+    dataset: Annotated[str, AfterValidator(_registered_data_set)] = "digits"
+    """Its name in the catalogue of data sets."""
     image_size: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """Pixels a side. digits: 16 (default) or 32; imagefolder: 224; CIFAR is always 32."""
+    """Pixels a side; null: the data set's usual size. Only class folders have images of any
+    size."""
     test_size: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """imagefolder: pixels a side of the test images; null: image_size. Up to image_size, the
+    """Class folders: pixels a side of the test images; null: image_size. Up to image_size, the
     centre of an image whose shorter side is 256/224 of that (224 from 256); a larger test crop
     is taken from a shorter side of its own size (paper 1, section 5: "a single 320x320 crop from
     s = 320")."""
     normalize: str = "auto"
     """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
-    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: imagenet for imagefolder, else channel."""
+    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: what the catalogue says, imagenet for class
+    folders and channel for others."""
     augment: Literal["auto", "crop", "scale", "scale_aspect"] = "auto"
-    """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For
-    imagefolder also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al.
-    2015, section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an
-    aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6). `auto`: scale
-    for imagefolder, else crop."""
+    """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For class
+    folders also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al. 2015,
+    section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an aspect
+    ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6). `auto`: what the
+    catalogue says, scale for class folders and crop for others."""
     pad: int = Field(default=4, ge=0, le=64)
     """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""
     flip: bool = True
@@ -208,30 +216,27 @@ class DataConfig(Strict):
 
     @model_validator(mode="after")
     def _fits_the_data_set(self) -> "DataConfig":
-        if self.dataset != "imagefolder":
-            if self.augment not in ("auto", "crop"):
-                raise ValueError(
-                    f"augment: {self.augment} needs dataset: imagefolder; {self.dataset} has crop"
-                )
-            if self.test_size is not None:
-                raise ValueError(
-                    f"test_size needs dataset: imagefolder; {self.dataset} is tested at its size"
-                )
+        entry = registered(DATASETS, "data set", self.dataset)
+        if self.augment not in ("auto", *entry.augmentations):
+            raise ValueError(
+                f"augment: {self.augment} does not fit; {self.dataset} has "
+                f"{', '.join(entry.augmentations)}"
+            )
+        if self.test_size is not None and entry.image_sizes:
+            raise ValueError(f"test_size does not fit; {self.dataset} is tested at its own size")
         return self
 
-    @property
-    def augmentation(self) -> Literal["crop", "scale", "scale_aspect"]:
-        """`augment`, with `auto` resolved."""
-        if self.augment != "auto":
-            return self.augment
-        return "scale" if self.dataset == "imagefolder" else "crop"
-
-    @property
-    def normalization(self) -> str:
-        """`normalize`, with `auto` resolved."""
-        if self.normalize != "auto":
-            return self.normalize
-        return "imagenet" if self.dataset == "imagefolder" else "channel"
+    def explicit(self) -> "DataConfig":
+        """The same with `auto` and a missing `image_size` replaced by the data set's values."""
+        entry = registered(DATASETS, "data set", self.dataset)
+        changes: dict[str, Any] = {}
+        if self.image_size is None:
+            changes["image_size"] = entry.image_size
+        if self.normalize == "auto":
+            changes["normalize"] = entry.normalize
+        if self.augment == "auto":
+            changes["augment"] = entry.augmentations[0]
+        return self.model_copy(update=changes)
 
 
 def _precision(value: object) -> object:

@@ -1,6 +1,6 @@
 """Image files: which of them a folder holds, and how one is decoded. All of it is untrusted.
 
-A file is judged before it is used: a link may not lead out of the data folder, only the formats
+A file is checked before it is used: a link may not lead out of the data folder, only the formats
 below are opened, and an image's size is read from its header before a pixel is decoded.
 """
 
@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from resnet_cli.runtime import seeding
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +62,7 @@ def in_chunks(count: int, work: Callable[[int, int], None], chunk: int = 500) ->
 def open_rgb(
     source: str | Path | io.BytesIO, where: str, *, side: int | None = None
 ) -> "Image.Image":
-    """Decode one image to RGB; its size is judged by the header, before any pixel is decoded.
+    """Decode one image to RGB; its size is checked in the header, before any pixel is decoded.
 
     Args:
         source: the file or its content.
@@ -85,15 +83,15 @@ def open_rgb(
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(where) from None
-    except Exception as error:  # Pillow's decoders raise of all kinds for a damaged file
-        raise UserError(f"{where}: damaged, or no image: {one_line(error)}") from None
+    except Exception as error:  # Pillow's decoders raise errors of any type for a damaged file
+        raise UserError(f"{where}: damaged, or not an image: {one_line(error)}") from None
 
 
 def header_size(file: str) -> tuple[int, int]:
     """Width and height of an image file by its header; nothing is decoded.
 
     Raises:
-        UserError: as `open_rgb`, as far as the header tells.
+        UserError: as `open_rgb`, for what the header shows.
     """
     from PIL import Image
 
@@ -106,13 +104,13 @@ def header_size(file: str) -> tuple[int, int]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(file) from None
     except Exception as error:
-        raise UserError(f"{file}: damaged, or no image: {one_line(error)}") from None
+        raise UserError(f"{file}: damaged, or not an image: {one_line(error)}") from None
 
 
 def _check_size(size: tuple[int, int], where: str, side: int | None) -> None:
     width, height = size
     if side is not None and (width, height) != (side, side):
-        raise UserError(f"{where}: {width}x{height} pixels; expected are {side}x{side}")
+        raise UserError(f"{where}: {width}x{height} pixels; expected {side}x{side}")
     if width * height > MAX_PIXELS:
         raise _too_large(where)
 
@@ -126,23 +124,17 @@ def _too_large(where: str) -> UserError:
     return UserError(f"{where}: more than {MAX_PIXELS // 1_000_000} megapixels are refused")
 
 
-def one_line(error: object) -> str:
-    """An error's words in one line of at most 200 characters; its name if it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 # --- folders of images -----------------------------------------------------------------------
 
 
 def class_names(folder: Path) -> list[str]:
     """The class folders in a folder, sorted, hidden ones left out; none if there is no folder."""
-    from torchvision.datasets.folder import find_classes
-
     try:
-        names: list[str] = find_classes(folder)[0]
-    except OSError:  # no folder, or none inside
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
         return []
-    return [name for name in names if not name.startswith(".")]
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def check_same_classes(one: Path, other: Path) -> None:
@@ -169,7 +161,10 @@ def image_files(
     Raises:
         UserError: a class is empty, or a link leads out of `root`.
     """
+    import torch
     from torchvision.datasets.folder import make_dataset
+
+    from resnet_cli.runtime.seeding import stream
 
     _check_link(folder, root.resolve())
     for name in classes:
@@ -180,7 +175,7 @@ def image_files(
         samples = make_dataset(folder, indices, extensions=IMAGE_SUFFIXES)
     except FileNotFoundError as error:  # torchvision names the empty classes and the suffixes
         raise UserError(f"{folder}: {one_line(error)}") from None
-    order = torch.randperm(len(samples), generator=seeding.stream(0, "folder", len(samples)))
+    order = torch.randperm(len(samples), generator=stream(0, "folder", len(samples)))
     shuffled = [samples[i] for i in order.tolist()]
     labels = np.array([label for _, label in shuffled], np.int64)
     return [path for path, _ in shuffled], labels

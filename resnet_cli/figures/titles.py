@@ -5,14 +5,8 @@ from dataclasses import dataclass
 
 from resnet_cli.claims.papers import case_title
 from resnet_cli.config.schema import Case, Experiment
+from resnet_cli.datasets.catalogue import title_of, titles
 
-DATASETS = {
-    "digits": "digits",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "imagenet": "ImageNet",
-    "imagefolder": "class folders",
-}
 FAMILIES = {"preact": "pre-act ResNet", "resnet": "ResNet", "vgg": "VGG"}
 
 
@@ -40,10 +34,10 @@ class Heading:
         """The title of a plot: `Figure 5b: Error after reordering units (ResNet-110, CIFAR-10, 14
         epochs, profile cpu)`. What `shown` says already is not said again, nor the paper's data
         set at its end."""
-        for name in DATASETS.values():
+        for name in titles().values():
             shown = shown.removesuffix(f", {name}")
         setting = [] if self.network in shown else [self.network]
-        setting += [DATASETS.get(self.dataset, self.dataset)]
+        setting += [title_of(self.dataset)]
         setting += [f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"] if self.epochs else []
         setting += [f"profile {self.profile}"] if self.profile else []
         told = ", ".join(part for part in setting if part)

@@ -10,6 +10,7 @@ import pandas
 
 from resnet_cli.claims.papers import CASES, case_title, published
 from resnet_cli.config.fields import FAILS_ABOVE
+from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.figures.style import (
     GREY,
     HEIGHT,
@@ -28,7 +29,7 @@ from resnet_cli.figures.style import (
     styled,
     thousands,
 )
-from resnet_cli.figures.titles import DATASETS, case_names, heading_of
+from resnet_cli.figures.titles import case_names, heading_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -357,7 +358,7 @@ def _datasets_of(numbers: pandas.DataFrame | None, cases: Sequence[str]) -> str:
     if numbers is None:
         return ""
     found = dict.fromkeys(numbers.loc[numbers["case"].isin(cases), "dataset"])
-    return ", ".join(DATASETS.get(name, name) for name in found)
+    return ", ".join(title_of(name) for name in found)
 
 
 def _median_of_case(rows: pandas.DataFrame) -> tuple[float, str]:

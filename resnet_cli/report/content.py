@@ -31,7 +31,8 @@ from resnet_cli.config.experiments import (
 )
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.figures.titles import DATASETS
+from resnet_cli.datasets import catalogue
+from resnet_cli.datasets.catalogue import datasets, title_of
 from resnet_cli.report.wording import (
     column,
     command_again,
@@ -486,11 +487,11 @@ def _on_our_data(claim: Claim) -> Claim:
 def _renamed(text: str, dataset: str, instead: str = "") -> str:
     """Without `-cifar10` in the names of cases (not of experiments, `he2016/table3-cifar10`) and
     without `, CIFAR-10` at the end (or `instead` of it), where another data set was measured."""
-    for name in ("cifar100", "cifar10"):
+    for name in (entry.name for entry in datasets() if entry.name == entry.paper_name):
         if name not in dataset.split(", "):
             text = re.sub(rf"(?<![\w/.-])([\w.-]+?)-{name}\b", r"\1", text)
-            if text.endswith(f", {DATASETS[name]}"):
-                text = text.removesuffix(f", {DATASETS[name]}") + instead.format(DATASETS[name])
+            if text.endswith(f", {title_of(name)}"):
+                text = text.removesuffix(f", {title_of(name)}") + instead.format(title_of(name))
     return text
 
 
@@ -563,7 +564,7 @@ def header(experiment: str) -> dict[str, str]:
     order = ("mini", "cpu", "paper")
     profile = next(p for p in order if p in experiment_profiles(experiment))
     loaded = load_experiment(experiment, profile)
-    folder = " --data-dir FOLDER" if loaded.data.dataset == "imagefolder" else ""
+    folder = "" if catalogue.dataset(loaded.data.dataset).is_fixed else " --data-dir FOLDER"
     return {
         "title": loaded.title,
         "question": loaded.question or "",
@@ -628,7 +629,7 @@ def _column(profile: str, folder: Path, key: str, cases: Sequence[str]) -> str:
 
 def _paper_column(paper: str, dataset: str, rows: Mapping[str, Row]) -> str:
     """`CIFAR-10, ResNet-110`: the paper's data, and its network if its rows have but one."""
-    name = DATASETS.get(dataset, dataset)
+    name = title_of(dataset)
     if paper == "he2016":
         table = published(paper)
         sources = {row.source for row in rows.values()}
@@ -676,7 +677,7 @@ def _measurement(experiment: str, profile: str, folder: Path) -> Measurement | N
     dataset = str((config.get("data") or {}).get("dataset") or "") if any(seeds) else ""
     at = column(profile, trained(told)) if any(seeds) else f"{profile}: a formula, no network"
     if profile not in PROFILES:
-        at = f"{network_of(told)}, {DATASETS.get(dataset, dataset)}"
+        at = f"{network_of(told)}, {title_of(dataset)}"
     title = str(config.get("title") or header(experiment)["title"])
     title = _renamed(title, dataset) if dataset else title
     own = sorted(folder.glob("*.png"))

@@ -87,7 +87,7 @@ def _facts(one: Examined) -> dict[str, object]:
         "SHA-256": loaded.sha256[:12],
         "units": str(one.subject.num_units),
         "parameters": f"{sum(p.numel() for p in loaded.network.parameters()):,}",
-        "data": f"{data.dataset}, normalised by {data.normalization}",
+        "data": f"{data.dataset}, normalised by {data.explicit().normalize}",
         "test error": f"{one.error:.2f} % of {one.images:,} images",
         "sizes": f"single deletions on {one.sizes.images:,} images, {one.sizes.draws} draws on "
         f"{one.sizes.fewer_images:,}, {one.sizes.paths} sampled paths of each length",

@@ -13,6 +13,7 @@ from typing import Any
 
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import Experiment, ModelConfig
+from resnet_cli.datasets.catalogue import known
 from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
 from resnet_cli.figures.training import draw_training
 from resnet_cli.models import build
@@ -21,8 +22,6 @@ from resnet_cli.results.layout import case_folder, provenance_path
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.studies.base import Case, Study, stored_study
 from resnet_cli.studies.runner import draw, read_tables
-
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 
 
 def redraw(folder: Path) -> list[Path]:
@@ -108,8 +107,8 @@ def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: P
 
 def _marked(heading: Heading, model: ModelConfig | None) -> Heading:
     """A heading with what figures mark: units that change the shape, and the error of guessing."""
-    classes = CLASSES.get(heading.dataset)
-    chance = chance_error(classes) if classes is not None else None
+    data = known(heading.dataset)
+    chance = chance_error(len(data.classes)) if data is not None and data.classes else None
     return replace(heading, changes=_changes(model), chance=chance)
 
 

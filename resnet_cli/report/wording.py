@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.figures.titles import DATASETS, FAMILIES
+from resnet_cli.datasets.catalogue import known, title_of
+from resnet_cli.figures.titles import FAMILIES
 from resnet_cli.weights.cards import bundled_names, read_card, training_length
 
 SCHEDULES = {
@@ -40,7 +41,7 @@ def setting(profile: str, datasets: Iterable[str], network: str = "") -> str:
     if profile not in PROFILES:
         return network or profile
     names = dict.fromkeys(name for told in datasets for name in told.split(", ") if name)
-    told = ", ".join(DATASETS.get(name, name) for name in names) or profile
+    told = ", ".join(title_of(name) for name in names) or profile
     schedule = SCHEDULES[profile] if names else ""
     return told[:1].upper() + told[1:] + (f", {schedule}" if schedule else "")
 
@@ -60,7 +61,7 @@ def network_of(told: Told) -> str:
 
 def subject_of(profile: str, told: Told) -> str:
     """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took."""
-    dataset = DATASETS.get(_dataset(told), _dataset(told))
+    dataset = title_of(_dataset(told))
     if profile not in PROFILES:
         return f"{network_of(told)}, {dataset}"
     return ", ".join([*trained(told).split(", ")[1:], dataset])
@@ -83,7 +84,7 @@ def trained(told: Told, cases: Collection[str] = ()) -> str:
         return ""
     trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
     epochs = sorted({train["epochs"] for train in trains if train.get("epochs")})
-    parts = [DATASETS.get(dataset, dataset), *_networks(_models(told, cases))]
+    parts = [title_of(dataset), *_networks(_models(told, cases))]
     if epochs:
         parts.append(f"{_listed(epochs)} epoch{'' if epochs == [1] else 's'}")
     return ", ".join(parts)
@@ -137,7 +138,9 @@ def command_again(experiment: str, profile: str, told: Told) -> str:
             words += [option, shlex.quote(value)]
     if "--pretrained" in typed:
         words.append("--pretrained")
-    if told.get("seeds") and _dataset(told) not in ("", "digits"):
+    dataset = _dataset(told)
+    entry = known(dataset)
+    if told.get("seeds") and dataset and not (entry and entry.embedded):
         words += ["--data-dir", "DATA"]
     return " ".join(words)
 

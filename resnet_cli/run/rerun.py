@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeInt
 
 from resnet_cli.config.fields import Strict, validated
 from resnet_cli.config.schema import AnyStudy, DataConfig, Experiment, RunConfig
+from resnet_cli.datasets import catalogue
+from resnet_cli.datasets.catalogue import SplitName
 from resnet_cli.results.provenance import Provenance, explicit_config
 from resnet_cli.run.experiment import study_experiment, study_of
 from resnet_cli.run.trainings import Session, pretrained_name
@@ -18,7 +20,7 @@ from resnet_cli.studies.base import stored_study
 from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import INITIALISATION, find_subject
 from resnet_cli.training.bundle import bundled_training
-from resnet_cli.training.context import Context, SplitName
+from resnet_cli.training.context import Context
 from resnet_cli.training.runs import find_finished
 from resnet_cli.weights.cards import bundled_names
 
@@ -214,7 +216,7 @@ def _studied_data(work: Experiment | TypedStudy) -> list[DataConfig]:
 
 
 def _how_to_fix(data: DataConfig) -> str:
-    if data.dataset == "digits":
+    if catalogue.dataset(data.dataset).embedded:
         return "these data come with scikit-learn: install the versions that the file records"
     return "name the folder of the same data with --data-dir"
 

@@ -42,5 +42,5 @@ def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> U
 
 
 def one_line(error: object, limit: int = 200) -> str:
-    """An error's text without line breaks, cut to `limit` characters."""
-    return " ".join(str(error).split())[:limit]
+    """An error's text without line breaks, cut to `limit` characters; its type if it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from resnet_cli.datasets.data import Batches
+    from resnet_cli.datasets.batches import Batches
     from resnet_cli.figures.titles import Heading
     from resnet_cli.models.network import Network
     from resnet_cli.runtime.engine import Engine

@@ -13,6 +13,7 @@ from pandas import DataFrame
 from resnet_cli.config.editions import EDITION
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import DataConfig, Profile
+from resnet_cli.datasets import catalogue
 from resnet_cli.figures.style import save
 from resnet_cli.figures.titles import Heading, network_title
 from resnet_cli.results.provenance import Checkpoint, collect
@@ -209,9 +210,9 @@ class _StudyRun:
         return False
 
     def _has_these_images(self, recorded: Mapping[str, str]) -> bool:
-        """Whether the fingerprints by `data set/split` are those of the images at hand. Only class
-        folders are checked: any other data set is what its name says."""
-        if self.subject.data.dataset != "imagefolder":
+        """Whether the fingerprints by `data set/split` are those of the images at hand. Only
+        folders that the user names can differ: any other data set is what its name says."""
+        if catalogue.dataset(self.subject.data.dataset).is_fixed:
             return True
         return all(
             self._fingerprint(name.split("/")[1]) == fingerprint

@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 
 from resnet_cli.config.schema import DataConfig, RunConfig
-from resnet_cli.datasets.data import Batches, Normalization
+from resnet_cli.datasets import catalogue
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.catalogue import SplitName
+from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.models import build
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.training.context import Context, SplitName
+from resnet_cli.training.context import Context
 from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_safetensors
 
 INITIALISATION = "initialisation"
@@ -70,7 +73,8 @@ def own_dataset(loaded: Loaded) -> str | None:
     suggests, if anything."""
     if loaded.run is not None:
         return loaded.run.data.dataset
-    return {10: "cifar10", 100: "cifar100", 1000: "imagefolder"}.get(loaded.num_classes)
+    assumed = (e.name for e in catalogue.datasets() if e.assumed_for == loaded.num_classes)
+    return next(assumed, None)
 
 
 def find_subject(
@@ -115,19 +119,18 @@ def subject_of(
         UserError: nothing says which data the network takes, or these have images of one size
             only.
     """
+    entry = None if dataset is None else catalogue.dataset(dataset)
     if loaded.run is not None:
         data = loaded.run.data
     else:
-        guess = own_dataset(loaded)
-        if dataset is None and guess is None:
+        guess = dataset or own_dataset(loaded)
+        if guess is None:
             raise UserError(
                 f"{loaded.source} tells {loaded.num_classes} classes apart and says nothing of "
                 "its data; name the data set by --dataset"
             )
-        usual = {"cifar10": "cifar", "imagefolder": "imagenet"}.get(dataset or guess or "")
-        data = DataConfig.model_validate(
-            {"dataset": dataset or guess, "normalize": usual or "channel"}
-        )
+        entry = catalogue.dataset(guess)
+        data = DataConfig(dataset=guess, normalize=entry.usual_normalize)
     changes: dict[str, object] = {"test_images": test_images} if test_images else {}
     if dataset is not None and dataset != data.dataset:
         changes = {"dataset": dataset, "image_size": None, "test_size": None, "augment": "auto"}
@@ -135,8 +138,9 @@ def subject_of(
     if normalize is not None:
         changes["normalize"] = normalize
     if test_size is not None:
-        if (dataset or data.dataset) != "imagefolder":
-            raise UserError(f"--test-size: {dataset or data.dataset} is tested at its own size")
+        entry = entry or catalogue.dataset(data.dataset)
+        if entry.image_sizes:
+            raise UserError(f"--test-size: {entry.name} is tested at its own size")
         changes["test_size"] = test_size
     if changes:
         data = DataConfig.model_validate(data.model_dump() | changes)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli.datasets.data import Batches
+from resnet_cli.datasets.batches import Batches
 from resnet_cli.kernels import winograd
 from resnet_cli.models.folding import folded
 from resnet_cli.models.network import Network, measure

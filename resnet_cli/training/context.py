@@ -3,19 +3,22 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from resnet_cli.config.schema import DataConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
-from resnet_cli.datasets.imagefolder import Folder
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.catalogue import SplitName, load_split
+from resnet_cli.datasets.normalisation import Normalization, parse_normalization
 from resnet_cli.results.layout import RUNS
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.training.epoch_log import LogName
 
-SplitName = Literal["train", "test"]
+if TYPE_CHECKING:
+    from resnet_cli.datasets.folder import Folder
+    from resnet_cli.datasets.split import Split
 
 
 @dataclass
@@ -34,13 +37,13 @@ class Context:
     """What a run's epochs are written to in addition to training.csv."""
     pretrained: bool = False
     """Use bundled weights instead of a training, where there are any."""
-    _splits: dict[tuple[DataConfig, str], Split | Folder] = field(default_factory=dict)
+    _splits: dict[tuple[DataConfig, str], "Split | Folder"] = field(default_factory=dict)
 
     def for_worker(self) -> "Context":
         """A copy for another machine: without splits, and the device still to be resolved."""
         return replace(self, device=torch.device("cpu"), _splits={})
 
-    def split(self, data: DataConfig, name: SplitName) -> Split | Folder:
+    def split(self, data: DataConfig, name: SplitName) -> "Split | Folder":
         """One split of a data set.
 
         Raises:
@@ -54,7 +57,7 @@ class Context:
 
     def normalization(self, data: DataConfig) -> Normalization:
         """The normalisation that a data configuration names."""
-        return parse_normalization(data.normalization, lambda: self.split(data, "train"))
+        return parse_normalization(data.explicit().normalize, lambda: self.split(data, "train"))
 
     def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
         """The batches of a split, on the device, augmented as the configuration says."""

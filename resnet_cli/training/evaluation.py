@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnet_cli.datasets.data import Batches
+from resnet_cli.datasets.batches import Batches
 from resnet_cli.models.network import Network
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.device import arithmetic, autocast

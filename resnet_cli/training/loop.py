@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.config.schema import RunConfig
-from resnet_cli.datasets.data import Batches, epoch_order
+from resnet_cli.datasets.batches import Batches, Request, epoch_order
 from resnet_cli.kernels import winograd
 from resnet_cli.kernels.batch_norm import apply_groups
 from resnet_cli.models.network import Network, can_compile, measure
@@ -101,6 +101,8 @@ class Trainer:
             # was inactive so far would have none. From zero, the first step is the same.
             self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.position = Position()
+        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._next_batch = -1  # the iteration that `_batches` gives next
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
         self._side_by_side: SideBySide | None = None
@@ -237,17 +239,17 @@ class Trainer:
         return self._graph
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """This process's augmented images and labels of an iteration; the next are announced."""
-        batch = self.train.training(
-            self._indices(iteration), stream(self.run.seed, "augmentation", iteration), self.share
-        )
-        if iteration + 1 < self.total:
-            self.train.announce(
-                self._indices(iteration + 1),
-                stream(self.run.seed, "augmentation", iteration + 1),
-                self.share,
-            )
-        return batch
+        """This process's augmented images and labels of an iteration."""
+        if iteration != self._next_batch:
+            self._batches = self.train.stream(self._requests(iteration))
+        self._next_batch = iteration + 1
+        return next(self._batches)
+
+    def _requests(self, first: int) -> Iterator[Request]:
+        """What to read for each iteration from the first on; batches may be made ahead."""
+        for iteration in range(first, self.total):
+            generator = stream(self.run.seed, "augmentation", iteration)
+            yield self._indices(iteration), generator, self.share
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images an iteration sees."""

@@ -115,7 +115,7 @@ def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("network", f"{network_of(card)}: {card['units']} units"),
         ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
-        ("data", f"{run.data.dataset}, normalised by {run.data.normalization}"),
+        ("data", f"{run.data.dataset}, normalised by {run.data.explicit().normalize}"),
         ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),
         ("trained for", f"{training_length(card)} in {run.train.precision}, seed {run.seed}"),
     ]

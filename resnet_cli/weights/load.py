@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
-from resnet_cli.datasets.data import Normalization
+from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network

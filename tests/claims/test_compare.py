@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from resnet_cli.claims.compare import (
-    TEST_IMAGES,
     Comparison,
     Measured,
     compare,
@@ -19,8 +18,6 @@ from resnet_cli.claims.compare import (
 from resnet_cli.claims.judge import Claim, Verdict, all_of, counts
 from resnet_cli.claims.papers import PAPERS
 from resnet_cli.cli import run_command
-from resnet_cli.config.schema import DataConfig
-from resnet_cli.datasets.data import CIFAR_COUNTS, load_split
 from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.display import Display
@@ -163,15 +160,6 @@ def test_images_and_the_mark_of_a_failure(
         provenance_path(path).write_text(json.dumps({"config": config}))
     found = read_measurements(path.parents[1])["table1"]["original"]
     assert (found.images, found.fails_above) == (images, mark)
-
-
-def test_test_images_are_those_of_the_data() -> None:
-    digits = load_split(DataConfig(dataset="digits"), "test")
-    assert {
-        "digits": len(digits),
-        "cifar10": CIFAR_COUNTS["test"],
-        "cifar100": CIFAR_COUNTS["test"],
-    } == TEST_IMAGES
 
 
 def test_a_damaged_table_is_named(write: Write) -> None:

@@ -20,7 +20,7 @@ from resnet_cli.claims.papers import case_title, published
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import experiment_names
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.figures.titles import DATASETS
+from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.report.content import MARKS, Count, Finding, content, figure_of, header
 from resnet_cli.report.page import embedded, write_report
 from resnet_cli.report.unravelled import networks
@@ -240,7 +240,7 @@ def test_each_published_error_is_there() -> None:
         if row["metric"] == "top5_error":
             continue
         case = case_title(str(row["case"]).removesuffix(f"-{row['dataset']}"))
-        error = shown[row["source"], DATASETS[row["dataset"]], case]
+        error = shown[row["source"], title_of(row["dataset"]), case]
         if row["status"] == "fail":
             assert error == "fail"
         else:

@@ -9,7 +9,7 @@ from plain_lesions import make_batches, make_network, plain_logits, silence
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.datasets.data import Batches
+from resnet_cli.datasets.batches import Batches
 from resnet_cli.models import Network, build
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.errors import UserError

@@ -7,7 +7,8 @@ import torch
 from plain_lesions import make_batches, make_network, plain_logits, silence
 from torch.nn import functional
 
-from resnet_cli.datasets.data import Batches, Split
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network
 from resnet_cli.results.tables import header
 from resnet_cli.runtime.errors import UserError

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import header

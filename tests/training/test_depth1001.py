@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import Split, parse_normalization
+from resnet_cli.datasets.normalisation import parse_normalization
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import build
 from resnet_cli.models.network import Network
 from resnet_cli.training import loop

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import Batches, load_split, parse_normalization
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.catalogue import load_split
+from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.models import build
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime import processes

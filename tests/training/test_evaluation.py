@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from resnet_cli.config.schema import DataConfig, ModelConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split, load_split, parse_normalization
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.catalogue import load_split
+from resnet_cli.datasets.normalisation import Normalization, parse_normalization
+from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.training.evaluation import BATCH_SIZE, Evaluation, evaluate
 from resnet_cli.weights.foreign import load_foreign

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from resnet_cli.config.schema import RunConfig
-from resnet_cli.datasets.data import Batches, Normalization, Split
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.datasets.split import Split
 from resnet_cli.kernels.batch_norm import apply_groups
 from resnet_cli.models import build
 from resnet_cli.training.graph import GraphedStep

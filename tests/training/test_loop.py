@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import Batches, epoch_order, load_split, parse_normalization
+from resnet_cli.datasets.batches import Batches, epoch_order
+from resnet_cli.datasets.catalogue import load_split
+from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.kernels.winograd import TrainingConv2d
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import draw_active, survival_probabilities

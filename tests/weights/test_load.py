@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.datasets.data import Normalization
+from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.models import Network, build
 from resnet_cli.results.layout import CHECKPOINT_FILE, WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas
 
+from resnet_cli.config.registry import DATASETS
 from resnet_cli.runtime.errors import unknown
 
 PAPERS = ("he2016", "veit2016")
@@ -105,7 +106,7 @@ def case_title(case: str) -> str:
         return case.replace("-", " ").replace("_", " ")
     slug = max(known, key=len)
     rest = [part for part in case[len(slug) :].split("-") if part]
-    rest = [part for part in rest if part not in ("cifar10", "cifar100")]
+    rest = [part for part in rest if part not in DATASETS]
     words = [part.replace("_", " ").replace("batch", "batch ") for part in rest]
     return ", ".join([CASES[slug], *words])
 

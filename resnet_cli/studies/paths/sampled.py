@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from resnet_cli.datasets.data import Batches, to_device
+from resnet_cli.datasets.batches import Batches, to_device
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine

@@ -1,0 +1,300 @@
+"""Reading CIFAR from torchvision's pickles, Hugging Face's parquet files, and class folders.
+
+Files are untrusted: nothing is unpickled whose checksum is not the published one, counts are
+checked before labels, and labels before any image is decoded.
+"""
+
+import hashlib
+import io
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from resnet_cli.datasets.catalogue import SPLITS, SplitName
+from resnet_cli.datasets.cifar import Cifar
+from resnet_cli.datasets.images import (
+    check_same_classes,
+    class_names,
+    decode_all,
+    image_files,
+    open_rgb,
+    pixels_of,
+)
+from resnet_cli.datasets.split import Split, check_limit
+from resnet_cli.runtime.errors import UserError, one_line
+
+
+def _check_count(dataset: Cifar, split: SplitName, count: int, where: str) -> None:
+    """The split must have all of its images.
+
+    Raises:
+        UserError: it does not.
+    """
+    total = dataset.counts[split]
+    if count != total:
+        raise UserError(
+            f"{where}: {count:,} images; the {split} split of {dataset.title} has {total:,} "
+            "(is a file missing or cut short?)"
+        )
+
+
+def _check_labels(
+    dataset: Cifar, split: SplitName, labels: npt.NDArray[np.int64], where: str
+) -> None:
+    """The split must have all of its images, and the same number of each class.
+
+    Raises:
+        UserError: it does not.
+    """
+    _check_count(dataset, split, len(labels), where)
+    num_classes = len(dataset.classes)
+    per_class = len(labels) // num_classes
+    if labels.min() < 0 or labels.max() >= num_classes:
+        bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
+        raise UserError(
+            f"{where}: label {labels[bad]} in row {bad}; {dataset.title} has 0 to {num_classes - 1}"
+        )
+    counts = np.bincount(labels, minlength=num_classes)
+    if (counts != per_class).any():
+        uneven = int(np.flatnonzero(counts != per_class)[0])
+        raise UserError(
+            f"{where}: {counts[uneven]:,} images of class {uneven}; {dataset.title} has "
+            f"{per_class:,} of each of its {num_classes} classes: another data set"
+        )
+
+
+# --- torchvision's pickles -------------------------------------------------------------------
+
+
+def published(dataset: Cifar) -> dict[SplitName, list[tuple[str, str]]]:
+    """The (name, MD5) of every file of each split, as torchvision publishes them."""
+    from torchvision import datasets
+
+    source = getattr(datasets, dataset.torchvision_name)
+    lists = (source.train_list, source.test_list)
+    return {
+        split: [(str(name), str(md5)) for name, md5 in files]
+        for split, files in zip(SPLITS, lists, strict=True)
+    }
+
+
+def read_pickles(dataset: Cifar, split: SplitName, folder: Path, limit: int | None) -> Split:
+    """One split from the folder of an unpacked archive.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    # All files are checked before the first is unpickled, and what is unpickled are the very
+    # bytes that were checked: a pickle can run any code.
+    contents = {
+        half: [(folder / name, _checked(dataset, folder / name, md5)) for name, md5 in files]
+        for half, files in published(dataset).items()
+    }
+    pixels, labels = [], []
+    for file, content in contents[split]:
+        entry = _unpickled(file, content)
+        pixels.append(entry["data"])
+        labels.extend(entry["labels" if "labels" in entry else "fine_labels"])
+    planes = np.concatenate(pixels).reshape(-1, 3, dataset.image_size, dataset.image_size)
+    targets = np.asarray(labels, np.int64)
+    _check_labels(dataset, split, targets, str(folder))
+    n = check_limit(limit, len(targets), split)
+    return Split(
+        dataset.name,
+        split,
+        torch.from_numpy(planes[:n]),
+        torch.from_numpy(targets[:n]),
+        dataset.classes,
+        f"torchvision's files in {folder}",
+    )
+
+
+def _checked(dataset: Cifar, file: Path, md5: str) -> bytes:
+    """The content of a file with this checksum."""
+    fix = f"remove {file.parent} and run resnet-cli data {dataset.name} --download"
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{file}: is missing; {fix}") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(f"{file}: is damaged (its MD5 is not the published one); {fix}")
+    return content
+
+
+_ALLOWED_GLOBALS = frozenset(
+    {
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+    }
+)
+"""All that CIFAR's pickles name besides plain values: what an array is made of."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Loads arrays and plain values; any other class or function is refused before it is found."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED_GLOBALS:
+            raise UserError(f"holds pickled code ({module}.{name}) and is refused")
+        return super().find_class(module, name)
+
+
+def _unpickled(file: Path, content: bytes) -> Mapping[str, Any]:
+    """The content of one of CIFAR's pickles, whose MD5 is the published one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of how these old pickles name dtypes
+            entry: Mapping[str, Any] = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return entry
+
+
+# --- parquet files ---------------------------------------------------------------------------
+
+
+def read_parquet(
+    dataset: Cifar, split: SplitName, files: Sequence[Path], limit: int | None = None
+) -> Split:
+    """One split from Hugging Face's parquet files, one after the other.
+
+    The column `img` or `image` holds encoded images (binary, or a struct with `bytes`), one of
+    `label_columns` integers. Only the first `limit` images are decoded.
+
+    Raises:
+        UserError: a file is unreadable, has other columns, other counts, or a bad image; the
+            message names the file and the row (counted from 0 within the file).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    assert files, "a place without files has no such split"
+    where = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
+    columns, labels, pixels = [], [], []
+    rows = 0
+    file = files[0]
+    try:
+        for file in files:
+            with pq.ParquetFile(file) as parquet:
+                columns.append(_columns(dataset, file, parquet.schema_arrow))
+                rows += parquet.metadata.num_rows
+        _check_count(dataset, split, rows, where)
+        for file, (_, label) in zip(files, columns, strict=True):
+            with pq.ParquetFile(file) as parquet:
+                column = parquet.read(columns=[label]).column(label)
+            if column.null_count:
+                raise UserError(f"{file}: {column.null_count:,} rows have no {label}")
+            labels.append(column.to_numpy().astype(np.int64))
+        targets = np.concatenate(labels)
+        _check_labels(dataset, split, targets, where)
+        remaining = total = check_limit(limit, len(targets), split)
+        for file, (image, _) in zip(files, columns, strict=True):
+            pixels.append(_decode_rows(file, image, remaining, dataset.image_size))
+            remaining -= len(pixels[-1])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: damaged, or no parquet file: {one_line(error)}") from None
+    return Split.of_pixels(
+        dataset.name,
+        split,
+        pixels[0] if len(pixels) == 1 else np.concatenate(pixels),
+        targets[:total],
+        dataset.classes,
+        f"Hugging Face parquet: {', '.join(map(str, files))}",
+    )
+
+
+def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
+    """The names of the image and the label column."""
+    import pyarrow as pa
+
+    def is_image(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            index = kind.get_field_index("bytes")
+            return index >= 0 and is_image(kind.field(index).type)
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    names = dataset.label_columns
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    image = next((n for n in ("img", "image") if n in kinds and is_image(kinds[n])), None)
+    label = next((n for n in names if n in kinds and pa.types.is_integer(kinds[n])), None)
+    if image is None or label is None:
+        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise UserError(
+            f"{file}: has the columns {found}; expected for {dataset.title} are img or "
+            f"image (binary, or a struct with bytes) and {' or '.join(names)} (integers)"
+        )
+    return image, label
+
+
+def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[np.uint8]:
+    """The first `limit` images of a file, uint8 [N, size, size, 3]."""
+    encoded = list(_encoded_images(file, column, limit))
+
+    def decode(row: int) -> npt.NDArray[np.uint8]:
+        content = encoded[row]
+        where = f"{file}, row {row}"
+        if content is None:
+            raise UserError(f"{where}: holds no image bytes (a path alone is not enough)")
+        return pixels_of(open_rgb(io.BytesIO(content), where, side=size))
+
+    return decode_all(len(encoded), size, decode)
+
+
+def _encoded_images(file: Path, column: str, limit: int) -> Iterator[bytes | None]:
+    """The first `limit` encoded images of a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=2048, columns=[column]):
+            if limit <= 0:
+                break
+            values = batch.column(0)
+            if pa.types.is_struct(values.type):
+                values = values.field("bytes")
+            values = values[:limit]
+            limit -= len(values)
+            yield from values.to_pylist()
+
+
+# --- class folders ---------------------------------------------------------------------------
+
+
+def read_class_folders(
+    dataset: Cifar, split: SplitName, root: Path, top: Path, other: Path | None, limit: int | None
+) -> Split:
+    """One split from folders of image files.
+
+    Args:
+        root: the folder out of which no link may lead.
+        top: the folder of this split's class folders.
+        other: that of the other split, if there is one.
+
+    Raises:
+        UserError: the classes are others, or an image is damaged or of another size.
+    """
+    classes = class_names(top)  # sorted; so are the published names, which keep their order
+    if len(classes) != len(dataset.classes):
+        raise UserError(
+            f"{top}: has {len(classes)} class folders; {dataset.title} has {len(dataset.classes)}"
+        )
+    if other is not None:
+        check_same_classes(top, other)
+    files, labels = image_files(top, root, classes)
+    n = check_limit(limit, len(files), split)
+
+    def decode(i: int) -> npt.NDArray[np.uint8]:
+        return pixels_of(open_rgb(files[i], files[i], side=dataset.image_size))
+
+    pixels = decode_all(n, dataset.image_size, decode)
+    return Split.of_pixels(dataset.name, split, pixels, labels[:n], classes, f"class folders {top}")

@@ -1,0 +1,169 @@
+"""Normalisation: bytes become numbers around zero, by statistics that `data.normalize` names."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from resnet_cli.runtime.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from resnet_cli.datasets.folder import Folder
+    from resnet_cli.datasets.split import Split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalization:
+    """x -> (x / 255 - mean) / std, for images of bytes."""
+
+    mean: Tensor
+    """float32 [C, 1, 1], or [C, H, W] for a per-pixel mean; on the 0-1 scale."""
+    std: Tensor
+    """float32 [C, 1, 1], above 0; on the 0-1 scale."""
+
+    def __post_init__(self) -> None:
+        assert self.mean.dtype == self.std.dtype == torch.float32
+        assert self.mean.dim() == 3, self.mean.shape
+        assert self.std.shape == (len(self.mean), 1, 1), self.std.shape
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether each pixel has a mean of its own."""
+        return self.mean.shape[1:] != (1, 1)
+
+    @cached_property
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """(x / 255 - mean) / std as x * scale + shift; computed in float64."""
+        mean, std = self.mean.double(), self.std.double()
+        return (1 / (255 * std)).float(), (-mean / std).float()
+
+    def apply(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] -> float32 [N, C, H, W], channels_last, on the images' device."""
+        scale, shift = (tensor.to(images.device) for tensor in self._scale_and_shift)
+        normalized = torch.addcmul(shift, images.float(), scale)
+        return normalized.contiguous(memory_format=torch.channels_last)
+
+    def to(self, device: torch.device | str) -> "Normalization":
+        """The same on another device."""
+        return Normalization(self.mean.to(device), self.std.to(device))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`mean` and `std`, for a file of weights."""
+        return {"mean": self.mean, "std": self.std}
+
+    def to_dict(self) -> dict[str, Any]:
+        """`mean` and `std` as nested lists [C] or [C][H][W]; exact, and JSON can hold it."""
+        mean = self.mean if self.per_pixel else self.mean.flatten()
+        return {"mean": mean.tolist(), "std": self.std.flatten().tolist()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Normalization":
+        """The inverse of `to_dict` and of `tensors`.
+
+        Raises:
+            UserError: mean and std are not numbers of matching shapes, finite, with std above 0.
+        """
+        try:
+            mean = torch.as_tensor(content["mean"], dtype=torch.float32)
+            std = torch.as_tensor(content["std"], dtype=torch.float32).flatten()
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise UserError("normalisation: mean and std must be lists of numbers") from None
+        mean = mean.view(-1, 1, 1) if mean.dim() == 1 else mean
+        if mean.dim() != 3 or len(mean) != len(std) or len(std) == 0:
+            raise UserError(
+                f"normalisation: mean {list(mean.shape)} and std {list(std.shape)} do not fit; "
+                "mean is [C] or [C, H, W] and std [C]"
+            )
+        _check_statistics(mean, std, "normalisation")
+        return cls(mean, std.view(-1, 1, 1))
+
+
+NORMALIZATIONS = ("channel", "pixel", "imagenet", "cifar", "none", "m1,m2,m3/s1,s2,s3")
+PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Means and standard deviations of the channels, as usually published."""
+
+
+def _check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
+    if not bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise UserError(f"{where}: every mean must be a number and every std above 0")
+    if bool((mean.abs() > 1).any()):
+        raise UserError(f"{where}: means are on the 0-1 scale; divide yours and the stds by 255")
+
+
+def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Normalization:
+    """The normalisation that `data.normalize` or `--normalize` names.
+
+    - `channel`: mean and (population) standard deviation of each channel over `train()`.
+    - `pixel`: the mean of each pixel over `train()`, std 1, as in "per-pixel mean subtracted"
+      (He et al., arXiv:1512.03385, section 4.2). The paper names no scale. Here values stay on
+      the 0-1 scale, so inputs lie between -1 and 1; a convolution and a batch normalisation
+      follow, whose result does not depend on the scale.
+    - `imagenet`, `cifar`: the statistics usually published. `none`: the 0-1 scale itself.
+    - `m1,m2,m3/s1,s2,s3`: means and standard deviations on the 0-1 scale.
+
+    Args:
+        text: one of the above.
+        train: loads the training split; called for `channel` and `pixel` only.
+
+    Raises:
+        UserError: the text is none of these, a std is not above 0, or a channel has the same value
+            in all training images.
+    """
+    name = text.strip()
+    where = f"normalize {name!r}"
+    if name == "channel":
+        mean, std = _channel_statistics(train().chunks())
+        if not bool((std > 0).all()):
+            raise UserError(f"{where}: a channel of the training images never varies; use none")
+    elif name == "pixel":
+        split = train()
+        sums = [chunk.sum(dim=0, dtype=torch.int64) for chunk in split.chunks()]
+        mean = (torch.stack(sums).sum(0).double() / (255 * len(split))).float()
+        return Normalization(mean.contiguous(), torch.ones(len(mean), 1, 1))
+    elif name in PUBLISHED or "/" in name:
+        mean, std = map(torch.tensor, PUBLISHED[name] if name in PUBLISHED else _triples(name))
+        _check_statistics(mean, std, where)
+    else:
+        raise unknown("normalisation", name, NORMALIZATIONS)
+    return Normalization(mean.view(-1, 1, 1), std.view(-1, 1, 1))
+
+
+def _triples(text: str) -> tuple[tuple[float, ...], ...]:
+    """The numbers of `m1,m2,m3/s1,s2,s3`."""
+    try:
+        triples = tuple(tuple(float(n) for n in half.split(",")) for half in text.split("/"))
+    except ValueError:
+        triples = ()
+    if [len(triple) for triple in triples] != [3, 3]:
+        raise UserError(
+            f"normalize {text!r}: write three means and three standard deviations, "
+            "for example 0.5,0.5,0.5/0.25,0.25,0.25"
+        )
+    return triples
+
+
+def _channel_statistics(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of each channel on the 0-1 scale, float32 [C].
+
+    Computed from the exact histogram of the byte values, so that they do not depend on the order
+    of a sum or the number of threads.
+    """
+    histograms = torch.zeros(1, 256, dtype=torch.int64)  # [C, 256] from the first chunk on
+    for chunk in chunks:
+        counts = [torch.bincount(channel.flatten(), minlength=256) for channel in chunk.unbind(1)]
+        histograms = histograms + torch.stack(counts)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for histogram in histograms:
+        share = histogram.double() / histogram.sum()
+        mean = (share * values).sum()
+        means.append(mean)
+        stds.append((share * (values - mean).square()).sum().sqrt())
+    return torch.stack(means).float(), torch.stack(stds).float()
