@@ -62,14 +62,20 @@ def explicit_cases(
 def of_any_edition(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A stored configuration, of a run, an experiment or a study, in the words of this edition.
 
+    A training that was stored without `last_batch` and `inactive_units` dropped the smaller batch
+    that ends an epoch, and left parameters of inactive units as they were.
+
     Raises:
         ValueError: a newer edition wrote it.
     """
+    content = {**stored, "edition": EDITION}
+    train = stored.get("train")
+    if isinstance(train, Mapping):
+        content["train"] = {"last_batch": "drop", "inactive_units": "freeze", **train}
     if "edition" in stored:
         if stored["edition"] != EDITION:
             raise ValueError(f"edition {stored['edition']!r:.20}; this version reads 1 and 2")
-        return dict(stored)
-    content = {**stored, "edition": EDITION}
+        return content
     model = stored.get("model")
     if isinstance(model, Mapping):
         content["model"] = explicit_model(model, edition=1)

@@ -78,7 +78,9 @@ class ModelConfig(Strict):
     gate_bias: float = -6.0
     """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both gatings."""
     shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
-    """The share of the shortcut's values dropped, for `dropout`."""
+    """The share of the shortcut's values dropped, for `dropout`. Those kept are divided by what
+    is left, as Torch's nn.Dropout does, so that the expectation of h(x) is x in training and
+    evaluation; the expectation of 0.5 in paper 1, section 3.1, is that of the mask."""
     stage_change: Literal["projection", "zero_padding"] = "projection"
     """The shortcut where the shape changes: option B or A of He et al. 2015. `auto`, or left out:
     zero padding in CIFAR networks of two-layer and one-layer units, else a projection."""
@@ -270,6 +272,14 @@ class TrainConfig(Strict):
     """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
     active_units: PositiveInt | None = None
     """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
+    inactive_units: Literal["decay", "freeze"] = "decay"
+    """Parameters of a unit that is inactive in a batch: `decay` moves them by momentum and weight
+    decay, as in Huang et al.'s code (main.lua of yueatsprograms/Stochastic_Depth, whose optimizer
+    sees gradients of zero); `freeze` leaves them and their momentum as they are."""
+    last_batch: Literal["train", "drop"] = "train"
+    """The smaller batch that ends an epoch. `train`, as in fb.resnet.torch (dataloader.lua): in as
+    many batch-norm groups as a whole batch has, of equal size; images that would make them unequal
+    (fewer than one each) are left out, and so is a batch of fewer than two images a group."""
     checkpoint_units: bool = False
     """Keep only the units' inputs and recompute the rest in the backward pass."""
     precision: Annotated[Precision, BeforeValidator(_precision)] = "float32"

@@ -12,6 +12,8 @@ from resnet_cli.claims.papers import published_error
 from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.config.schema import Case, Experiment, RunConfig
 from resnet_cli.figures.training import draw_training
+from resnet_cli.results.layout import OUTCOMES_FILE
+from resnet_cli.results.outcomes import RUN_KEY, case_key, read_outcomes, write_outcomes
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_table, write_table
 from resnet_cli.runtime import processes
@@ -186,6 +188,15 @@ def write_training_tables(
         written.files.append(path)
         if plot:
             written.files.append(draw_training(stem, read_table(path), experiment, out))
+    outcomes = {
+        case_key(one.case.name, one.finished.run.seed): stored[RUN_KEY]
+        for one in trained
+        if one.bundled is None and RUN_KEY in (stored := read_outcomes(one.finished.folder))
+    }
+    if len({array.size for array in outcomes.values()}) == 1:
+        written.files.append(write_outcomes(out, outcomes))
+    else:  # none, or of different images
+        (out / OUTCOMES_FILE).unlink(missing_ok=True)
     written.facts = {"cases": table}
     return written
 

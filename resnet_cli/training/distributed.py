@@ -18,20 +18,6 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.groups import Outcome
 
 
-def batch_share(batch_size: int, group: int | None) -> slice:
-    """The images of every batch that this process takes.
-
-    Args:
-        batch_size: images of the whole batch.
-        group: images of a batch-norm group; None: the batch is one.
-
-    Raises:
-        UserError: the groups cannot be shared out evenly.
-    """
-    check_shares(batch_size, group, processes.size())
-    return processes.share(batch_size)
-
-
 def check_shares(batch_size: int, group: int | None, size: int) -> None:
     """Raises UserError where `size` processes cannot each take as many whole groups of a batch."""
     width = min(group or batch_size, batch_size)

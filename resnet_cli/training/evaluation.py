@@ -28,6 +28,8 @@ class Evaluation:
     """Mean cross-entropy in nats."""
     predictions: Tensor
     """int64 [N], the class of the largest logit."""
+    correct: Tensor
+    """bool [N], whether that is the image's class and all logits are finite."""
     wrong_top5: int | None = None
     """Images whose class is not among the five largest logits; None for at most five classes."""
 
@@ -64,7 +66,7 @@ def evaluate(
     wrong_top5 = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     has_top5 = False
-    predictions = []
+    predictions, corrects = [], []
     try:
         size = BATCH_SIZE if device.type == "cpu" else CUDA_BATCH_SIZE
         starts = range(0, len(batches), size)
@@ -76,25 +78,28 @@ def evaluate(
             logits = logits.float()
             predicted = logits.argmax(1)
             finite = logits.isfinite().all(1)
-            wrong += ((predicted != labels) | ~finite).sum()
+            correct = (predicted == labels) & finite
+            wrong += (~correct).sum()
             if logits.shape[1] > 5:
                 has_top5 = True
                 among = (logits.topk(5).indices == labels[:, None]).any(1)
                 wrong_top5 += (~among | ~finite).sum()
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
             predictions.append(predicted)
+            corrects.append(correct.long())
             report(done, len(own_starts))
     finally:
         network.train(was_training)
     count = len(batches)
-    own = (int(wrong), int(wrong_top5), has_top5, float(loss), [p.cpu() for p in predictions])
-    wrongs, wrongs_top5, have_top5, losses, predicted_by = zip(
-        *processes.collect([own]), strict=True
-    )
+    per_image = [torch.stack(both).cpu() for both in zip(predictions, corrects, strict=True)]
+    own = (int(wrong), int(wrong_top5), has_top5, float(loss), per_image)
+    wrongs, wrongs_top5, have_top5, losses, per_images = zip(*processes.collect([own]), strict=True)
+    predicted, is_correct = torch.cat([part for parts in per_images for part in parts], 1)
     return Evaluation(
         count,
         sum(wrongs),
         sum(losses) / count,
-        torch.cat([part for parts in predicted_by for part in parts]),
+        predicted,
+        is_correct.bool(),
         sum(wrongs_top5) if any(have_top5) else None,
     )

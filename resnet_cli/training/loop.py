@@ -23,8 +23,8 @@ from resnet_cli.runtime.device import arithmetic, autocast
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from resnet_cli.training.distributed import batch_share, combined
-from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.distributed import check_shares, combined
+from resnet_cli.training.evaluation import Evaluation, evaluate
 from resnet_cli.training.graph import Capture, GraphedStep, GraphError, cuda_graph
 from resnet_cli.training.groups import SideBySide
 from resnet_cli.training.schedule import learning_rate, total_iterations
@@ -83,8 +83,12 @@ class Trainer:
         self.folder, self.report, self.should_stop = folder, report, should_stop
         self.note, self.capture = note, capture
         self.batch_size = min(run.train.batch_size, len(train))
-        self.share = batch_share(self.batch_size, run.train.batch_norm_group)
-        self.iterations_per_epoch = len(train) // self.batch_size
+        check_shares(self.batch_size, run.train.batch_norm_group, processes.size())
+        self.groups = -(-self.batch_size // (run.train.batch_norm_group or self.batch_size))
+        whole, rest = divmod(len(train), self.batch_size)
+        keeps_last = run.train.last_batch == "train" and rest >= 2 * self.groups
+        self.last_size = rest - rest % self.groups if keeps_last else self.batch_size
+        self.iterations_per_epoch = whole + keeps_last
         self.total = total_iterations(run.train, self.iterations_per_epoch)
         self.device = network.device
         self.engine = engine
@@ -105,6 +109,8 @@ class Trainer:
         self._next_batch = -1  # the iteration that `_batches` gives next
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
+        self.final: Evaluation | None = None
+        """Of the test split after the last iteration."""
         self._side_by_side: SideBySide | None = None
         self._in_one_pass = self._wants_graph = False
         self._graph: GraphedStep | None = None
@@ -113,8 +119,7 @@ class Trainer:
             return_large_blocks()
         if engine == "fast" and self.device.type == "cuda":
             if self._is_same_every_step():
-                group = run.train.batch_norm_group or self.batch_size
-                apply_groups(network, max(1, self.batch_size // group))
+                apply_groups(network, self.groups)
                 self._in_one_pass = self._wants_graph = True
             elif can_compile():
                 network.compile_units()
@@ -141,8 +146,7 @@ class Trainer:
     def _pays_winograd(self) -> bool:
         """Whether each convolution has a core of its own, and there is enough to compute."""
         config = self.run.train
-        images = self.share.stop - self.share.start
-        in_groups = images > (config.batch_norm_group or images)
+        in_groups = self.groups > processes.size()
         a_core_each = SideBySide.fits(self.network) if in_groups else torch.get_num_threads() == 1
         passes = 3.0 * self.batch_size * self.total
         multiply_adds = passes * measure(self.network, self.train.shape[1]).multiply_adds
@@ -189,8 +193,9 @@ class Trainer:
         position, config = self.position, self.run.train
         iteration = position.iteration
         images, labels = self.batch(iteration)
+        size = self._size(iteration)
         self.network.train()
-        graph = self._graphed(images, labels)
+        graph = self._graphed(images, labels) if size == self.batch_size else None
         of_process = (processes.rank(),) if processes.rank() else ()
         torch.manual_seed(stream_seed(self.run.seed, "layers", iteration, *of_process))  # dropout
         active = draw_active(config, len(self.network.units), self.run.seed, iteration)
@@ -200,7 +205,7 @@ class Trainer:
                 loss_sum, wrong = graph(images, labels, lr)
             else:
                 loss_sum, wrong = combined(
-                    self.network, lambda: self._backward(images, labels, active)
+                    self.network, lambda: self._backward(images, labels, active, size)
                 )
         is_bad = ~(loss_sum + self._sums[0]).isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(is_bad, iteration, self._first_bad)
@@ -208,16 +213,27 @@ class Trainer:
             self.optimizer.zero_grad()
             return
         if graph is None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
+            self._update(lr)
             self.optimizer.zero_grad()
         position.iteration += 1
-        position.images += self.batch_size
+        position.images += size
         gained = torch.stack((loss_sum, wrong.double()))
         self._sums += torch.where(self._first_bad < 0, gained, 0.0)
         if self._epoch_is_over():
             self._has_diverged()
+
+    def _update(self, lr: float) -> None:
+        """The optimizer's step."""
+        if self.run.train.inactive_units == "decay":
+            for parameter in self.network.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # of a recorded step
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self.optimizer.step()
 
     def _graphed(self, images: Tensor, labels: Tensor) -> GraphedStep | None:
         """The step as one graph, recorded at the first batch; None where it is not to be had."""
@@ -227,7 +243,7 @@ class Trainer:
                 with arithmetic(self.run.train.precision):
                     self._graph = GraphedStep(
                         self.network,
-                        lambda x, y: self._backward(x, y, None),
+                        lambda x, y: self._backward(x, y, None, self.batch_size),
                         self.optimizer,
                         images,
                         labels,
@@ -249,7 +265,12 @@ class Trainer:
         """What to read for each iteration from the first on; batches may be made ahead."""
         for iteration in range(first, self.total):
             generator = stream(self.run.seed, "augmentation", iteration)
-            yield self._indices(iteration), generator, self.share
+            yield self._indices(iteration), generator, processes.share(self._size(iteration))
+
+    def _size(self, iteration: int) -> int:
+        """The images of an iteration's batch, in all processes."""
+        is_last = (iteration + 1) % self.iterations_per_epoch == 0
+        return self.last_size if is_last else self.batch_size
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images an iteration sees."""
@@ -257,10 +278,11 @@ class Trainer:
         if self._order_epoch != epoch:
             self._order = epoch_order(len(self.train), self.run.seed, epoch)
             self._order_epoch = epoch
-        return self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        first = step * self.batch_size
+        return self._order[first : first + self._size(iteration)]
 
     def _backward(
-        self, images: Tensor, labels: Tensor, active: Sequence[bool] | None
+        self, images: Tensor, labels: Tensor, active: Sequence[bool] | None, batch_size: int
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradient of the whole batch's mean loss; returns (sum of losses, number
         wrong) of these images.
@@ -270,7 +292,11 @@ class Trainer:
         side by side, unless the engine is plain; on CUDA in one pass.
         """
         config = self.run.train
-        size = len(labels) if self._in_one_pass else config.batch_norm_group or len(labels)
+        size = config.batch_norm_group or batch_size
+        if batch_size < self.batch_size:
+            size = batch_size // self.groups
+        if self._in_one_pass:
+            size = len(labels)
         groups = list(zip(images.split(size), labels.split(size), strict=True))
 
         def forward(network: Network, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -278,7 +304,7 @@ class Trainer:
                 logits = network(x, active)
             loss = functional.cross_entropy(logits.float(), y, reduction="sum")
             wrong = (logits.detach().argmax(1) != y).sum()
-            return loss / self.batch_size, (loss.detach().double(), wrong)
+            return loss / batch_size, (loss.detach().double(), wrong)
 
         if len(groups) > 1 and self.device.type == "cpu" and self.engine == "fast":
             if self._side_by_side is None:
@@ -299,7 +325,7 @@ class Trainer:
         if first_bad < 0:
             return False
         position.diverged = True
-        position.images -= (position.iteration - first_bad) * self.batch_size
+        position.images -= sum(map(self._size, range(first_bad, position.iteration)))
         position.iteration = first_bad
         return True
 
@@ -344,13 +370,21 @@ class Trainer:
             started = time.perf_counter()
             result = evaluate(self.network, self.test, config.precision)
             self._count(time.perf_counter() - started, epoch=False)
-            row["test_loss"], row["test_error"] = result.loss, result.error
+            if math.isfinite(result.loss) and self._weights_are_finite():
+                row["test_loss"], row["test_error"] = result.loss, result.error
+                self.final = result if last else None
+            else:
+                position.diverged = True
         row["seconds"] = position.seconds
         position.rows.append(row)
         position.loss_sum, position.wrong, position.images = 0.0, 0, 0
         position.epoch_seconds = 0.0
         self._sums.zero_()
         return row
+
+    def _weights_are_finite(self) -> bool:
+        tensors = self.network.state_dict().values()
+        return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
 
     def _count(self, seconds: float, *, epoch: bool) -> None:
         self.position.seconds += seconds

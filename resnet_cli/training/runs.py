@@ -2,28 +2,35 @@
 
 A run's folder is named by the hash of its complete configuration, so a training that two
 experiments need is done once, and a changed configuration never resumes another's checkpoint.
-    run.json               what it is and how it ended; written last, so it marks a finished run
+    run.json               what it is and how it ended, with hashes of the files; written last, so
+                           it marks a finished run
     training.csv           one row an epoch
     weights.safetensors    the trained network, with all a study needs
+    correct.npz            which test images it classifies correctly
     checkpoint.safetensors while it trains
     tensorboard/           with `Context.log`: the rows as event files
 """
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, PositiveInt
+
 from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.fields import Strict
 from resnet_cli.config.schema import Profile, RunConfig, config_hash
 from resnet_cli.models import build
 from resnet_cli.results.layout import LOCK_FILE, RUN_FILE, WEIGHTS_FILE
+from resnet_cli.results.outcomes import RUN_KEY, write_outcomes
 from resnet_cli.results.provenance import Provenance, collect
+from resnet_cli.results.run_file import check_files, damaged_run, read_run_file, write_run_file
 from resnet_cli.results.tables import atomic_write, check_writable, write_table
 from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError, one_line
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.context import Context
@@ -44,11 +51,13 @@ class FinishedRun:
     parameters: int
     num_classes: int
     diverged_at: int | None
-    """The iteration whose loss was not finite; None when all were."""
+    """The iteration whose loss was not finite, or would be after the last; None when all are."""
     data: Mapping[str, str]
     """Fingerprints of the splits, as provenance takes them."""
     started: str
     seconds: float
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the folder's files as the training wrote them; empty in the first edition."""
 
     @property
     def weights(self) -> Path:
@@ -82,46 +91,95 @@ class FinishedRun:
         )
 
 
-def find_finished(context: Context, run: RunConfig) -> FinishedRun | None:
-    """The finished run of a configuration, if there is one."""
-    return processes.from_first(lambda: _read_finished(context, run))
+def find_finished(
+    context: Context, run: RunConfig, note: Callable[[str], None] = lambda line: None
+) -> FinishedRun | None:
+    """The finished run of a configuration, if there is one, whole.
+
+    Args:
+        note: receives a line for people about one that is damaged.
+    """
+
+    def read() -> FinishedRun | None:
+        try:
+            finished = read_finished(context.runs / run.folder)
+        except UserError as error:
+            note(str(error))
+            return None
+        return finished if finished is not None and finished.run.hash == run.hash else None
+
+    return processes.from_first(read)
 
 
 def is_over(context: Context, run: RunConfig) -> bool:
     """A training is finished and its checkpoints are removed: no process was killed in between."""
-    return processes.from_first(
-        lambda: (
-            _read_finished(context, run) is not None
-            and not has_checkpoint(context.runs / run.folder)
-        )
+    return find_finished(context, run) is not None and processes.from_first(
+        lambda: not has_checkpoint(context.runs / run.folder)
     )
 
 
-def _read_finished(context: Context, run: RunConfig) -> FinishedRun | None:
-    finished = read_finished(context.runs / run.folder)
-    return finished if finished is not None and finished.run.hash == run.hash else None
-
-
 def read_finished(folder: Path) -> FinishedRun | None:
-    """The finished run in a folder; None if there is none, or it is damaged."""
-    try:
-        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        return finished_from(folder, content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    """The finished run in a folder, whose files are those that the training wrote; None if there
+    is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    content = read_run_file(folder)
+    if content is None:
         return None
+    check_files(folder, content)
+    try:
+        finished = finished_from(folder, content)
+    except ValueError as error:
+        raise damaged_run(folder, f"{RUN_FILE}: {one_line(error, 120)}") from None
+    if not finished.files and not finished.weights.is_file():
+        raise damaged_run(folder, f"{WEIGHTS_FILE} is missing")
+    return finished
+
+
+class _Epoch(Strict):
+    """A row of training.csv, without the columns experiment and case."""
+
+    seed: int
+    epoch: int
+    iteration: int
+    lr: float | None
+    train_loss: float | None
+    train_error: float | None
+    test_loss: float | None
+    test_error: float | None
+    images_per_second: float | None
+    seconds: float | None
+
+
+class _Description(Strict):
+    """The content of run.json."""
+
+    hash: str
+    run: dict[str, Any]
+    rows: list[_Epoch]
+    parameters: int
+    num_classes: PositiveInt
+    diverged_at: int | None
+    data: dict[str, str]
+    started: str
+    seconds: float
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
     """A finished run from its description (`description_of`).
 
     Raises:
-        ValueError, KeyError, TypeError: it describes no run, or that of another configuration.
+        ValueError: it describes no run, or that of another configuration.
     """
-    fields = dict(content)
-    stored = fields.pop("run")
-    if fields.pop("hash") != config_hash(stored):
+    described = _Description.model_validate(content)
+    if described.hash != config_hash(described.run):
         raise ValueError("described by another configuration")
-    run = RunConfig.model_validate(of_any_edition(stored))
+    datetime.fromisoformat(described.started)
+    run = RunConfig.model_validate(of_any_edition(described.run))
+    fields = {name: content[name] for name in content if name not in ("hash", "run")}
     return FinishedRun(folder=folder, run=run, **fields)
 
 
@@ -151,7 +209,7 @@ def train_run(
     """
     folder = context.runs / run.folder
     with owned(folder, stopper, note):
-        finished = find_finished(context, run)
+        finished = find_finished(context, run, note)
         if finished is None:
             finished = _train(context, run, experiment, case, profile, stopper, report, note)
         else:
@@ -234,6 +292,7 @@ def _train(
             f"{folder}; the same command resumes from there"
         )
     position = trainer.position
+    final = trainer.final
     finished = FinishedRun(
         folder=folder,
         run=run,
@@ -262,8 +321,13 @@ def _train(
         rows = [{"experiment": experiment, "case": case} | row for row in finished.rows]
         provenance = finished.provenance(run.model_dump(mode="json"), profile, str(context.device))
         write_table(rows, "training", folder, provenance)
-        atomic_write(folder / RUN_FILE, json.dumps(description_of(finished), indent=1) + "\n")
-        return finished
+        names = [WEIGHTS_FILE, "training.csv"]
+        if final is not None:
+            names.append(write_outcomes(folder, {RUN_KEY: final.correct.numpy()}).name)
+        write_run_file(folder, description_of(finished), names)
+        written = read_finished(folder)
+        assert written is not None
+        return written
 
     return processes.from_first(write)
 

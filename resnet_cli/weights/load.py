@@ -24,6 +24,7 @@ from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
+from resnet_cli.results.run_file import check_files, read_run_file
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 from resnet_cli.weights import cards
 
@@ -118,7 +119,8 @@ def load_network(reference: str | Path) -> Loaded:
     others (see `resnet_cli.weights.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
 
     Raises:
-        UserError: nothing is there, it is damaged, or it fits no network.
+        UserError: nothing is there, it is damaged, it is not what a finished run wrote, or it fits
+            no network.
     """
     path = Path(reference)
     try:
@@ -131,6 +133,7 @@ def load_network(reference: str | Path) -> Loaded:
                 f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
                 "under runs/ or a checkpoint file"
             )
+        check_files(path, read_run_file(path) or {}, WEIGHTS_FILE)
         path = path / WEIGHTS_FILE
     elif not is_there:
         if path.parent != Path(".") or path.suffix:

@@ -117,6 +117,19 @@ def test_a_run_folder_of_the_first_edition_loads_and_is_not_taken_for_one_of_thi
     assert load_network(str(TAKEN_OVER)).run == finished.run
 
 
+@pytest.mark.parametrize("edition", [{}, {"edition": 2}])
+def test_a_training_stored_before_its_last_batch_counted_dropped_it(
+    edition: dict[str, int],
+) -> None:
+    stored: dict[str, Any] = {"model": {"depth": 8}, "data": {}, "train": {"epochs": 1}, "seed": 0}
+    train = RunConfig.model_validate(of_any_edition(stored | edition)).train
+    assert (train.last_batch, train.inactive_units) == ("drop", "freeze")
+    now = RunConfig.model_validate(stored).train
+    assert (now.last_batch, now.inactive_units) == ("train", "decay")
+    again = RunConfig.model_validate(of_any_edition(stored | edition | {"train": now.model_dump()}))
+    assert again.train == now
+
+
 def test_a_newer_edition_is_refused() -> None:
     run = load_experiment("quickstart", "smoke").runs()[0][1]
     stored = run.model_dump(mode="json")

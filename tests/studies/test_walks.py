@@ -35,7 +35,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "relu before addition": TINY | {"placement": "relu_before_addition"},
     "one layer": TINY | {"depth": 10, "branch": "one_layer"},
     "bottleneck": {"depth": 23, "units": (3, 2, 2), "widths": (2, 3, 4), "branch": "bottleneck"},
-    "exclusive gating": TINY | {"shortcut": "exclusive_gating", "gate_bias": -0.5},
+    "exclusive gating": TINY
+    | {"shortcut": "exclusive_gating", "gate_bias": -0.5, "stage_change": "projection"},
     "shortcut-only gating": TINY
     | {"placement": "original", "shortcut": "shortcut_only_gating", "gate_bias": -0.5},
     "scaling": TINY | {"shortcut": "scaling", "shortcut_scale": 0.5, "residual_scale": 0.8},

@@ -276,7 +276,7 @@ def _train(
 ) -> Trained:
     """Train; process `stopping` alone asks to stop after so many iterations."""
     run = RunConfig(
-        model=ModelConfig(depth=8, widths=(4, 8, 16)),
+        model=ModelConfig(depth=8, widths=(4, 8, 16), stage_change="projection"),
         data=DATA,
         train=TrainConfig(**({"epochs": 3, "batch_size": 64, "lr": 0.05} | train)),
         seed=3,
@@ -310,8 +310,9 @@ def assert_close(one: Trained, other: Trained) -> None:
         {"batch_norm_group": 32},
         {"batch_norm_group": 16, "nesterov": True},
         {"batch_norm_group": 32, "active_units": 2},
+        {"batch_norm_group": 30, "batch_size": 60},
     ],
-    ids=["a group each", "two groups each", "inactive units"],
+    ids=["a group each", "two groups each", "inactive units", "a smaller last batch"],
 )
 def test_two_processes_train_what_one_trains(train: dict[str, Any], tmp_path: Path) -> None:
     alone = _train(train)

@@ -66,6 +66,7 @@ def test_counts_and_loss_equal_numpy_over_whole_and_cut_batches() -> None:
     assert found.loss == pytest.approx(float(np.mean(log_sum - logits[range(IMAGES), labels])))
     assert found.predictions.dtype == torch.int64
     assert found.predictions.tolist() == predicted.tolist()
+    assert found.correct.tolist() == (predicted == labels).tolist()
 
 
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, BATCH_SIZE + 1])
@@ -79,9 +80,9 @@ def test_any_number_of_images_is_evaluated_once(count: int) -> None:
 
 
 def test_errors_are_in_percent() -> None:
-    assert Evaluation(8, 3, 0.5, torch.zeros(8)).error == 37.5
-    assert Evaluation(8, 3, 0.5, torch.zeros(8)).top5_error is None
-    assert Evaluation(8, 3, 0.5, torch.zeros(8), 1).top5_error == 12.5
+    assert Evaluation(8, 3, 0.5, torch.zeros(8), torch.ones(8)).error == 37.5
+    assert Evaluation(8, 3, 0.5, torch.zeros(8), torch.ones(8)).top5_error is None
+    assert Evaluation(8, 3, 0.5, torch.zeros(8), torch.ones(8), 1).top5_error == 12.5
 
 
 @pytest.mark.parametrize("classes", [5, 6, 9])

@@ -201,7 +201,7 @@ def test_group_gradient_is_the_mean_over_groups_and_statistics_follow_in_sequenc
     seen: list[Tensor] = []
     handle = first_norm.register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
     trainer.network.train()
-    trainer._backward(images, labels, None)
+    trainer._backward(images, labels, None, len(labels))
     handle.remove()
 
     for name, parameter in trainer.network.named_parameters():
@@ -225,14 +225,83 @@ def test_a_smaller_data_set_than_a_batch_is_one_batch(batches: tuple[Batches, Ba
     assert (trainer.batch_size, trainer.iterations_per_epoch, trainer.total) == (256, 1, 1)
 
 
-def test_an_epoch_sees_each_image_at_most_once_and_drops_the_rest(
+@pytest.mark.parametrize(
+    ("last_batch", "size", "group", "sizes"),
+    [
+        ("train", 100, 50, [100, 100, 56]),
+        ("train", 100, 40, [100, 100, 54]),  # three groups of 18
+        ("train", 85, None, [85, 85, 85]),  # a last batch of one image has no statistics
+        ("drop", 100, 50, [100, 100]),
+    ],
+)
+def test_an_epoch_ends_with_a_smaller_batch_or_drops_it(
+    last_batch: str,
+    size: int,
+    group: int | None,
+    sizes: list[int],
     batches: tuple[Batches, Batches],
 ) -> None:
-    trainer = make_trainer(make_run(batch_size=100, epochs=1), batches)
-    assert trainer.iterations_per_epoch == 2
-    trainer.batch(0)
-    order = trainer._order
-    assert sorted(order.tolist()) == list(range(256))
+    run = make_run(batch_size=size, epochs=2, batch_norm_group=group, last_batch=last_batch)
+    trainer = make_trainer(run, batches)
+    assert trainer.iterations_per_epoch == len(sizes)
+    assert [len(trainer.batch(i)[1]) for i in range(2 * len(sizes))] == 2 * sizes
+    seen = torch.cat([trainer._indices(i) for i in range(len(sizes))]).tolist()
+    assert len(set(seen)) == len(seen) == sum(sizes)
+
+
+def test_the_last_batch_is_a_step_of_its_mean_loss_in_as_many_groups(
+    batches: tuple[Batches, Batches],
+) -> None:
+    """Images 200 to 255 of the order, in two groups of 28."""
+    run = make_run(batch_size=100, batch_norm_group=50, epochs=1, schedule="milestones", lr=0.1)
+    run = run.model_copy(
+        update={"train": run.train.model_copy(update={"warmup_iterations": 0, "weight_decay": 0.0})}
+    )
+    trainer = make_trainer(run, batches)
+    trainer.step()
+    trainer.step()
+    start = {n: p.detach().clone() for n, p in trainer.network.named_parameters()}
+    momentum = {
+        n: trainer.optimizer.state[p]["momentum_buffer"].clone()
+        for n, p in trainer.network.named_parameters()
+    }
+    by_hand = build(run.model, 10, run.seed).train()
+    by_hand.load_state_dict(trainer.network.state_dict())
+    trainer.step()
+    order = epoch_order(256, run.seed, 0)[200:]
+    images, labels = batches[0].training(order, stream(run.seed, "augmentation", 2))
+    for half in (slice(0, 28), slice(28, 56)):
+        loss = functional.cross_entropy(by_hand(images[half]), labels[half], reduction="sum")
+        (loss / 56).backward()
+    gradients = {n: p.grad for n, p in by_hand.named_parameters()}
+    for name, parameter in trainer.network.named_parameters():
+        gradient = gradients[name]
+        assert gradient is not None
+        expected = start[name] - 0.1 * (0.9 * momentum[name] + gradient)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+    assert trainer.position.images == 256
+
+
+def test_weights_destroyed_by_the_last_step_end_as_diverged(
+    batches: tuple[Batches, Batches],
+) -> None:
+    """Every training loss is finite; the network that the last step leaves is not."""
+    run = make_run(
+        iterations=5,
+        schedule="milestones",
+        lr=1e38,
+        warmup_iterations=4,
+        warmup_lr=0.01,
+        milestones=(9,),
+        weight_decay=0.0,
+    )
+    trainer = make_trainer(run, batches)
+    assert trainer.fit()
+    assert trainer.position.diverged
+    assert trainer.final is None
+    row = trainer.position.rows[-1]
+    assert row["train_loss"] is not None
+    assert (row["test_loss"], row["test_error"]) == (None, None)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -506,7 +575,7 @@ def test_recomputing_units_changes_no_gradient_and_no_statistic(
         assert trainer.network.checkpoint_units is recompute
         trainer.network.train()
         torch.manual_seed(5)  # dropout
-        trainer._backward(*batch_by_hand(run, batches[0], 0), None)
+        trainer._backward(*batch_by_hand(run, batches[0], 0), None, BATCH)
         gradients = {
             n: p.grad.clone() for n, p in trainer.network.named_parameters() if p.grad is not None
         }
@@ -558,7 +627,7 @@ def test_exactly_k_units_are_active_and_the_others_cost_nothing(
             branch.calls = 0
         trainer.network.train()
         trainer.network.zero_grad()
-        trainer._backward(*batch_by_hand(run, batches[0], iteration), active)
+        trainer._backward(*batch_by_hand(run, batches[0], iteration), active, BATCH)
         assert [branch.calls for branch in watched] == [int(a) for a in active]
         for branch, is_active in zip(watched, active, strict=True):
             with_gradient = [p.grad is not None for p in branch.parameters()]
@@ -567,21 +636,26 @@ def test_exactly_k_units_are_active_and_the_others_cost_nothing(
     assert len(chosen) > 1 or k == 6
 
 
+@pytest.mark.parametrize("inactive", ["decay", "freeze"])
 @pytest.mark.parametrize("rule", [{"active_units": 1}, {"stochastic_depth": 0.2}])
-def test_units_that_join_late_step_as_in_torchs_plain_sgd(
-    rule: dict[str, Any], batches: tuple[Batches, Batches]
+def test_inactive_units_step_as_in_torchs_plain_sgd(
+    rule: dict[str, Any], inactive: str, batches: tuple[Batches, Batches]
 ) -> None:
+    """decay: with gradients of zero, as in Huang et al.'s code; freeze: without gradients."""
+    rule = rule | {"inactive_units": inactive, "weight_decay": 0.05}
     run = make_run({"depth": 14}, iterations=8, batch_norm_group=None, **rule)
     trainer = make_trainer(run, batches)
     assert trainer.fit()
 
     network = build(run.model, 10, run.seed).train()
     sgd = torch.optim.SGD(
-        network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, foreach=False, fused=False
+        network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05, foreach=False, fused=False
     )
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     for iteration in range(8):
         images, labels = batch_by_hand(run, batches[0], iteration)
-        sgd.zero_grad()
+        sgd.zero_grad(set_to_none=inactive == "freeze")
         active = draw_active(run.train, 6, run.seed, iteration)
         functional.cross_entropy(network(images, active), labels).backward()
         sgd.param_groups[0]["lr"] = learning_rate(run.train, iteration, 8)
@@ -592,7 +666,7 @@ def test_units_that_join_late_step_as_in_torchs_plain_sgd(
 
 
 def test_a_skipped_unit_keeps_its_weights_and_statistics(batches: tuple[Batches, Batches]) -> None:
-    run = make_run({"depth": 14}, active_units=2, iterations=1)
+    run = make_run({"depth": 14}, active_units=2, iterations=1, inactive_units="freeze")
     trainer = make_trainer(run, batches)
     before = {n: t.clone() for n, t in trainer.network.state_dict().items()}
     trainer.fit()

@@ -1,6 +1,7 @@
 """Whole runs: trained once, found again by configuration, complete beside their provenance."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -12,7 +13,14 @@ import torch
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.models import build
-from resnet_cli.results.layout import CHECKPOINT_FILE, LOCK_FILE, RUN_FILE
+from resnet_cli.results.layout import (
+    CHECKPOINT_FILE,
+    LOCK_FILE,
+    OUTCOMES_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+)
+from resnet_cli.results.outcomes import read_outcomes
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper, parse_duration
@@ -20,7 +28,7 @@ from resnet_cli.studies.subject import find_subject
 from resnet_cli.training import runs as runs_module
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
-from resnet_cli.training.runs import FinishedRun, find_finished, is_over, train_run
+from resnet_cli.training.runs import FinishedRun, find_finished, is_over, read_finished, train_run
 from resnet_cli.weights.load import load_network
 
 CPU = torch.device("cpu")
@@ -87,6 +95,7 @@ def test_its_folder_holds_these_files(trained: tuple[Context, FinishedRun]) -> N
     folder = trained[1].folder
     assert folder.name == f"preact8-digits-seed1-{RUN.hash[:10]}"
     assert sorted(path.name for path in folder.iterdir()) == [
+        OUTCOMES_FILE,
         RUN_FILE,
         "training.csv",
         "training.provenance.json",
@@ -150,6 +159,98 @@ def test_a_run_file_of_another_run_or_version_is_no_run(
     content = json.loads((folder / RUN_FILE).read_text())
     (folder / RUN_FILE).write_text(json.dumps(content | change))
     assert find_finished(context, RUN) is None
+
+
+def _flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[-3001] ^= 0x40
+    (folder / WEIGHTS_FILE).write_bytes(content)
+
+
+def _change_a_digit(folder: Path) -> None:
+    text = (folder / RUN_FILE).read_text()
+    assert '"test_error": ' in text
+    (folder / RUN_FILE).write_text(text.replace('"test_error": ', '"test_error": 1', 1))
+
+
+def _pipe(folder: Path) -> None:
+    (folder / RUN_FILE).unlink()
+    os.mkfifo(folder / RUN_FILE)
+
+
+def _typed(field: str, value: object) -> Callable[[Path], None]:
+    """A run file without hashes, as of the first edition, with a value of another type."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / RUN_FILE).read_text())
+        del content["sha256"], content["files"]
+        (folder / RUN_FILE).write_text(json.dumps(content | {field: value}))
+
+    return change
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "bit flipped": _flip_a_bit,
+    "weights cut": lambda folder: os.truncate(folder / WEIGHTS_FILE, 1000),
+    "weights missing": lambda folder: (folder / WEIGHTS_FILE).unlink(),
+    "outcomes cut": lambda folder: os.truncate(folder / OUTCOMES_FILE, 10),
+    "digit changed": _change_a_digit,
+    "run file cut": lambda folder: os.truncate(folder / RUN_FILE, 100),
+    "run file a pipe": _pipe,
+    "run file a folder": lambda folder: ((folder / RUN_FILE).unlink(), (folder / RUN_FILE).mkdir()),
+    "rows text": _typed("rows", "x"),
+    "rows of other columns": _typed("rows", [{"epoch": 1}]),
+    "parameters text": _typed("parameters", "many"),
+    "data a list": _typed("data", []),
+    "started no time": _typed("started", "yesterday"),
+    "classes none": _typed("num_classes", 0),
+    "run a list": _typed("run", []),
+    "files a list": _typed("files", []),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_reported_and_not_used(copied: tuple[Context, Path], damage: str) -> None:
+    context, folder = copied
+    DAMAGES[damage](folder)
+    notes: list[str] = []
+    assert find_finished(context, RUN, notes.append) is None
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{folder}: ")
+    assert "train the experiment again" in notes[0]
+    assert "\n" not in notes[0]
+    with pytest.raises(UserError):
+        read_finished(folder)
+
+
+@pytest.mark.parametrize("damage", ["bit flipped", "weights cut", "digit changed"])
+def test_a_damaged_run_is_not_studied(copied: tuple[Context, Path], damage: str) -> None:
+    DAMAGES[damage](copied[1])
+    with pytest.raises(UserError, match="was changed after the training wrote it"):
+        load_network(copied[1])
+
+
+def test_a_damaged_run_is_trained_again(
+    trained: tuple[Context, FinishedRun], copied: tuple[Context, Path]
+) -> None:
+    context, folder = copied
+    _flip_a_bit(folder)
+    notes: list[str] = []
+    finished = train(context, notes=notes)
+    assert "was changed after the training wrote it" in notes[0]
+    assert finished.test_error == trained[1].test_error
+    assert load_network(folder).sha256 != ""
+    assert read_finished(folder) == finished
+
+
+def test_the_outcome_on_every_test_image_is_stored(trained: tuple[Context, FinishedRun]) -> None:
+    context, finished = trained
+    (correct,) = read_outcomes(finished.folder).values()
+    subject = find_subject(context, str(finished.folder))
+    batches = subject.batches("test")
+    predicted = evaluate(subject.loaded.network, batches).predictions
+    assert correct.tolist() == (predicted == batches.labels).tolist()
+    assert 100 * (1 - correct.mean()) == pytest.approx(finished.test_error)
 
 
 # --- interrupted ---------------------------------------------------------------------------------
