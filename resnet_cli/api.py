@@ -13,7 +13,7 @@ command's CSV. Errors in the arguments are `UserError`, a `ValueError`.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +85,11 @@ class Net:
     def units(self) -> list[str]:
         """The names of the units in forward order, such as `stage2.unit05`."""
         return [place.name for place in self.loaded.network.places]
+
+    @property
+    def assumptions(self) -> dict[str, str]:
+        """What the file of others does not say of the network, and the value that was taken."""
+        return {assumed.key: assumed.value for assumed in self.loaded.assumptions}
 
     def error(self, data: "Data") -> float:
         """Top-1 error in percent.
@@ -195,19 +200,21 @@ class Measurement:
 # --- networks and data ---------------------------------------------------------------------------
 
 
-def load(source: str | Path) -> Net:
+def load(source: str | Path, *, model: Mapping[str, str] | None = None) -> Net:
     """A network from a file or by name.
 
     Args:
         source: a checkpoint, the folder of a run, the name of bundled weights
             (`resnet-cli weights` lists them), or a Python file whose function `network` returns an
             adapted network (`resnet_cli.models.adapt`).
+        model: what the shapes of others' weights cannot tell, such as `{"stride_in": "1x1"}`; by
+            default what `Net.assumptions` states.
 
     Raises:
         UserError: nothing is there, it is damaged, or it fits no known network.
     """
     with _python_names():
-        return Net(load_network(source))
+        return Net(load_network(source, model))
 
 
 def wrap(

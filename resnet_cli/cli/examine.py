@@ -7,6 +7,7 @@ import typer
 
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
+    AssumeOption,
     DataDirOption,
     DatasetOption,
     DeviceOption,
@@ -50,6 +51,7 @@ def examine(
     ],
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
+    model: AssumeOption = None,
     images: ImagesOption = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -89,11 +91,22 @@ def examine(
     if len(set(checkpoints)) < len(checkpoints):
         raise UserError(f"{checkpoints[0]} is given twice; name two different networks")
     seconds = parse_duration(budget) / len(checkpoints)
+    if model and len(checkpoints) > 1:
+        raise UserError("--model goes with one checkpoint; examine the networks one by one")
     display, stopper = make_display(as_json, quiet, verbose), make_stopper(None)
     context = make_context(device, data_dir, download)
     with stopper.listening():
         subjects = [
-            find_network(display, context, checkpoint, dataset, normalize, images)
+            find_network(
+                display,
+                context,
+                checkpoint,
+                dataset,
+                normalize,
+                images,
+                assume=model or (),
+                should_stop=stopper,
+            )
             for checkpoint in checkpoints
         ]
         names = "-and-".join(subject.name for subject in subjects)
@@ -108,7 +121,11 @@ def examine(
             examined.append(one)
             found = findings_of(one)
             facts.append(
-                {"checkpoint": subject.loaded.source, "dataset": subject.data.dataset}
+                {
+                    "checkpoint": subject.loaded.source,
+                    "dataset": subject.data.dataset,
+                    "assumptions": {a.key: a.value for a in subject.loaded.assumptions},
+                }
                 | files.facts
                 | {"findings": [vars(finding) for finding in found]}
             )

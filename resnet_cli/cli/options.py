@@ -200,6 +200,15 @@ DatasetOption = Annotated[
         autocompletion=starting_with(lambda: DATASETS),
     ),
 ]
+AssumeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="KEY=VALUE",
+        help="What the shapes of others' weights cannot tell, such as stride_in=1x1; repeatable.  "
+        "[default: stated with the result]",
+    ),
+]
 NormalizeOption = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,6 @@
 """What the commands share: from options to the objects they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -75,14 +75,24 @@ def find_network(
     normalize: str | None,
     images: int | None,
     test_size: int | None = None,
+    assume: Sequence[str] = (),
+    should_stop: "Callable[[], bool] | None" = None,
 ) -> "Subject":
-    """The network a study is about, with lines that say which and what it is."""
+    """The network a study is about, with lines that say which and what it is.
+
+    Args:
+        assume: the texts of `--model`.
+        should_stop: if given, what the file does not tell is tried on labelled images
+            (`resnet_cli.studies.alternatives`) until this returns true.
+    """
     from resnet_cli.studies.subject import find_subject
+    from resnet_cli.weights.assumptions import parse_overrides
     from resnet_cli.weights.cards import unusual_width
 
-    subject = find_subject(context, checkpoint, dataset, normalize, images, test_size)
+    overrides = parse_overrides(assume)
+    subject = find_subject(context, checkpoint, dataset, normalize, images, test_size, overrides)
     loaded = subject.loaded
-    kind = "adapted"
+    kind = "as the file has it" if loaded.assumptions else "adapted"
     if loaded.model is not None:
         kind = "vgg, plain" if loaded.is_plain else f"resnet, {loaded.model.placement}"
         width = unusual_width(loaded.model)
@@ -90,13 +100,36 @@ def find_network(
     display.paragraph(
         f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) from {loaded.source}"
     )
+    if loaded.assumptions:
+        listed = ", ".join(map(str, loaded.assumptions))
+        display.paragraph(f"not told by the file: {listed}; --model KEY=VALUE overrides it")
+    for note in loaded.notes:
+        display.paragraph(note)
     normalized = normalize or subject.data.explicit().normalize
+    if normalize is None and loaded.run is None and loaded.normalization is not None:
+        normalized = "what the file states"
     display.paragraph(f"data: {subject.data.dataset}, normalised by {normalized}")
     if normalize is None and loaded.normalization is None:
         display.paragraph(
             "these weights do not say how their inputs were normalised; if otherwise, name it by "
             "--normalize"
         )
+    if should_stop is not None:
+        subject = _tried(display, subject, should_stop)
+    return subject
+
+
+def _tried(display: "Display", subject: "Subject", should_stop: "Callable[[], bool]") -> "Subject":
+    """The subject with the assumptions that labelled images clearly support, and lines that say
+    so."""
+    from resnet_cli.studies.alternatives import try_alternatives
+
+    subject, trials = try_alternatives(subject, should_stop)
+    for trial in trials:
+        display.paragraph(str(trial), level=-1 if trial.is_taken else 1)
+    if trials and not any(trial.is_taken for trial in trials):
+        keys = ", ".join(sorted({trial.assumption.key for trial in trials}))
+        display.paragraph(f"tried on test images: no other value of {keys} is clearly better")
     return subject
 
 

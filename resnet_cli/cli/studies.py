@@ -11,6 +11,7 @@ import typer
 
 from resnet_cli.cli.app import app, examples
 from resnet_cli.cli.options import (
+    AssumeOption,
     BudgetOption,
     CheckpointOption,
     DataDirOption,
@@ -65,6 +66,7 @@ def evaluate_command(
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
+    model: AssumeOption = None,
     images: ImagesOption = None,
     test_size: Annotated[
         int | None,
@@ -88,9 +90,20 @@ def evaluate_command(
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)
-    subject = find_network(display, context, checkpoint, dataset, normalize, images, test_size)
-    batches = subject.batches("test")
     stopper = make_stopper(None)
+    with stopper.listening():
+        subject = find_network(
+            display,
+            context,
+            checkpoint,
+            dataset,
+            normalize,
+            images,
+            test_size,
+            assume=model or (),
+            should_stop=stopper,
+        )
+    batches = subject.batches("test")
     with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
         report = watched(update, stopper, "stopped; nothing was measured")
         result = evaluate(subject.loaded.network, batches, report=report)
@@ -106,6 +119,9 @@ def evaluate_command(
             "normalisation? Try --normalize imagenet or --normalize cifar",
             level=-1,
         )
+        if assumed := subject.loaded.assumptions:
+            listed = ", ".join(map(str, assumed))
+            display.paragraph(f"or is one of these assumptions wrong: {listed}?", level=-1)
     display.summary(
         {
             "command": "eval",
@@ -115,6 +131,7 @@ def evaluate_command(
             "test_error": result.error,
             "top5_error": top5_error,
             "loss": result.loss,
+            "assumptions": {a.key: a.value for a in subject.loaded.assumptions},
         }
     )
 
@@ -249,6 +266,7 @@ def _on_network(
     checkpoint: CheckpointOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
+    model: AssumeOption = None,
     images: ImagesOption = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
@@ -267,14 +285,18 @@ def _on_network(
         words: the study's options, for the default folder.
     """
     from resnet_cli.studies.runner import run_study
+    from resnet_cli.weights.assumptions import parse_overrides
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download, engine)
     more = {"images": images, "normalize-": normalize, "seed": unusual(seed, 0)}
+    more |= {f"{key}-": value for key, value in parse_overrides(model or ()).items()}
     words = dict(words) | more | {context.engine: context.engine != "fast"}
     stopper = make_stopper(budget)
     with stopper.listening():
-        found = find_network(display, context, checkpoint, dataset, normalize, images)
+        found = find_network(
+            display, context, checkpoint, dataset, normalize, images, assume=model or ()
+        )
         folder = writable(out or local_folder(command, found.name, words))
         written = run_study(
             found, study, seed=seed, out=folder, display=display, should_stop=stopper
@@ -311,7 +333,7 @@ def _on_experiment(
     from resnet_cli.run.experiment import study_experiment
     from resnet_cli.run.trainings import Session
 
-    for name in ("checkpoint", "dataset", "normalize", "seed"):
+    for name in ("checkpoint", "dataset", "normalize", "model", "seed"):
         if of_network[name]:
             raise UserError(f"--{name} and an EXPERIMENT exclude each other")
     display = make_display(as_json, quiet, verbose)

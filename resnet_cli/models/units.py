@@ -81,14 +81,22 @@ class ZeroPadding(nn.Module):
     channels are cut off instead.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, at_end: bool = False
+    ) -> None:
+        """
+        Args:
+            at_end: all zeros follow the channels, as fb.resnet.torch has it; else half of them
+                precede the channels.
+        """
         super().__init__()
         self.missing = out_channels - in_channels
         self.stride = stride
+        self.at_end = at_end
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]
-        before = self.missing // 2 if self.missing > 0 else 0
+        before = self.missing // 2 if self.missing > 0 and not self.at_end else 0
         return functional.pad(x, (0, 0, 0, 0, before, self.missing - before))
 
 

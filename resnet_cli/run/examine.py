@@ -175,6 +175,7 @@ def _sizes(
     identity = {
         "weights": subject.loaded.sha256,
         "data": subject.data.model_dump(mode="json"),
+        "overrides": dict(subject.loaded.overrides),
         "budget": budget,
         "seed": seed,
     }

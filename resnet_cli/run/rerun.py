@@ -43,6 +43,10 @@ class TypedStudy(StudySettings):
     model: dict[str, Any] | None
     study: AnyStudy
     data: DataConfig
+    assumptions: dict[str, str] = Field(default_factory=dict)
+    """What the file of others does not say of its network."""
+    overrides: dict[str, str] = Field(default_factory=dict)
+    """What `--model` stated of it."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ def rerun_study(spec: RerunSpec, session: Session, out: Path) -> Written:
     if isinstance(typed, Experiment):
         return study_experiment(typed, session, out)
     assert checkpoint is not None
-    subject = find_subject(session.context, checkpoint.source)
+    subject = find_subject(session.context, checkpoint.source, overrides=typed.overrides)
     if subject.loaded.sha256 != checkpoint.sha256:
         raise UserError(
             f"{checkpoint.source}: these weights have the hash {subject.loaded.sha256[:12]}…, "

@@ -115,6 +115,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "data": DataConfig.model_validate(data).model_dump(mode="json", exclude_defaults=True),
         "seed": config.get("seed") if study is None or study.needs_network else None,
         "engine": config.get("engine", "fast"),
+        "overrides": config.get("overrides", {}),
     }
 
 
@@ -133,11 +134,15 @@ class _StudyRun:
         should_stop: Callable[[], bool],
     ) -> None:
         model = subject.loaded.model
-        by_hand = {
+        by_hand: dict[str, Any] = {
             "edition": EDITION,
             "model": model.model_dump(mode="json") if model is not None else None,
             "data": subject.data.model_dump(mode="json"),
         }
+        if subject.loaded.assumptions:
+            by_hand["assumptions"] = {a.key: a.value for a in subject.loaded.assumptions}
+        if subject.loaded.overrides:
+            by_hand["overrides"] = dict(subject.loaded.overrides)
         # An experiment's data stay as it names them, so that it can be run again from its
         # provenance; how many of the images were measured stands in the study and in the table.
         self.config = dict(config or by_hand) | {

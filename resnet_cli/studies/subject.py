@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,16 +85,21 @@ def find_subject(
     normalize: str | None = None,
     test_images: int | None = None,
     test_size: int | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> Subject:
     """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
 
     Its data follow from it (`subject_of`).
 
+    Args:
+        overrides: see `load_network`.
+
     Raises:
         UserError: there is no such network, nothing says which data it takes, or these have
             images of one size only.
     """
-    loaded = load_network(checkpoint if checkpoint is not None else _newest(context.runs))
+    reference = checkpoint if checkpoint is not None else _newest(context.runs)
+    loaded = load_network(reference, overrides)
     return subject_of(context, loaded, dataset, normalize, test_images, test_size)
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,7 +28,12 @@ from resnet_cli.results.run_file import check_files, read_run_file
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 from resnet_cli.weights import cards
 
+if TYPE_CHECKING:
+    from resnet_cli.weights.assumptions import Assumption
+
 FORMAT = "resnet-cli weights 1"
+MOST_HEADER = 16 << 20
+"""Bytes of the header of a file of ours; a ResNet-1001's has 0.5 MB."""
 DEFAULT_WEIGHTS = "preact56-digits"
 """The bundled weights that a study takes when nothing is named or trained: their data set needs no
 download."""
@@ -56,11 +61,21 @@ class Loaded:
     """What was measured at the end of training (test_error, epochs, …)."""
     is_trained: bool = True
     """The weights are not those of the initialisation."""
+    name: str = ""
+    """A short name of weights of others whose network has no configuration here."""
+    assumptions: tuple["Assumption", ...] = ()
+    """What the file of others does not say of its network."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """What `--model` stated of it."""
+    notes: tuple[str, ...] = ()
+    """What was chosen in, computed from or left out of the file, in words."""
 
     @property
     def label(self) -> str:
         """A short name of the network."""
-        return self.model.label if self.model is not None else Path(self.source).stem
+        if self.model is not None:
+            return self.model.label
+        return self.name or Path(self.source).stem
 
     @property
     def is_plain(self) -> bool:
@@ -114,9 +129,13 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return b"".join((len(described).to_bytes(8, "little"), described, memoryview(content)[start:]))
 
 
-def load_network(reference: str | Path) -> Loaded:
+def load_network(reference: str | Path, overrides: Mapping[str, str] | None = None) -> Loaded:
     """A network from a weights file, a run's folder, bundled weights by name, a state dict of
     others (see `resnet_cli.weights.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
+
+    Args:
+        overrides: what is known of the network of a state dict of others, by the keys of
+            `resnet_cli.weights.assumptions`.
 
     Raises:
         UserError: nothing is there, it is damaged, it is not what a finished run wrote, or it fits
@@ -144,22 +163,70 @@ def load_network(reference: str | Path) -> Loaded:
     if not path.is_file():
         raise UserError(f"--checkpoint {path}: is no file that holds weights")
     if path.suffix == ".py":
+        _refuse_overrides(overrides, reference)
         adapted = load_adapted(path)
         digest = weights_hash(adapted.network)
         return Loaded(adapted.network, None, adapted.num_classes, str(reference), digest)
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"--checkpoint {path}: cannot be read: {error.strerror}") from None
     source = str(reference)
-    if path.suffix == ".safetensors":
+    if is_ours(path):
+        _refuse_overrides(overrides, reference)
         tensors, metadata = read_safetensors(path)
-        if metadata.get("format", "").startswith("resnet-cli"):
-            return _ours(path, tensors, metadata, source, digest)
+        return _ours(path, tensors, metadata, source, file_hash(path))
     from resnet_cli.weights.foreign import load_foreign
 
-    network, model, num_classes = load_foreign(path)
-    return Loaded(network.eval(), model, num_classes, source, digest)
+    found = load_foreign(path, overrides)
+    return Loaded(
+        found.network,
+        found.model,
+        found.num_classes,
+        source,
+        file_hash(path),
+        normalization=found.normalization,
+        name=found.label,
+        assumptions=found.assumptions,
+        overrides=dict(overrides or {}),
+        notes=found.notes,
+    )
+
+
+def _refuse_overrides(overrides: Mapping[str, str] | None, reference: str | Path) -> None:
+    if overrides:
+        raise UserError(
+            f"--model {next(iter(overrides))}: {reference} says itself what its network is; "
+            "--model is for state dicts of others"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """The file is one of `weights_bytes`, as its header says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):
+                return False
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
+            return str(metadata.get("format", "")).startswith("resnet-cli")
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: cannot be read: {error.strerror}") from None
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece, as 64 hex digits.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"--checkpoint {path}: cannot be read: {error.strerror}") from None
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -190,7 +257,10 @@ def _ours(
         class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
         if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
             raise TypeError
-        normalization = Normalization(tensors["normalization.mean"], tensors["normalization.std"])
+        mean, std = tensors["normalization.mean"], tensors["normalization.std"]
+        if mean.dim() != 3 or len(mean) != 3 or std.shape != (3, 1, 1) or not bool((std > 0).all()):
+            raise TypeError
+        normalization = Normalization(mean.float(), std.float())
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
     state = {

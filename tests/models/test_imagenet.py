@@ -49,7 +49,8 @@ def test_original_networks_are_torchvisions(depth: int, size: int, tmp_path: Pat
     theirs = getattr(torchvision.models, f"resnet{depth}")()
     scatter(theirs)
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
-    ours, found, classes = load_foreign(tmp_path / "weights.pt")
+    loaded = load_foreign(tmp_path / "weights.pt")
+    ours, found, classes = loaded.network, loaded.model, loaded.num_classes
     assert found == config(depth, placement="original")
     assert classes == 1000
     with torch.no_grad():

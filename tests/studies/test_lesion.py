@@ -317,7 +317,7 @@ def plain_resnet20(w: dict[str, Tensor], x: Tensor, deleted: int | None) -> Tens
 @torch.no_grad()
 def test_single_deletions_of_a_public_resnet20_equal_plain_convolutions() -> None:
     images = 1000
-    network, _, _ = load_foreign(AKAMASTER)
+    network = load_foreign(AKAMASTER).network
     split = load_split(DataConfig(dataset="cifar10", test_images=images), "test", SHARED / "data")
     normalization = parse_normalization("imagenet", lambda: split)
     rows = delete_units(

@@ -154,7 +154,8 @@ def test_bfloat16_is_coarser_and_close() -> None:
 )
 def test_a_public_resnet20_has_its_published_error() -> None:
     """8.27 %, as github.com/akamaster/pytorch_resnet_cifar10 states for these weights."""
-    network, _, classes = load_foreign(AKAMASTER)
+    loaded = load_foreign(AKAMASTER)
+    network, classes = loaded.network, loaded.num_classes
     split = load_split(DataConfig(dataset="cifar10"), "test", SHARED / "data")
     assert len(split.classes) == classes
     found = evaluate(network, Batches(split, parse_normalization("imagenet", lambda: split)))

@@ -1,0 +1,186 @@
+"""How others name the parts of a residual network: one row for each naming.
+
+A row maps the names of modules to places in a network: `stem/POSITION`,
+`unit/STAGE/UNIT/POSITION` for the residual branch, `shortcut/STAGE/UNIT/POSITION`, `last/POSITION`
+for what follows the last unit, `head/POSITION`. Positions order the layers of a place; whether a
+layer is a convolution or a batch norm follows from its shapes. `norm/POSITION` is a batch norm that
+stands in the stem or after the last unit, which the channels decide.
+
+What a naming implies and shapes cannot tell stands in `implies`, as values of the assumptions of
+`resnet_cli.weights.layout`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Rule = tuple[str, str]
+
+HEAD: Rule = (
+    r"((?:last_)?linear|fc|classifier|heads?|output|logits"
+    r"|(?:fc|classifier|head|linear|heads)\.(?:\d|fc|linear|head)|1)",
+    r"head/0",
+)
+_LAST: Rule = (r"(?:bn|norm|bn_?last|last_?bn|bn_?final|final_?bn|bnorm)", r"last/0")
+_BRANCH = r"(?:conv|bn|norm)(\d)"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The names that some code gives to the modules of a network."""
+
+    name: str
+    used_by: str
+    """Repositories and libraries, in words."""
+    rules: tuple[Rule, ...]
+    """Pattern of a module's name, and the place it stands for; the first that fits counts."""
+    implies: Mapping[str, str] = field(default_factory=dict)
+    requires: str = ""
+    """A pattern that some key must match; else the next rows are tried."""
+
+    def place(self, module: str) -> str | None:
+        """The place that a module's name stands for; None if the naming has no such name."""
+        for pattern, place in (*self.rules, HEAD):
+            match = re.fullmatch(pattern, module)
+            if match is not None:
+                return match.expand(place)
+        return None
+
+    def fits(self, keys: Iterable[str]) -> int:
+        """How many of a file's keys it names; 0 without the one that it requires."""
+        keys = list(keys)
+        if self.requires and not any(re.fullmatch(self.requires, key) for key in keys):
+            return 0
+        return sum(self.place(key.rpartition(".")[0]) is not None for key in keys)
+
+
+NAMINGS: tuple[Naming, ...] = (
+    Naming(
+        "bearpaw, pre-activation",
+        "bearpaw/pytorch-classification (preresnet)",
+        (
+            (r"conv1", r"stem/1"),
+            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            (r"layer(\d+)\.(\d+)\.downsample\.(\d)", r"shortcut/\1/\2/\3"),
+            _LAST,
+        ),
+        {"shared_activation": "none"},
+        requires=r"bn\.weight",
+    ),
+    Naming(
+        "meliketoy",
+        "meliketoy/wide-resnet.pytorch: biases, the stride in the second convolution",
+        (
+            (r"conv1", r"stem/1"),
+            (r"bn1", r"norm/1"),
+            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            (r"layer(\d+)\.(\d+)\.shortcut\.(\d)", r"shortcut/\1/\2/\3"),
+        ),
+        {"shared_activation": "none", "stride_in": "conv2"},
+        requires=r"layer1\.0\.conv1\.bias",
+    ),
+    Naming(
+        "torchvision",
+        "torchvision, timm, kuangliu/pytorch-cifar, akamaster, chenyaofo, bearpaw, fb.resnet ports",
+        (
+            (r"conv1", r"stem/1"),
+            (r"conv1\.(\d)", r"stem/\1"),
+            (r"bn1", r"norm/9"),
+            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            (r"layer(\d+)\.(\d+)\.(?:shortcut|downsample)\.(\d)", r"shortcut/\1/\2/\3"),
+            (r"layer(\d+)\.(\d+)\.(?:shortcut|downsample)", r"shortcut/\1/\2/0"),
+            _LAST,
+        ),
+        {"shared_activation": "projections"},
+    ),
+    Naming(
+        "weiaicunzai",
+        "weiaicunzai/pytorch-cifar100 (resnet)",
+        (
+            (r"conv1\.(\d)", r"stem/\1"),
+            (r"conv(\d)_x\.(\d+)\.residual_function\.(\d)", r"unit/\1/\2/\3"),
+            (r"conv(\d)_x\.(\d+)\.shortcut\.(\d)", r"shortcut/\1/\2/\3"),
+        ),
+    ),
+    Naming(
+        "weiaicunzai, pre-activation",
+        "weiaicunzai/pytorch-cifar100 (preactresnet)",
+        (
+            (r"pre\.(\d)", r"stem/\1"),
+            (r"stage(\d)\.(\d+)\.residual\.(\d)", r"unit/\1/\2/\3"),
+            (r"stage(\d)\.(\d+)\.shortcut", r"shortcut/\1/\2/0"),
+        ),
+        {"shared_activation": "none", "stride_in": "1x1"},
+    ),
+    Naming(
+        "weiaicunzai, wide",
+        "weiaicunzai/pytorch-cifar100 (wideresidual): no ReLU after the last batch norm",
+        (
+            (r"init_conv", r"stem/0"),
+            (r"conv(\d)\.(\d+)\.residual\.(\d)", r"unit/\1/\2/\3"),
+            (r"conv(\d)\.(\d+)\.shortcut\.(\d)", r"shortcut/\1/\2/\3"),
+            _LAST,
+        ),
+        {"shared_activation": "none", "last_activation": "none"},
+    ),
+    Naming(
+        "hysts",
+        "hysts/pytorch_image_classification (resnet, resnet_preact, wrn)",
+        (
+            (r"conv", r"stem/1"),
+            (r"bn", r"norm/2"),
+            (rf"stage(\d)\.block(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            (r"stage(\d)\.block(\d+)\.shortcut\.conv", r"shortcut/\1/\2/0"),
+            (r"stage(\d)\.block(\d+)\.shortcut\.bn", r"shortcut/\1/\2/1"),
+        ),
+        {"shared_activation": "stages"},
+    ),
+    Naming(
+        "open_lth",
+        "facebookresearch/open_lth (cifar_resnet): the units are one list",
+        (
+            (r"conv", r"stem/1"),
+            (r"bn", r"norm/2"),
+            (rf"blocks\.(\d+)\.{_BRANCH}", r"unit/0/\1/\2"),
+            (r"blocks\.(\d+)\.shortcut\.(\d)", r"shortcut/0/\1/\2"),
+        ),
+    ),
+    Naming(
+        "xternalz",
+        "xternalz/WideResNet-pytorch, bearpaw (wrn), RobustBench",
+        (
+            (r"conv1", r"stem/1"),
+            (r"bn1", r"norm/2"),
+            (rf"block(\d)\.layer\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            (r"block(\d)\.layer\.(\d+)\.convShortcut", r"shortcut/\1/\2/0"),
+        ),
+        {"shared_activation": "projections"},
+    ),
+    Naming(
+        "Hugging Face",
+        "transformers (ResNetForImageClassification), such as microsoft/resnet-50",
+        (
+            (r"embedder\.embedder\.convolution", r"stem/0"),
+            (r"embedder\.embedder\.normalization", r"stem/1"),
+            (
+                r"stages\.(\d+)\.layers\.(\d+)\.layer\.(\d)\.(?:convolution|normalization)",
+                r"unit/\1/\2/\3",
+            ),
+            (r"stages\.(\d+)\.layers\.(\d+)\.shortcut\.convolution", r"shortcut/\1/\2/0"),
+            (r"stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization", r"shortcut/\1/\2/1"),
+        ),
+    ),
+)
+"""Tried from the top; of those that have equally many of a file's names, the first."""
+
+FOREIGN_PARTS: tuple[Rule, ...] = (
+    (
+        r"(^|.*\.)(se|fc\d?|ca|sa|attn|attention|gate)\..*",
+        "a squeeze-and-excitation or attention module",
+    ),
+    (r".*(weight_[gv]|parametrizations).*", "weight normalisation"),
+    (r"(.*\.)?(_packed_params|scale|zero_point).*", "a quantised network"),
+    (r"(blocks|encoder|layers|vit)\..*|cls_token|pos_embed", "a transformer"),
+    (r"(features|denseblock|classifier)\..*", "a network of another kind (DenseNet, MobileNet)"),
+)
+"""Keys by which other networks are recognised, in words."""

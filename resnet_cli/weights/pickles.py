@@ -1,0 +1,449 @@
+"""Reading PyTorch's files without running anything in them.
+
+`torch.save` writes a pickle, and a pickle is a program: unpickling calls what it names. Here
+nothing is imported or called. The few functions that rebuild tensors are replaced by our own,
+containers become dicts and lists, and everything else (`argparse.Namespace`, numpy scalars, whole
+models) becomes an `Inert` that only remembers its name. Three rules keep a small file from hanging
+or filling the machine: keys must be plain scalars (hashing a nested tuple can take 2^60 steps), the
+pickle itself may not exceed `MOST_PICKLE` bytes, and storages must lie uncompressed in the file.
+"""
+
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST_PICKLE = 64 << 20
+"""Bytes of the pickle alone, without tensors; that of a ResNet-1001 has 1 MB."""
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The first object in a file of PyTorch before version 1.6."""
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+    "QInt8Storage": torch.qint8,
+    "QUInt8Storage": torch.quint8,
+    "QInt32Storage": torch.qint32,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+
+
+class PickleError(ValueError):
+    """The pickle is damaged, or does what no checkpoint does."""
+
+
+@dataclass
+class Inert:
+    """An object of a class or function that is not called."""
+
+    name: str
+    """Such as `argparse.Namespace`."""
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class NoTensor:
+    """A tensor without plain values: sparse, nested, quantised, or on the meta device."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: torch.dtype
+    count: int
+
+
+class _Bounded:
+    """A file that a pickle is read from, up to a number of bytes."""
+
+    def __init__(self, file: IO[bytes], limit: int = MOST_PICKLE) -> None:
+        self.file, self.left = file, limit
+
+    def read(self, size: int) -> bytes:
+        self._take(size)
+        found = self.file.read(size)
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def readline(self) -> bytes:
+        line = self.file.readline(self.left + 1)
+        self._take(len(line))
+        return line
+
+    def _take(self, size: int) -> None:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise PickleError(f"its pickle is longer than {MOST_PICKLE >> 20} MB")
+
+
+class _Reader(pickle._Unpickler):
+    """The standard library's unpickler in Python, with every call replaced."""
+
+    stack: list[Any]
+    append: Callable[[Any], None]
+    memo: dict[int, Any]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+
+    def __init__(self, file: IO[bytes], storage: Callable[[_Storage], Tensor]) -> None:
+        super().__init__(_Bounded(file), encoding="latin1")
+        self.storage = storage
+        self.named: dict[str, _Storage] = {}
+        """The storages that the pickle refers to."""
+        self.left = MOST_PICKLE
+        """Values that may still be copied: a few bytes can ask for a copy of a long list."""
+
+    def _spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise PickleError("a pickle that grows without end")
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _CALLS.get(f"{module}.{name}")
+        if found is not None:
+            return found
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return _STORAGES[name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        return Inert(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, tuple) and pid[:1] == ("module",):  # the source code of a class
+            return pid[1]
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
+            raise PickleError("an unknown reference")
+        _, dtype, key, _, count = pid[:5]
+        if not (isinstance(dtype, torch.dtype) and isinstance(key, str | int)):
+            raise PickleError("a storage of an unknown kind")
+        if not isinstance(count, int) or count < 0:
+            raise PickleError("a storage of an impossible size")
+        self.named[str(key)] = _Storage(str(key), dtype, count)
+        return self.named[str(key)]
+
+    # --- the instructions of a pickle that call, hash or allocate ---------------------------------
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.append(self._call(function, arguments))
+
+    def load_newobj(self) -> None:
+        self.load_reduce()
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()  # keyword arguments
+        self.load_reduce()
+
+    def _instantiate(self, klass: Any, args: Any) -> None:  # INST and OBJ
+        self.append(self._call(klass, tuple(args)))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(arguments, tuple):
+            raise PickleError("a call without arguments")
+        if isinstance(function, Inert):
+            return Inert(function.name, arguments)
+        if isinstance(function, torch.dtype):
+            return Inert("a storage")
+        if not callable(function):
+            raise PickleError("a call of what is no function")
+        return function(self, *arguments)
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Inert):
+            self.stack[-1].state = state
+        elif isinstance(self.stack[-1], _Array):
+            values = state[4] if isinstance(state, tuple) and len(state) == 5 else b""
+            self._spend(len(values))
+            self._replace(self.stack[-1], self.stack[-1].filled(state))
+
+    def _replace(self, old: Any, new: Any) -> None:
+        """On top of the stack, and where the memo has it: in the last entries."""
+        self.stack[-1] = new
+        for key in list(self.memo)[-8:]:
+            if self.memo[key] is old:
+                self.memo[key] = new
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._set(self.stack[-1], items)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set(self.stack[-1], items)
+
+    def _set(self, target: Any, items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if isinstance(target, dict):
+                target[_scalar(key)] = value
+            elif not isinstance(target, Inert):
+                raise PickleError("an item of what is no dict")
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._extend(self.stack[-1], [value])
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        self._extend(self.stack[-1], items)
+
+    def _extend(self, target: Any, items: list[Any]) -> None:
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, Inert):
+            raise PickleError("an element of what is no list")
+
+    def load_empty_set(self) -> None:
+        self.append([])  # a set is kept as a list: nothing is hashed
+
+    def load_additems(self) -> None:
+        self.load_appends()
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(items)
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    def load_refused(self) -> None:
+        raise PickleError("an instruction that no checkpoint has")
+
+    # --- the functions that checkpoints name ------------------------------------------------------
+
+    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
+        if not isinstance(storage, _Storage):
+            return NoTensor("without values of its own")
+        numbers = (offset, *size, *stride)
+        if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
+            raise PickleError("a tensor of an impossible shape")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if 0 not in size and last >= storage.count:
+            raise PickleError("a tensor that is larger than its storage")
+        return self.storage(storage).as_strided(tuple(size), tuple(stride), offset)
+
+    def tensor_v3(self, storage: Any, *rest: Any) -> Any:
+        offset, size, stride, _, _, dtype = rest[:6]
+        if isinstance(storage, _Storage) and isinstance(dtype, torch.dtype):
+            storage = _Storage(storage.key, dtype, storage.count // dtype.itemsize)
+        return self.tensor(storage, offset, size, stride)
+
+    def parameter(self, data: Any, *_: Any) -> Any:
+        return data
+
+    def of_type(self, function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+        return self._call(function, arguments)
+
+    def ordered_dict(self, items: Any = (), *_: Any) -> dict[Any, Any]:
+        self._spend(len(items))
+        return {_scalar(key): value for key, value in items}
+
+    def size(self, items: Any = ()) -> Any:
+        return items
+
+    def array(self, *_: Any) -> Any:
+        return _Array()
+
+    def array_of(self, values: Any, dtype: Any, shape: Any, order: Any) -> Any:
+        self._spend(len(values))
+        return _Array().filled((1, shape, dtype, order == "F", values))
+
+    def encoded(self, text: Any, _: Any = "latin1") -> bytes:
+        self._spend(len(text))
+        return bytes(text, "latin1")
+
+    def array_dtype(self, text: Any, *_: Any) -> Any:
+        return Inert("numpy.dtype", (text,))
+
+
+class _Array:
+    """A numpy array whose values are still to come."""
+
+    def filled(self, state: Any) -> Any:
+        _, shape, dtype, by_column, values = state
+        if not (isinstance(dtype, Inert) and dtype.arguments and isinstance(values, bytes | str)):
+            return NoTensor("an array of objects")
+        kind = np.dtype(str(dtype.arguments[0]))
+        if isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",):
+            kind = kind.newbyteorder(">")
+        if kind.kind not in "fiub":
+            return NoTensor("an array of objects")
+        raw = values if isinstance(values, bytes) else values.encode("latin1")
+        found = np.frombuffer(raw, kind).reshape(shape, order="F" if by_column else "C")
+        return torch.from_numpy(found.astype(kind.newbyteorder("=")))
+
+
+def _no_tensor(kind: str) -> Callable[..., NoTensor]:
+    return lambda *_: NoTensor(kind)
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _Reader.tensor,
+    "torch._utils._rebuild_tensor_v2": _Reader.tensor,
+    "torch._utils._rebuild_tensor_v3": _Reader.tensor_v3,
+    "torch._utils._rebuild_parameter": _Reader.parameter,
+    "torch._utils._rebuild_parameter_with_state": _Reader.parameter,
+    "torch._tensor._rebuild_from_type_v2": _Reader.of_type,
+    "torch._utils._rebuild_qtensor": _no_tensor("quantised"),
+    "torch._utils._rebuild_sparse_tensor": _no_tensor("sparse"),
+    "torch._utils._rebuild_nested_tensor": _no_tensor("nested"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _no_tensor("without values (meta device)"),
+    "torch._utils._rebuild_wrapper_subclass": _no_tensor("of a subclass"),
+    "torch.Size": _Reader.size,
+    "collections.OrderedDict": _Reader.ordered_dict,
+    "numpy.core.multiarray._reconstruct": _Reader.array,
+    "numpy._core.multiarray._reconstruct": _Reader.array,
+    "numpy.dtype": _Reader.array_dtype,
+    "numpy.core.numeric._frombuffer": _Reader.array_of,
+    "numpy._core.numeric._frombuffer": _Reader.array_of,
+    "_codecs.encode": _Reader.encoded,
+}
+_REPLACED: dict[int, Callable[[Any], None]] = {
+    code[0]: method
+    for codes, method in (
+        ((pickle.REDUCE,), _Reader.load_reduce),
+        ((pickle.NEWOBJ,), _Reader.load_newobj),
+        ((pickle.NEWOBJ_EX,), _Reader.load_newobj_ex),
+        ((pickle.BUILD,), _Reader.load_build),
+        ((pickle.SETITEM,), _Reader.load_setitem),
+        ((pickle.SETITEMS,), _Reader.load_setitems),
+        ((pickle.DICT,), _Reader.load_dict),
+        ((pickle.APPEND,), _Reader.load_append),
+        ((pickle.APPENDS,), _Reader.load_appends),
+        ((pickle.EMPTY_SET,), _Reader.load_empty_set),
+        ((pickle.ADDITEMS,), _Reader.load_additems),
+        ((pickle.FROZENSET,), _Reader.load_frozenset),
+        ((pickle.BYTEARRAY8,), _Reader.load_bytearray8),
+        ((pickle.NEXT_BUFFER, pickle.READONLY_BUFFER), _Reader.load_refused),
+        ((pickle.EXT1, pickle.EXT2, pickle.EXT4), _Reader.load_refused),
+    )
+    for code in codes
+}
+_Reader.dispatch = dict(pickle._Unpickler.dispatch) | _REPLACED
+
+
+def _scalar(key: Any) -> str | int | float | bytes | None:
+    if key is None or isinstance(key, str | int | float | bytes):
+        return key
+    return f"a key of type {type(key).__name__}"
+
+
+def read_zip(archive: ZipFile, size: int) -> Any:
+    """What a file of PyTorch from version 1.6 on holds.
+
+    Args:
+        size: bytes of the file.
+
+    Raises:
+        PickleError: it is damaged, or its entries are compressed or larger than the file.
+        KeyError: it has no data.pkl.
+    """
+    entries = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in entries if name.split("/")[-1] == "data.pkl"]
+    if not pickles:
+        raise KeyError("data.pkl")
+    if any(info.compress_type != ZIP_STORED for info in entries.values()):
+        raise PickleError("its entries are compressed, which torch.save never does")
+    if sum(info.file_size for info in entries.values()) > size:
+        raise PickleError("its entries are together larger than the file")
+    root = pickles[0].removesuffix("data.pkl")
+    swapped = root + "byteorder" in entries and archive.read(root + "byteorder") == b"big"
+    read: dict[str, Tensor] = {}
+
+    def storage(wanted: _Storage) -> Tensor:
+        if wanted.key not in read:
+            name = f"{root}data/{wanted.key}"
+            if name not in entries:
+                raise PickleError("a storage is missing")
+            read[wanted.key] = _as_bytes(archive.read(name))
+        return _typed(read[wanted.key], wanted, swapped)
+
+    with archive.open(pickles[0]) as file:
+        return _Reader(file, storage).load()
+
+
+def read_legacy(file: IO[bytes]) -> Any:
+    """What a file of PyTorch before version 1.6, or a plain pickle, holds.
+
+    The tensors' values follow the pickle, so tensors are first made of zeros that take no memory
+    until the values are read.
+
+    Raises:
+        PickleError: it is damaged.
+    """
+    wanted: dict[str, tuple[_Storage, Tensor]] = {}
+
+    def storage(found: _Storage) -> Tensor:
+        if found.key not in wanted:
+            wanted[found.key] = (found, torch.empty(0, dtype=found.dtype))
+        known, values = wanted[found.key]
+        if known != found:
+            raise PickleError("two kinds of one storage")
+        if not values.numel() and found.count:
+            sizes = [other.count * other.dtype.itemsize for other, _ in wanted.values()]
+            if sum(sizes) > size:
+                raise PickleError("storages that are larger than the file")
+            values = torch.zeros(found.count, dtype=found.dtype)
+            wanted[found.key] = (found, values)
+        return values
+
+    start = file.tell()
+    file.seek(0, 2)
+    size = file.tell() - start
+    file.seek(start)
+    first = _Reader(file, storage).load()
+    if first != LEGACY_MAGIC:
+        return first
+    _Reader(file, storage).load()  # the version of the protocol
+    system = _Reader(file, storage).load()
+    swapped = isinstance(system, dict) and system.get("little_endian") is False
+    reader = _Reader(file, storage)
+    content = reader.load()
+    for key in _Reader(file, storage).load():
+        found = reader.named.get(str(key))
+        count = struct.unpack("<q", file.read(8))[0]
+        if found is None or count != found.count:
+            raise PickleError("a storage of another size than its tensor says")
+        raw = file.read(count * found.dtype.itemsize)
+        if count and str(key) in wanted:
+            wanted[str(key)][1].copy_(_typed(_as_bytes(raw), found, swapped))
+    return content
+
+
+def _as_bytes(raw: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0).byte()
+
+
+def _typed(raw: Tensor, wanted: _Storage, swapped: bool) -> Tensor:
+    if raw.numel() != wanted.count * wanted.dtype.itemsize:
+        raise PickleError("a storage that is cut short")
+    if swapped != (sys.byteorder == "big") and raw.numel():
+        raw = raw.view(-1, wanted.dtype.itemsize).flip(1).contiguous().view(-1)
+    return raw.view(wanted.dtype)
