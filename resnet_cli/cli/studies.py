@@ -104,6 +104,9 @@ def evaluate_command(
             should_stop=stopper,
         )
     batches = subject.batches("test")
+    line = subject.other_images("test")
+    if line is not None:
+        display.paragraph(line)
     with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
         report = watched(update, stopper, "stopped; nothing was measured")
         result = evaluate(subject.loaded.network, batches, report=report)

@@ -136,11 +136,23 @@ def title_of(name: str) -> str:
     return titles().get(name, name)
 
 
+def names_folder(data_dir: Path | None) -> bool:
+    """Whether a command names the folder in which data sets are, by `data_dir` or by the
+    environment."""
+    return data_dir is not None or bool(os.environ.get("RESNET_CLI_DATA"))
+
+
 def data_root(data_dir: Path | None = None) -> Path:
-    """The folder in which data sets are: `data_dir`, else $RESNET_CLI_DATA, else ./data."""
-    if data_dir is not None:
-        return data_dir.expanduser()
-    return Path(os.environ.get("RESNET_CLI_DATA") or "data").expanduser()
+    """The folder in which data sets are: `data_dir`, else $RESNET_CLI_DATA, else ./data.
+
+    Raises:
+        UserError: it names the home folder of an unknown user.
+    """
+    folder = data_dir or Path(os.environ.get("RESNET_CLI_DATA") or "data")
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise UserError(f"--data-dir {folder}: there is no such user") from None
 
 
 def load_split(

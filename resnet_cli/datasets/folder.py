@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets import images
 from resnet_cli.datasets.batches import Batches, Drawn, to_device
-from resnet_cli.datasets.catalogue import SplitName
+from resnet_cli.datasets.catalogue import NotFoundError, SplitName
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split, check_limit
 from resnet_cli.runtime.errors import RunError, UserError, one_line
@@ -71,7 +71,7 @@ def read(
         UserError: the tree is not of this form, or an image that is decoded now is damaged.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; name the image folder with --data-dir")
+        raise NotFoundError(f"{root}: no such folder; name the image folder with --data-dir")
     folder = _half(root, split)
     classes = images.class_names(folder)
     if not classes:
@@ -123,7 +123,7 @@ def _half(root: Path, split: str, missing_ok: bool = False) -> Path:
         return halves[0] if halves else root / names[0]
     if split == "test" and not (root / "train").is_dir():
         return root
-    raise UserError(f"{root}: has no {' or '.join(name + '/' for name in names)} folder")
+    raise NotFoundError(f"{root}: has no {' or '.join(name + '/' for name in names)} folder")
 
 
 # --- one split -------------------------------------------------------------------------------

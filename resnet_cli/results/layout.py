@@ -1,6 +1,7 @@
 """Every folder and file name below `runs/` and `results/`.
 
 runs/<run>/                                 one training (`RunConfig.folder`)
+runs/<run>-<fingerprint>/                   the same configuration on other images
 results/<paper>/<profile>/<experiment>/     an experiment of a paper
 results/<...>/<case>[-seed<n>]/             one of several networks of a study
 results/local/<experiment>/<profile>/       any other experiment
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from resnet_cli.config.schema import Experiment
+from resnet_cli.config.schema import Experiment, RunConfig
 
 RUNS = Path("runs")
 RESULTS = Path("results")
@@ -63,6 +64,12 @@ def is_provenance(name: str) -> bool:
 def partial_table(table: Path, rank: int = 0) -> Path:
     """The draws of an unfinished table, by the process of this rank."""
     return table.with_suffix(f".partial{rank or ''}.jsonl")
+
+
+def run_folder(run: RunConfig, runs: Path = RUNS, fingerprint: str = "") -> Path:
+    """The folder of a training; with the fingerprint of its training images, that of the same
+    configuration on other images."""
+    return runs / "-".join(filter(None, (run.folder, fingerprint[:10])))
 
 
 def experiment_folder(experiment: Experiment, results: Path = RESULTS) -> Path:

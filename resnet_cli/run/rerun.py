@@ -197,7 +197,11 @@ def _fingerprints(spec: RerunSpec, context: Context) -> dict[str, dict[str, str]
         if finished is None:
             add(_split_fingerprints(context, run.data, SPLITS), _how_to_fix(run.data))
         elif bundled is None:
-            add(finished.data, f"move {finished.folder}, which was trained on it, out of the way")
+            add(
+                finished.data,
+                f"{finished.folder} was trained on it: name the folder of the recorded data with "
+                "--data-dir",
+            )
         else:
             add(finished.data, f"the bundled weights {bundled} were trained on it")
     return found

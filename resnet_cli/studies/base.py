@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from resnet_cli.datasets.catalogue import SplitName
     from resnet_cli.figures.titles import Heading
     from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
@@ -105,6 +106,11 @@ class Study(StudyConfig):
     def test_images(self) -> int | None:
         """How many of the test images are measured on; None: all, or none at all."""
         return None
+
+    @property
+    def split(self) -> "SplitName | None":
+        """The images that it measures on; None: no images."""
+        return "test" if self.needs_network else None
 
     def names(self) -> tuple[str, ...]:
         """The tables that these settings write, in the order in which they are measured."""

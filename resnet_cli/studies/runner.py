@@ -13,7 +13,7 @@ from pandas import DataFrame
 from resnet_cli.config.editions import EDITION
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import DataConfig, Profile
-from resnet_cli.datasets import catalogue
+from resnet_cli.datasets.catalogue import SPLITS
 from resnet_cli.figures.style import save
 from resnet_cli.figures.titles import Heading, network_title
 from resnet_cli.results.provenance import Checkpoint, collect
@@ -165,7 +165,8 @@ class _StudyRun:
         pieces = Pieces(
             self._path(missing[0]),
             identity(self.config)
-            | {"weights": loaded.sha256, "device": str(self.subject.context.device)},
+            | {"weights": loaded.sha256, "device": str(self.subject.context.device)}
+            | {"images": self._check_images()},
         )
         progress = Progress(self.display, self.should_stop, pieces, missing, self._rows)
         try:
@@ -214,14 +215,25 @@ class _StudyRun:
             )
         return False
 
+    def _check_images(self) -> str | None:
+        """The fingerprint of the images that are measured on. Says so if they are not those that
+        the network's own training used."""
+        split = self.study.split
+        if split is None:
+            return None
+        line = self.subject.other_images(split)
+        if line is not None:
+            self.display.paragraph(line)
+        return self._fingerprint(split)
+
     def _has_these_images(self, recorded: Mapping[str, str]) -> bool:
-        """Whether the fingerprints by `data set/split` are those of the images at hand. Only
-        folders that the user names can differ: any other data set is what its name says."""
-        if catalogue.dataset(self.subject.data.dataset).is_fixed:
-            return True
+        """Whether the fingerprints by `data set/split` are those of the images at hand; images that
+        are not at hand are not compared."""
+        context, data = self.subject.context, self.subject.data
         return all(
-            self._fingerprint(name.split("/")[1]) == fingerprint
-            for name, fingerprint in recorded.items()
+            context.fingerprint(data, name) in (None, recorded.get(f"{data.dataset}/{name}"))
+            for name in SPLITS
+            if f"{data.dataset}/{name}" in recorded
         )
 
     def _fingerprint(self, split: str) -> str:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from resnet_cli.datasets.catalogue import SplitName
     from resnet_cli.figures.titles import Heading
     from resnet_cli.models.network import Network
     from resnet_cli.models.units import Unit
@@ -119,6 +120,10 @@ class Signal(Study):
             ),
         ),
     )
+
+    @property
+    def split(self) -> "SplitName":
+        return "train"
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"

@@ -18,6 +18,7 @@ from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
+from resnet_cli.training.place import recorded_fingerprint
 from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_safetensors
 
 INITIALISATION = "initialisation"
@@ -46,6 +47,22 @@ class Subject:
                 f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
             )
         return self.context.batches(self.data, name, self.normalization)
+
+    def other_images(self, name: SplitName) -> str | None:
+        """A line for people if the images at hand are not those that the network's own training
+        used; None where they are, where that is not known, or where other data were named."""
+        run, path = self.loaded.run, Path(self.loaded.source)
+        if run is None or run.data != self.data:
+            return None
+        folder = path.parent if path.name == WEIGHTS_FILE else path
+        recorded = recorded_fingerprint(folder, f"{self.data.dataset}/{name}")
+        found = self.context.split(self.data, name).fingerprint
+        if recorded in (None, found):
+            return None
+        return (
+            f"these {name} images are not those of the training of {self.loaded.source}: "
+            f"fingerprint {found[:12]}…, there {str(recorded)[:12]}…"
+        )
 
     @property
     def num_units(self) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resnet_cli.results.layout import CHECKPOINT_FILE, NEW_CHECKPOINT, PREVIOUS_CHECKPOINT
@@ -46,9 +47,16 @@ class Position:
 
 
 def save_checkpoint(
-    folder: Path, config_hash: str, position: Position, tensors: Mapping[str, Tensor]
+    folder: Path,
+    config_hash: str,
+    position: Position,
+    tensors: Mapping[str, Tensor],
+    data: str = "",
 ) -> None:
     """Write a checkpoint into a run's folder, keeping the one before.
+
+    Args:
+        data: the fingerprint of the training split.
 
     Raises:
         UserError: the folder or the disk does not take it; the last checkpoint is intact.
@@ -58,8 +66,9 @@ def save_checkpoint(
     metadata = {
         "format": FORMAT,
         "config": config_hash,
+        "data": data,
         "position": position_text,
-        "sha256": _digest(stored, config_hash + position_text),
+        "sha256": _digest(stored, config_hash + data + position_text),
     }
     new = folder / NEW_CHECKPOINT
     atomic_write(new, safetensors_bytes(stored, metadata))
@@ -72,12 +81,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, config_hash: str
+    folder: Path, config_hash: str, data: str = ""
 ) -> tuple[Position, dict[str, Tensor], list[str]] | None:
     """The newest undamaged checkpoint of a run's folder, or None when there is none.
 
+    Args:
+        data: the fingerprint of the training split. The first checkpoints recorded none and are
+            accepted.
+
     Returns:
         The position, the tensors, and a line for each damaged file that was set aside.
+
+    Raises:
+        UserError: the checkpoint is of a training on other images.
     """
     warnings: list[str] = []
     for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT):
@@ -86,12 +102,28 @@ def load_checkpoint(
             continue
         found = _read(path, config_hash)
         if found is not None:
+            stored = checkpoint_data(folder, name)
+            if data and stored not in (None, data):
+                raise UserError(
+                    f"{path}: is of a training on other images (fingerprint {stored[:12]}…; those "
+                    f"at hand have {data[:12]}…); name the same images with --data-dir, or move "
+                    f"{folder} away"
+                )
             return (*found, warnings)
         os.replace(path, path.with_name(path.name + ".damaged"))
         warnings.append(f"{path} is damaged; set aside as {path.name}.damaged")
     if warnings:
         return Position(), {}, warnings
     return None
+
+
+def checkpoint_data(folder: Path, name: str = CHECKPOINT_FILE) -> str | None:
+    """The fingerprint of the training split that a checkpoint records; None if there is none."""
+    try:
+        with safe_open(folder / name, framework="pt") as file:
+            return (file.metadata() or {}).get("data") or None
+    except (SafetensorError, OSError, ValueError):
+        return None
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -115,7 +147,9 @@ def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | 
         position = Position(**json.loads(text))
     except (UserError, KeyError, TypeError, ValueError, RecursionError):
         return None
-    whole = metadata.get("sha256") == _digest(tensors, metadata.get("config", "") + text)
+    whole = metadata.get("sha256") == _digest(
+        tensors, metadata.get("config", "") + metadata.get("data", "") + text
+    )
     belongs = metadata.get("format") == FORMAT and metadata.get("config") == config_hash
     return (position, tensors) if whole and belongs else None
 

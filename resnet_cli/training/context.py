@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from resnet_cli.config.schema import DataConfig
+from resnet_cli.datasets import catalogue
 from resnet_cli.datasets.batches import Batches
-from resnet_cli.datasets.catalogue import SplitName, load_split
+from resnet_cli.datasets.catalogue import NotFoundError, SplitName, load_split
 from resnet_cli.datasets.normalisation import Normalization, parse_normalization
 from resnet_cli.results.layout import RUNS
 from resnet_cli.runtime import processes
@@ -54,6 +55,28 @@ class Context:
             load = partial(load_split, data, name, self.data_dir, self.download)
             self._splits[key] = processes.one_writes(load) if self.download else load()
         return self._splits[key]
+
+    def fingerprint(self, data: DataConfig, name: SplitName) -> str | None:
+        """The fingerprint of a split if its images are at hand: loaded already, or in the folder
+        that the command names (a folder of images by its default, too). Else None, and nothing is
+        read.
+
+        Raises:
+            UserError: the data set is damaged.
+        """
+        key = (data, name)
+        if key not in self._splits:
+            entry = catalogue.dataset(data.dataset)
+            if entry.embedded or (entry.is_fixed and not catalogue.names_folder(self.data_dir)):
+                return None
+            try:
+                found = load_split(data, name, self.data_dir)
+            except NotFoundError:
+                return None
+            if self.download:  # all processes together load what may have to be downloaded
+                return found.fingerprint
+            self._splits[key] = found
+        return self._splits[key].fingerprint
 
     def normalization(self, data: DataConfig) -> Normalization:
         """The normalisation that a data configuration names."""

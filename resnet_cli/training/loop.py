@@ -61,6 +61,7 @@ class Trainer:
             (`Network.compile_units`).
         note: takes a line for people.
         capture: how a step is recorded (`GraphedStep`).
+        fingerprint: of the training split; a checkpoint of other images is refused.
 
     Raises:
         UserError: the processes cannot share out the batch evenly.
@@ -78,10 +79,11 @@ class Trainer:
         engine: Engine = "fast",
         note: Callable[[str], None] = lambda line: None,
         capture: Capture = cuda_graph,
+        fingerprint: str = "",
     ) -> None:
         self.run, self.network, self.train, self.test = run, network, train, test
         self.folder, self.report, self.should_stop = folder, report, should_stop
-        self.note, self.capture = note, capture
+        self.note, self.capture, self.fingerprint = note, capture, fingerprint
         self.batch_size = min(run.train.batch_size, len(train))
         check_shares(self.batch_size, run.train.batch_norm_group, processes.size())
         self.groups = -(-self.batch_size // (run.train.batch_norm_group or self.batch_size))
@@ -183,7 +185,9 @@ class Trainer:
         """Write a checkpoint, if the run has a folder and this is the first process."""
         if self.folder is not None and processes.rank() == 0:
             self._read_sums()
-            save_checkpoint(self.folder, self.run.hash, self.position, dict(self._tensors()))
+            save_checkpoint(
+                self.folder, self.run.hash, self.position, dict(self._tensors()), self.fingerprint
+            )
 
     # --- one iteration ------------------------------------------------------------------------
 
@@ -406,7 +410,9 @@ class Trainer:
 
     def _resume(self, folder: Path) -> None:
         """Go on from the folder's checkpoint, if there is one."""
-        found = processes.from_first(lambda: load_checkpoint(folder, self.run.hash))
+        found = processes.from_first(
+            lambda: load_checkpoint(folder, self.run.hash, self.fingerprint)
+        )
         if found is None:
             return
         self.position, tensors, self.warnings = found

@@ -1,7 +1,8 @@
 """Runs: one folder under `runs/` for each training, found by its configuration.
 
 A run's folder is named by the hash of its complete configuration, so a training that two
-experiments need is done once, and a changed configuration never resumes another's checkpoint.
+experiments need is done once, and a changed configuration never resumes another's checkpoint. The
+same configuration on other images has a folder of its own (`place`).
     run.json               what it is and how it ended, with hashes of the files; written last, so
                            it marks a finished run
     training.csv           one row an epoch
@@ -24,7 +25,7 @@ from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.fields import Strict
 from resnet_cli.config.schema import Profile, RunConfig, config_hash
 from resnet_cli.models import build
-from resnet_cli.results.layout import LOCK_FILE, RUN_FILE, WEIGHTS_FILE
+from resnet_cli.results.layout import LOCK_FILE, RUN_FILE, WEIGHTS_FILE, run_folder
 from resnet_cli.results.outcomes import RUN_KEY, write_outcomes
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.run_file import check_files, damaged_run, read_run_file, write_run_file
@@ -37,6 +38,7 @@ from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import EpochLog
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import owned
+from resnet_cli.training.place import folder_of
 from resnet_cli.weights.load import weights_bytes
 
 
@@ -99,10 +101,11 @@ def find_finished(
     Args:
         note: receives a line for people about one that is damaged.
     """
+    folder = folder_of(context, run)
 
     def read() -> FinishedRun | None:
         try:
-            finished = read_finished(context.runs / run.folder)
+            finished = read_finished(folder)
         except UserError as error:
             note(str(error))
             return None
@@ -113,8 +116,9 @@ def find_finished(
 
 def is_over(context: Context, run: RunConfig) -> bool:
     """A training is finished and its checkpoints are removed: no process was killed in between."""
-    return find_finished(context, run) is not None and processes.from_first(
-        lambda: not has_checkpoint(context.runs / run.folder)
+    finished = find_finished(context, run)
+    return finished is not None and processes.from_first(
+        lambda: not has_checkpoint(finished.folder)
     )
 
 
@@ -207,17 +211,23 @@ def train_run(
         Interrupted: `stopper` said to stop; the state is saved.
         UserError: the data are missing, or the folder cannot be written.
     """
-    folder = context.runs / run.folder
-    with owned(folder, stopper, note):
-        finished = find_finished(context, run, note)
-        if finished is None:
-            finished = _train(context, run, experiment, case, profile, stopper, report, note)
-        else:
-            _log(context, finished)
-        if processes.rank() == 0:
-            remove_checkpoints(folder)
-        _unlock(folder)
-        return finished
+    while True:
+        folder = folder_of(context, run)
+        with owned(folder, stopper, note):
+            finished = find_finished(context, run, note)
+            if finished is None:
+                context.split(run.data, "train")  # the folder depends on the images
+                if folder_of(context, run) != folder:
+                    continue
+                finished = _train(
+                    context, run, folder, experiment, case, profile, stopper, report, note
+                )
+            else:
+                _log(context, finished)
+            if processes.rank() == 0:
+                remove_checkpoints(folder)
+            _unlock(folder)
+            return finished
 
 
 def write_log(
@@ -249,6 +259,7 @@ def _log(context: Context, finished: FinishedRun) -> None:
 def _train(
     context: Context,
     run: RunConfig,
+    folder: Path,
     experiment: str,
     case: str,
     profile: Profile | None,
@@ -257,8 +268,9 @@ def _train(
     note: Callable[[str], None],
 ) -> FinishedRun:
     """`train_run` in a folder that this process owns."""
-    folder = context.runs / run.folder
     check_writable(folder)
+    if folder != run_folder(run, context.runs):
+        note(f"other images than those of {run_folder(run, context.runs)}: training in {folder}")
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}
@@ -273,6 +285,7 @@ def _train(
         stopper,
         "plain" if context.deterministic and context.device.type == "cuda" else context.engine,
         note,
+        fingerprint=splits["train"].fingerprint,
     )
     for warning in trainer.warnings:
         note(warning)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import Tensor
 
+    from resnet_cli.datasets.catalogue import SplitName
     from resnet_cli.figures.titles import Heading
     from resnet_cli.studies.paths.exact import ExactSpectrum
     from resnet_cli.studies.progress import Progress
@@ -233,6 +234,10 @@ class Paths(Study):
         return range(subject.num_units + 1) if self.k is None else self.k
 
     # --- measurement -----------------------------------------------------------------------------
+
+    @property
+    def split(self) -> "SplitName | None":
+        return None if self.lengths_only else "train"
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"

@@ -1,0 +1,50 @@
+"""Which folder below `runs/` holds a training: its configuration and its images say.
+
+A run's folder is named by its configuration. The same configuration trained on other images is a
+second run, in a folder that also has the fingerprint of the training split as a suffix.
+"""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from resnet_cli.config.schema import RunConfig
+from resnet_cli.results.layout import run_folder
+from resnet_cli.results.run_file import read_run_file
+from resnet_cli.runtime import processes
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.training.checkpoint import checkpoint_data
+from resnet_cli.training.context import Context
+
+
+def folder_of(context: Context, run: RunConfig) -> Path:
+    """The folder of a training, there or to be made.
+
+    Images that are not at hand (`Context.fingerprint`) are not compared: then it is the folder that
+    the configuration names.
+
+    Raises:
+        UserError: the images at hand are damaged.
+    """
+    fingerprint = context.fingerprint(run.data, "train")
+    return processes.from_first(partial(_folder, context.runs, run, fingerprint))
+
+
+def _folder(runs: Path, run: RunConfig, fingerprint: str | None) -> Path:
+    folder = run_folder(run, runs)
+    if fingerprint is None:
+        return folder
+    own = run_folder(run, runs, fingerprint)
+    trained_on = recorded_fingerprint(folder, f"{run.data.dataset}/train") or checkpoint_data(
+        folder
+    )
+    return folder if trained_on in (None, fingerprint) and not own.exists() else own
+
+
+def recorded_fingerprint(folder: Path, split: str) -> str | None:
+    """The fingerprint of `data set/split` that a finished run records; None if there is none."""
+    with suppress(UserError):  # damaged: who reads the run says so
+        data = (read_run_file(folder) or {}).get("data")
+        found = data.get(split) if isinstance(data, dict) else None
+        return found if isinstance(found, str) else None
+    return None
