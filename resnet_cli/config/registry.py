@@ -24,6 +24,7 @@ STUDIES: dict[str, str] = {
     "reorder": "resnet_cli.studies.reorder:ReorderUnits",
     "greedy": "resnet_cli.studies.greedy:GreedyDeletion",
     "additivity": "resnet_cli.studies.additivity:Additivity",
+    "recalibration": "resnet_cli.studies.recalibration:Recalibration",
     "paths": "resnet_cli.studies.paths.study:Paths",
     "signal": "resnet_cli.studies.signal:Signal",
     "path_survival": "resnet_cli.studies.path_survival:PathSurvival",

@@ -33,6 +33,7 @@ from resnet_cli.studies.lesion import (
     K,
     LesionStudy,
     draw_deletions,
+    recalibrated,
 )
 
 if TYPE_CHECKING:
@@ -45,12 +46,37 @@ if TYPE_CHECKING:
     from resnet_cli.runtime.engine import Engine
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
+    from resnet_cli.studies.walks import Outcome, Walk
 
 DAMAGES = {
     "error": ("joint_damage", "summed_damage"),
     "loss": ("joint_loss_damage", "summed_loss_damage"),
 }
 """For each measure of damage the columns of the joint one and of the sum."""
+
+
+LESION_ADDITIVITY = Table(
+    "lesion_additivity",
+    "random set of deleted units",
+    (
+        K,
+        SAMPLE,
+        BLOCKS,
+        number(
+            "joint_damage",
+            "test_error - baseline_error, percentage points, with the whole set deleted",
+        ),
+        number(
+            "summed_damage",
+            "the sum of the error increases of its units, each deleted alone",
+        ),
+        number("joint_loss_damage", "increase of the loss, nats; it does not saturate"),
+        number("summed_loss_damage", "the sum of the loss increases of its units"),
+        *ERRORS,
+    ),
+    note="For the same seed the sets are those of lesion_delete.csv.",
+)
+LESION_ADDITIVITY_RECALIBRATED = recalibrated(LESION_ADDITIVITY)
 
 
 class Additivity(LesionStudy):
@@ -75,27 +101,8 @@ class Additivity(LesionStudy):
         "lesion_additivity": "joint damage of deleted units against the sum of single damages",
     }
     tables = (
-        Table(
-            "lesion_additivity",
-            "random set of deleted units",
-            (
-                K,
-                SAMPLE,
-                BLOCKS,
-                number(
-                    "joint_damage",
-                    "test_error - baseline_error, percentage points, with the whole set deleted",
-                ),
-                number(
-                    "summed_damage",
-                    "the sum of the error increases of its units, each deleted alone",
-                ),
-                number("joint_loss_damage", "increase of the loss, nats; it does not saturate"),
-                number("summed_loss_damage", "the sum of the loss increases of its units"),
-                *ERRORS,
-            ),
-            note="For the same seed the sets are those of lesion_delete.csv.",
-        ),
+        LESION_ADDITIVITY,
+        LESION_ADDITIVITY_RECALIBRATED,
     )
 
     @model_validator(mode="after")
@@ -105,6 +112,7 @@ class Additivity(LesionStudy):
         return self
 
     def check(self, subject: "Subject") -> None:
+        super().check(subject)
         draw_sets(subject.num_units, self.k, 1, 0)
 
     def measure(
@@ -112,9 +120,16 @@ class Additivity(LesionStudy):
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         sets = draw_sets(subject.num_units, self.k, self.samples, seed)
         network, batches = subject.loaded.network, subject.batches("test")
-        with progress.of(f"deleting sets of units of {subject.label}") as report:
-            rows = compare_damages(network, batches, sets, seed, report, subject.context.engine)
-        yield "lesion_additivity", rows, ("test",)
+        if progress.wants("lesion_additivity"):
+            with progress.of(f"deleting sets of units of {subject.label}") as report:
+                rows = compare_damages(network, batches, sets, seed, report, subject.context.engine)
+            yield "lesion_additivity", rows, ("test",)
+        if progress.wants(LESION_ADDITIVITY_RECALIBRATED.name):
+            walks = walks_of(sets, subject.num_units)
+            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
+            rows = damage_rows(sets, outcomes, seed)
+            rows = [row | self.recalibration_columns for row in rows]
+            yield LESION_ADDITIVITY_RECALIBRATED.name, rows, ("test", "train")
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -177,14 +192,32 @@ def compare_damages(
     engine: "Engine" = "fast",
 ) -> list[Row]:
     """Rows of lesion_additivity.csv, one for each set, in the order given."""
-    from resnet_cli.studies.walks import delete, evaluate_walks, intact
+    from resnet_cli.studies.walks import evaluate_walks, intact
 
-    whole = intact(len(network.units))
-    used = sorted({unit for each in sets for unit in each.units})
-    walks = [delete(whole, (unit,)) for unit in used]
-    walks += [delete(whole, each.units) for each in sets]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report, engine)
-    single = dict(zip(used, outcomes, strict=False))
+    walks = [intact(len(network.units)), *walks_of(sets, len(network.units))]
+    return damage_rows(sets, evaluate_walks(network, batches, walks, report, engine), seed)
+
+
+def walks_of(sets: Sequence[Deletion], num_units: int) -> list["Walk"]:
+    """The deletion of each unit that is in a set, in ascending order, then of each set."""
+    from resnet_cli.studies.walks import delete, intact
+
+    whole = intact(num_units)
+    return [
+        *(delete(whole, (unit,)) for unit in _used(sets)),
+        *(delete(whole, each.units) for each in sets),
+    ]
+
+
+def _used(sets: Sequence[Deletion]) -> list[int]:
+    return sorted({unit for each in sets for unit in each.units})
+
+
+def damage_rows(sets: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
+    """Rows of lesion_additivity.csv from the outcome of the intact network, then of `walks_of`."""
+    baseline, *lesioned = outcomes
+    used = _used(sets)
+    single = dict(zip(used, lesioned, strict=False))
     return [
         {
             "k": len(each.units),
@@ -199,7 +232,7 @@ def compare_damages(
             "images": joint.images,
             "seed": seed,
         }
-        for each, joint in zip(sets, outcomes[len(used) :], strict=True)
+        for each, joint in zip(sets, lesioned[len(used) :], strict=True)
     ]
 
 

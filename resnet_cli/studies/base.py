@@ -161,8 +161,12 @@ class Study(StudyConfig):
             UserError: options exclude each other.
         """
 
-    def identity(self) -> dict[str, Any]:
-        """What of the settings determines the numbers: the fields not at their default."""
+    def identity(self, table: str | None = None) -> dict[str, Any]:
+        """What of the settings determines the numbers: the fields not at their default.
+
+        Args:
+            table: whose numbers; None: all.
+        """
         return self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
 
 

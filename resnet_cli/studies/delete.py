@@ -31,6 +31,7 @@ from resnet_cli.studies.lesion import (
     LesionStudy,
     draw_deletions,
     measured_columns,
+    recalibrated,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from resnet_cli.runtime.engine import Engine
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Outcome
+    from resnet_cli.studies.walks import Outcome, Walk
 
 MOST_SHOWN = 60
 """Deletions listed one by one; more are summarised by k, or cut off when ranked."""
@@ -52,6 +53,7 @@ MOST_SHOWN = 60
 LESION_DELETE = Table(
     "lesion_delete", "network with deleted units", (K, SAMPLE, BLOCKS, *ERRORS, *PREDICTIONS)
 )
+LESION_DELETE_RECALIBRATED = recalibrated(LESION_DELETE)
 LESION_CLASSES = Table(
     "lesion_classes",
     "deletion and class",
@@ -106,12 +108,14 @@ class DeleteUnits(LesionStudy):
         "lesion_classes": "test error of each class by deletion",
         "lesion_ranked": "units by the damage of their deletion",
     }
-    tables = (LESION_DELETE, LESION_CLASSES)
+    tables = (LESION_DELETE, LESION_CLASSES, LESION_DELETE_RECALIBRATED)
 
     def names(self) -> tuple[str, ...]:
-        return ("lesion_delete", "lesion_classes") if self.per_class else ("lesion_delete",)
+        names = super().names()
+        return tuple(name for name in names if self.per_class or name != "lesion_classes")
 
     def check(self, subject: "Subject") -> None:
+        super().check(subject)
         self.deletions(subject.num_units, 0)
 
     def deletions(self, num_units: int, seed: int) -> list[Deletion]:
@@ -134,25 +138,37 @@ class DeleteUnits(LesionStudy):
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         network, batches = subject.loaded.network, subject.batches("test")
         deletions = self.deletions(subject.num_units, seed)
-        with progress.of(f"deleting units of {subject.label}") as report:
-            outcomes = measure_deletions(
-                network, batches, deletions, report, subject.context.engine
-            )
-        yield "lesion_delete", deletion_rows(deletions, outcomes, seed), ("test",)
-        if self.per_class:
-            yield "lesion_classes", class_rows(deletions, outcomes, batches, seed), ("test",)
+        if progress.wants("lesion_delete") or progress.wants("lesion_classes"):
+            with progress.of(f"deleting units of {subject.label}") as report:
+                outcomes = measure_deletions(
+                    network, batches, deletions, report, subject.context.engine
+                )
+            yield "lesion_delete", deletion_rows(deletions, outcomes, seed), ("test",)
+            if self.per_class:
+                yield "lesion_classes", class_rows(deletions, outcomes, batches, seed), ("test",)
+        if progress.wants(LESION_DELETE_RECALIBRATED.name):
+            walks = deletion_walks(subject.num_units, deletions)
+            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
+            rows = deletion_rows(deletions, outcomes, seed)
+            rows = [row | self.recalibration_columns for row in rows]
+            yield LESION_DELETE_RECALIBRATED.name, rows, ("test", "train")
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         frame = tables["lesion_delete"]
         single, several = bool((frame["k"] == 1).any()), bool((frame["k"] != 1).any())
-        unit, changes = heading.unit, {heading.network or "network": heading.changes}
+        unit, network = heading.unit, heading.network or "network"
+        frames, changes = {network: frame}, {network: heading.changes}
+        again = tables.get(LESION_DELETE_RECALIBRATED.name)
+        if again is not None:
+            frames = {"as trained": frame, "recalibrated": again}
+            changes = {"as trained": heading.changes}
         if self.only is None and single:
             # Next to a box for each k, the plot of k = 1 is not the paper's figure.
             alone = replace(heading, figure=None) if several else heading
             yield NamedFigure(
                 "lesion_single",
                 lambda: delete_figures.lesion_single_figure(
-                    dict.fromkeys(changes, frame),
+                    frames,
                     alone.over(f"Error after deleting one {unit}"),
                     changes=changes,
                     chance=heading.chance,
@@ -165,6 +181,7 @@ class DeleteUnits(LesionStudy):
                     frame,
                     heading.over(f"Error after deleting several {unit}s at random"),
                     chance=heading.chance,
+                    recalibrated=again,
                 ),
             )
         if self.per_class:
@@ -217,10 +234,33 @@ class DeleteUnits(LesionStudy):
             f"intact {baseline:.2f} %; the worst deletion, of units {worst['blocks']}, has "
             f"{worst['test_error']:.2f} %"
         )
-        return Summary(facts, title, columns, rows, [sentence], more)
+        sentences = [sentence]
+        again = tables.get(LESION_DELETE_RECALIBRATED.name)
+        if again is not None:
+            facts["recalibrated"] = {
+                "images": int(again["recalibration_images"].iloc[0]),
+                "baseline_error": float(again["baseline_error"].iloc[0]),
+                "median_error_by_k": {
+                    str(k): float(e.median()) for k, e in again.groupby("k")["test_error"]
+                },
+            }
+            sentences.append(_recovered(frame, again))
+        return Summary(facts, title, columns, rows, sentences, more)
 
     def as_drawn(self, figures: Iterable[str]) -> Study:
         return self.model_copy(update={"ranked": "lesion_ranked" in figures})
+
+
+def _recovered(frame: "pandas.DataFrame", again: "pandas.DataFrame") -> str:
+    """What re-estimating the batch-norm statistics recovers, in words."""
+    position = int(frame["test_error"].fillna(-1).argmax())
+    worst, intact = again.iloc[position], float(again["baseline_error"].iloc[0])
+    return (
+        f"with batch-norm statistics re-estimated on {again['recalibration_images'].iloc[0]:,} "
+        f"training images: intact {intact:.2f} %, median {again['test_error'].median():.2f} % "
+        f"(as trained {frame['test_error'].median():.2f} %); without units {worst['blocks']} "
+        f"{worst['test_error']:.2f} %"
+    )
 
 
 def _single_of(cases: Sequence[Case], title: str) -> "Figure":
@@ -313,11 +353,22 @@ def measure_deletions(
     Raises:
         UserError: a unit does not exist.
     """
-    from resnet_cli.studies.walks import delete, evaluate_walks, intact
+    from resnet_cli.studies.walks import evaluate_walks, intact
 
-    whole = intact(len(network.units))
-    walks = [delete(whole, deletion.units) for deletion in deletions]
-    return evaluate_walks(network, batches, [whole, *walks], report, engine)
+    walks = [intact(len(network.units)), *deletion_walks(len(network.units), deletions)]
+    return evaluate_walks(network, batches, walks, report, engine)
+
+
+def deletion_walks(num_units: int, deletions: Sequence[Deletion]) -> list["Walk"]:
+    """The walk of each deletion.
+
+    Raises:
+        UserError: a unit does not exist.
+    """
+    from resnet_cli.studies.walks import delete, intact
+
+    whole = intact(num_units)
+    return [delete(whole, deletion.units) for deletion in deletions]
 
 
 def deletion_rows(

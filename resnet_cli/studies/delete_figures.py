@@ -85,7 +85,11 @@ def lesion_single_figure(
 
 @styled
 def lesion_count_figure(
-    lesions: "pandas.DataFrame", title: str, *, chance: float | None = None
+    lesions: "pandas.DataFrame",
+    title: str,
+    *,
+    chance: float | None = None,
+    recalibrated: "pandas.DataFrame | None" = None,
 ) -> "Figure":
     """Error against the number of units deleted, one box each: paper 2, Figure 5a.
 
@@ -94,7 +98,10 @@ def lesion_count_figure(
     Args:
         lesions: rows of lesion_delete.csv.
         chance: the error of guessing, percent.
+        recalibrated: rows of lesion_delete_recalibrated.csv, drawn as their medians.
     """
+    from matplotlib.lines import Line2D
+
     not_empty(lesions, "lesion_delete")
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.subplots()
@@ -104,6 +111,11 @@ def lesion_count_figure(
     handles = [baseline_line(axes, lesions)]
     if chance is not None:
         handles.append(chance_line(axes, chance))
+    if recalibrated is not None:
+        medians = recalibrated.groupby("k")["test_error"].median()
+        style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3}
+        axes.plot(medians.index, medians, linewidth=1.1, zorder=4, **style)
+        handles.append(Line2D([], [], label="median, statistics re-estimated", **style))
     axes.set_xlim(min(counts) - 0.8, max(counts) + 0.8)
     step = math.ceil(len(counts) / 20)
     axes.set_xticks(counts[::step], [str(k) for k in counts[::step]])

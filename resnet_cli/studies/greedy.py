@@ -35,6 +35,7 @@ from resnet_cli.studies.lesion import (
     chance_line,
     draw_deletions,
     measured_columns,
+    recalibrated,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,27 @@ if TYPE_CHECKING:
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
     from resnet_cli.studies.walks import Outcome
+
+
+LESION_GREEDY = Table(
+    "lesion_greedy",
+    "step of a greedy deletion",
+    (
+        whole("k", "units deleted so far"),
+        whole(
+            "unit",
+            "the unit this step deleted: the least harmful of those left, by images wrong, "
+            "then by loss",
+        ),
+        text("blocks", "all units deleted so far, in ascending order"),
+        *ERRORS,
+        *PREDICTIONS,
+    ),
+    note="The provenance's `config.study.choose_on` says which images the units were "
+    "chosen on. Chosen on\nthe test images that they are measured on, the curve flatters "
+    "itself. The random deletions to compare\nwith are in `lesion_delete.csv`.",
+)
+LESION_GREEDY_RECALIBRATED = recalibrated(LESION_GREEDY)
 
 
 class GreedyDeletion(LesionStudy):
@@ -77,33 +99,20 @@ class GreedyDeletion(LesionStudy):
         "lesion_greedy": "test error with the least harmful units deleted, and with random ones",
     }
     tables = (
-        Table(
-            "lesion_greedy",
-            "step of a greedy deletion",
-            (
-                whole("k", "units deleted so far"),
-                whole(
-                    "unit",
-                    "the unit this step deleted: the least harmful of those left, by images wrong, "
-                    "then by loss",
-                ),
-                text("blocks", "all units deleted so far, in ascending order"),
-                *ERRORS,
-                *PREDICTIONS,
-            ),
-            note="The provenance's `config.study.choose_on` says which images the units were "
-            "chosen on. Chosen on\nthe test images that they are measured on, the curve flatters "
-            "itself. The random deletions to compare\nwith are in `lesion_delete.csv`.",
-        ),
+        LESION_GREEDY,
         LESION_DELETE,
+        LESION_GREEDY_RECALIBRATED,
     )
 
     def check(self, subject: "Subject") -> None:
+        super().check(subject)
         check_count(self.max_units, subject.num_units)
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        from resnet_cli.studies.walks import delete, intact
+
         network, batches = subject.loaded.network, subject.batches("test")
         engine = subject.context.engine
         if progress.wants("lesion_greedy"):
@@ -129,6 +138,12 @@ class GreedyDeletion(LesionStudy):
             with progress.of(f"deleting random units of {subject.label}") as report:
                 rows = delete_units(network, batches, deletions, seed, report, engine)
             yield "lesion_delete", rows, ("test",)
+        if progress.wants(LESION_GREEDY_RECALIBRATED.name):
+            order = [int(row["unit"]) for row in progress.rows("lesion_greedy")]
+            walks = [delete(intact(subject.num_units), order[: k + 1]) for k in range(len(order))]
+            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
+            rows = [row | self.recalibration_columns for row in greedy_rows(order, outcomes, seed)]
+            yield LESION_GREEDY_RECALIBRATED.name, rows, ("test", "train")
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -246,11 +261,17 @@ def delete_greedily(
     order = choose_units(network, choose_on or batches, max_units, report, engine)
     whole = intact(len(network.units))
     walks = [delete(whole, order[: k + 1]) for k in range(max_units)]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], quietly(report), engine)
+    outcomes = evaluate_walks(network, batches, [whole, *walks], quietly(report), engine)
+    return greedy_rows(order, outcomes, seed)
+
+
+def greedy_rows(order: Sequence[int], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
+    """Rows of lesion_greedy.csv from the outcome of the intact network, then of each step."""
+    baseline, *steps = outcomes
     return [
         {"k": k, "unit": order[k - 1], "blocks": " ".join(map(str, sorted(order[:k])))}
         | measured_columns(outcome, baseline, seed)
-        for k, outcome in enumerate(outcomes, 1)
+        for k, outcome in enumerate(steps, 1)
     ]
 
 

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PositiveInt
 
 from resnet_cli.figures.style import PALETTE
-from resnet_cli.results.columns import number, text, whole
+from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Row, Study
+from resnet_cli.studies.base import Option, Row, Study
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-    from resnet_cli.studies.walks import Outcome
+    from resnet_cli.studies.progress import Progress
+    from resnet_cli.studies.subject import Subject
+    from resnet_cli.studies.walks import Outcome, Walk
 
 K = whole("k", "units deleted together")
 SAMPLE = whole("sample", "number of the draw within this k, from 0")
@@ -33,11 +35,41 @@ PREDICTIONS = (
 )
 
 
+RECALIBRATED = "_recalibrated"
+"""Ends the name of a table measured with re-estimated batch-norm statistics."""
+RECALIBRATION = (
+    whole("recalibration_images", "training images that the statistics were re-estimated on"),
+    whole("subset", "number of the random draw of these images"),
+)
+
+
+def recalibrated(table: Table) -> Table:
+    """The table of the same measurement with re-estimated batch-norm statistics."""
+    return Table(
+        f"{table.name}{RECALIBRATED}",
+        f"{table.row}, with batch-norm statistics re-estimated",
+        (*table.columns, *RECALIBRATION),
+        "As the table of the same name without `_recalibrated`. The intact network, to which "
+        "`baseline_error`,\n`kl_divergence` and `agreement` refer, is recalibrated on the same "
+        "images.",
+    )
+
+
 class LesionStudy(Study):
     """A study that deletes or moves units and measures on the test split."""
 
     images: PositiveInt | None = None
     """Only the first N test images; null: all."""
+    recalibrate: Annotated[
+        PositiveInt | None,
+        Option(
+            "--recalibrate",
+            "Measure also with batch-norm statistics re-estimated on N training images (1000 is "
+            "usual), without labels or gradients.",
+            metavar="N",
+        ),
+    ] = None
+    """Also with batch-norm statistics re-estimated on this number of training images."""
 
     command = "lesion"
     shared_options = ("images", "engine")
@@ -45,6 +77,53 @@ class LesionStudy(Study):
     @property
     def test_images(self) -> int | None:
         return self.images
+
+    def names(self) -> tuple[str, ...]:
+        wanted = [not table.name.endswith(RECALIBRATED) for table in self.tables]
+        return tuple(
+            table.name
+            for table, is_plain in zip(self.tables, wanted, strict=True)
+            if is_plain or self.recalibrate is not None
+        )
+
+    def identity(self, table: str | None = None) -> dict[str, Any]:
+        found = super().identity(table)
+        if table is not None and not table.endswith(RECALIBRATED):
+            found.pop("recalibrate", None)
+        return found
+
+    def check(self, subject: "Subject") -> None:
+        if self.recalibrate is not None:
+            from resnet_cli.studies import recalibrate
+
+            recalibrate.check(subject.loaded.network)
+
+    def recalibrated_outcomes(
+        self, subject: "Subject", walks: Sequence["Walk"], seed: int, progress: "Progress"
+    ) -> list["Outcome"]:
+        """The outcome of the intact network, then of each walk, all with statistics re-estimated
+        along them."""
+        from resnet_cli.studies import recalibrate
+        from resnet_cli.studies.walks import evaluate_walks, intact, shared_steps, visited
+
+        assert self.recalibrate is not None
+        network, engine = subject.loaded.network, subject.context.engine
+        images = recalibrate.training_images(subject.batches("train"), self.recalibrate, 0, seed)
+        visits = visited(len(network.units), walks)
+        shared = shared_steps(visits) if engine == "fast" else [0] * len(visits)
+        with progress.of(f"re-estimating batch-norm statistics of {subject.label}") as report:
+            found = recalibrate.estimate(network, images, visits, shared, report)
+        statistics = dict(zip(visits, found, strict=True))
+        every = [intact(len(network.units)), *walks]
+        with progress.of(f"recalibrated lesions of {subject.label}") as report:
+            return evaluate_walks(
+                network, subject.batches("test"), every, report, engine, statistics
+            )
+
+    @property
+    def recalibration_columns(self) -> Row:
+        """The columns RECALIBRATION."""
+        return {"recalibration_images": self.recalibrate, "subset": 0}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from resnet_cli.studies.lesion import (
     boxes,
     chance_line,
     measured_columns,
+    recalibrated,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,25 @@ if TYPE_CHECKING:
     from resnet_cli.runtime.engine import Engine
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
+    from resnet_cli.studies.walks import Outcome, Walk
+
+
+LESION_REORDER = Table(
+    "lesion_reorder",
+    "network with units in another order",
+    (
+        whole("swaps", "random swaps of two units of equal shape"),
+        whole("sample", "number of the draw within this number of swaps, from 0"),
+        text("order", "the units' old indices in their new order, joined by spaces"),
+        number(
+            "kendall_tau",
+            "rank correlation of the new order with the old; 1 is the old order",
+        ),
+        *ERRORS,
+        *PREDICTIONS,
+    ),
+)
+LESION_REORDER_RECALIBRATED = recalibrated(LESION_REORDER)
 
 
 class ReorderUnits(LesionStudy):
@@ -60,24 +80,12 @@ class ReorderUnits(LesionStudy):
         "lesion_reorder": "test error by the number of swapped units and by Kendall's tau",
     }
     tables = (
-        Table(
-            "lesion_reorder",
-            "network with units in another order",
-            (
-                whole("swaps", "random swaps of two units of equal shape"),
-                whole("sample", "number of the draw within this number of swaps, from 0"),
-                text("order", "the units' old indices in their new order, joined by spaces"),
-                number(
-                    "kendall_tau",
-                    "rank correlation of the new order with the old; 1 is the old order",
-                ),
-                *ERRORS,
-                *PREDICTIONS,
-            ),
-        ),
+        LESION_REORDER,
+        LESION_REORDER_RECALIBRATED,
     )
 
     def check(self, subject: "Subject") -> None:
+        super().check(subject)
         draw_reorderings(subject.loaded.network.places, self.swaps, 0, 0)
 
     def measure(
@@ -85,9 +93,16 @@ class ReorderUnits(LesionStudy):
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         network, batches = subject.loaded.network, subject.batches("test")
         draws = draw_reorderings(network.places, self.swaps, self.samples, seed)
-        with progress.of(f"reordering units of {subject.label}") as report:
-            rows = reorder_units(network, batches, draws, seed, report, subject.context.engine)
-        yield "lesion_reorder", rows, ("test",)
+        if progress.wants("lesion_reorder"):
+            with progress.of(f"reordering units of {subject.label}") as report:
+                rows = reorder_units(network, batches, draws, seed, report, subject.context.engine)
+            yield "lesion_reorder", rows, ("test",)
+        if progress.wants(LESION_REORDER_RECALIBRATED.name):
+            walks = reordering_walks(network.places, draws)
+            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
+            rows = reordering_rows(draws, outcomes, seed)
+            rows = [row | self.recalibration_columns for row in rows]
+            yield LESION_REORDER_RECALIBRATED.name, rows, ("test", "train")
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -96,6 +111,7 @@ class ReorderUnits(LesionStudy):
                 tables["lesion_reorder"],
                 heading.over(f"Error after reordering {heading.unit}s"),
                 chance=heading.chance,
+                recalibrated=tables.get(LESION_REORDER_RECALIBRATED.name),
             ),
         )
 
@@ -172,28 +188,50 @@ def reorder_units(
     engine: "Engine" = "fast",
 ) -> list[Row]:
     """Evaluate each order. Returns the rows of lesion_reorder.csv, in the order given."""
+    from resnet_cli.studies.walks import evaluate_walks, intact
+
+    walks = [intact(len(network.units)), *reordering_walks(network.places, reorderings)]
+    outcomes = evaluate_walks(network, batches, walks, report, engine)
+    return reordering_rows(reorderings, outcomes, seed)
+
+
+def reordering_walks(places: Sequence["Place"], reorderings: Sequence[Reordering]) -> list["Walk"]:
+    """The walk of each order."""
+    from resnet_cli.studies.walks import intact, reorder
+
+    whole = intact(len(places))
+    return [reorder(whole, reordering.order, places) for reordering in reorderings]
+
+
+def reordering_rows(
+    reorderings: Sequence[Reordering], outcomes: Sequence["Outcome"], seed: int
+) -> list[Row]:
+    """Rows of lesion_reorder.csv from the outcome of the intact network, then of each order."""
     from scipy.stats import kendalltau
 
-    from resnet_cli.studies.walks import evaluate_walks, intact, reorder
-
-    whole = intact(len(network.units))
-    walks = [reorder(whole, r.order, network.places) for r in reorderings]
-    baseline, *outcomes = evaluate_walks(network, batches, [whole, *walks], report, engine)
+    baseline, *reordered = outcomes
     return [
         {
             "swaps": reordering.swaps,
             "sample": reordering.sample,
             "order": " ".join(map(str, reordering.order)),
-            "kendall_tau": float(kendalltau(range(len(whole)), reordering.order).statistic),
+            "kendall_tau": float(
+                kendalltau(range(len(reordering.order)), reordering.order).statistic
+            ),
         }
         | measured_columns(outcome, baseline, seed)
-        for reordering, outcome in zip(reorderings, outcomes, strict=True)
+        for reordering, outcome in zip(reorderings, reordered, strict=True)
     ]
 
 
 @styled
 def lesion_reorder_figure(
-    lesions: "pandas.DataFrame", title: str, *, chance: float | None = None, bins: int = 12
+    lesions: "pandas.DataFrame",
+    title: str,
+    *,
+    chance: float | None = None,
+    recalibrated: "pandas.DataFrame | None" = None,
+    bins: int = 12,
 ) -> "Figure":
     """Error against the Kendall tau between new and old order: paper 2, Figure 5b.
 
@@ -203,6 +241,7 @@ def lesion_reorder_figure(
     Args:
         lesions: rows of lesion_reorder.csv.
         chance: the error of guessing, percent.
+        recalibrated: rows of lesion_reorder_recalibrated.csv, drawn as points.
     """
     import numpy
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
@@ -225,6 +264,16 @@ def lesion_reorder_figure(
     handles = [baseline_line(axes, lesions)]
     if chance is not None:
         handles.append(chance_line(axes, chance))
+    if recalibrated is not None:
+        label = "statistics re-estimated"
+        handles += axes.plot(
+            recalibrated["kendall_tau"],
+            recalibrated["test_error"],
+            ".",
+            color=PALETTE[1],
+            markersize=3,
+            label=label,
+        )
     margin = width if width > 0 else 0.01
     axes.set_xlim(min(tau.max() + margin, 1.0), tau.min() - margin)
     axes.xaxis.set_major_locator(MaxNLocator(6))

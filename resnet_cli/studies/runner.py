@@ -102,16 +102,17 @@ def read_tables(study: Study, folder: Path) -> dict[str, DataFrame]:
     return {name: read_table(path) for name, path in found.items() if path.exists()}
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def identity(config: Mapping[str, Any], table: str | None = None) -> dict[str, Any]:
     """What determines a study's numbers besides the weights and the images.
 
     Args:
         config: of a provenance file, of any edition.
+        table: whose numbers; None: those of all tables.
     """
     study = stored_study(config)
     data = config.get("data")
     return {
-        "study": study.identity() if study is not None else None,
+        "study": study.identity(table) if study is not None else None,
         "data": DataConfig.model_validate(data).model_dump(mode="json", exclude_defaults=True),
         "seed": config.get("seed") if study is None or study.needs_network else None,
         "engine": config.get("engine", "fast"),
@@ -210,7 +211,7 @@ class _StudyRun:
             same_weights = not self.study.needs_network or weights == self.subject.loaded.sha256
             return (
                 same_weights
-                and identity(old["config"]) == identity(self.config)
+                and identity(old["config"], path.stem) == identity(self.config, path.stem)
                 and self._has_these_images(old.get("data") or {})
             )
         return False

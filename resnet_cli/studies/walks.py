@@ -7,8 +7,9 @@ before it, from the stem up to the first step where they part, are computed once
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.recalibrate import Statistics, attach, norms_of
 from resnet_cli.training.evaluation import BATCH_SIZE
 
 
@@ -125,6 +127,7 @@ def evaluate_walks(
     walks: Sequence[Walk],
     report: Report = lambda done, total: None,
     engine: Engine = "fast",
+    statistics: Mapping[Walk, Statistics] | None = None,
 ) -> list[Outcome]:
     """The outcome of each walk over all images, in evaluation mode.
 
@@ -138,20 +141,23 @@ def evaluate_walks(
             the chunks' results if it keeps pieces (`pieces_of`).
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
             a core.
+        statistics: batch-norm statistics along each walk and along the intact one
+            (`recalibrate.estimate`); batch norms are then not folded. None: the network's own.
 
     Returns:
         One outcome for each walk, in the order given.
     """
-    whole = intact(len(network.units))
-    visits = sorted({whole, *walks})
-    assert visits[0] == whole, "the intact walk sorts first: no step of it is deleted or moved"
+    visits = visited(len(network.units), walks)
     shared = [0] * len(visits)
     chunk = BATCH_SIZE
     if engine == "fast":
-        shared[1:] = [_common_prefix(a, b) for a, b in itertools.pairwise(visits)]
+        shared = shared_steps(visits, statistics)
         passes = len(batches) * units_computed(visits, shared) / len(network.units)
         multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
-        network = folded(network)
+        if statistics is None:
+            network = folded(network)
+        elif winograd.pays(multiply_adds, network.device):
+            network = copy.deepcopy(network)
         if winograd.pays(multiply_adds, network.device):
             winograd.apply_in_evaluation(network)
         chunk = chunk_size(network, batches)
@@ -165,8 +171,20 @@ def evaluate_walks(
     sums: list[Tensor] = []
     by_class: Tensor | None = None
 
+    along_walks = None if statistics is None else [statistics[walk] for walk in visits]
+    # Each thread attaches the statistics of its walk to a network of its own.
+    copies = SimpleQueue[Network]()
+    for _ in range(torch.get_num_threads() if parallel and statistics is not None else 1):
+        copies.put(network if statistics is None else copy.deepcopy(network))
+
     def visit_all(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return _visit_all(network, part[0], part[1], visits, shared)
+        if along_walks is None:
+            return _visit_all(network, part[0], part[1], visits, shared)
+        own = copies.get()
+        try:
+            return _visit_all(own, part[0], part[1], visits, shared, along_walks)
+        finally:
+            copies.put(own)
 
     def measured(starts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         parts = (batches.evaluation(start, start + chunk) for start in starts)
@@ -216,7 +234,12 @@ def chunk_size(network: Network, batches: Batches) -> int:
 
 @torch.inference_mode()
 def _visit_all(
-    network: Network, images: Tensor, labels: Tensor, visits: Sequence[Walk], shared: Sequence[int]
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    visits: Sequence[Walk],
+    shared: Sequence[int],
+    statistics: Sequence[Statistics] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Send a batch along every walk.
 
@@ -224,20 +247,29 @@ def _visit_all(
         images: [N, 3, H, W].
         visits: the intact walk first.
         shared: for each walk, the number of steps it has in common with the one before.
+        statistics: of the batch norms, for each walk; all have one stem. None: the network's own.
 
     Returns:
         float64 [walks, 4], sums over the images: wrong, cross-entropy, KL(intact || this), same
         prediction as the intact network; and int64 [walks, classes], the wrong of each class.
     """
     units = network.unit_list
+    if statistics is not None:
+        norms, head_norms = [norms_of(unit) for unit in units], norms_of(network.head)
+        attach(norms_of(network.stem), statistics[0].stem)
     trail = [network.stem(images)]
     sums: list[Tensor] = []
     by_class: list[Tensor] = []
-    for walk, prefix in zip(visits, shared, strict=True):
+    for index, (walk, prefix) in enumerate(zip(visits, shared, strict=True)):
         del trail[prefix + 1 :]
-        for step in walk[prefix:]:
+        for position in range(prefix, len(walk)):
+            step = walk[position]
             unit = units[step.unit]
+            if statistics is not None:
+                attach(norms[step.unit], statistics[index].steps[position])
             trail.append(unit.skip(trail[-1]) if step.deleted else unit(trail[-1]))
+        if statistics is not None:
+            attach(head_norms, statistics[index].head)
         logits = network.head(trail[-1]).float()
         log_p = functional.log_softmax(logits, 1)
         predicted = logits.argmax(1)
@@ -263,6 +295,28 @@ def units_computed(visits: Sequence[Walk], shared: Sequence[int]) -> int:
         for walk, prefix in zip(visits, shared, strict=True)
         for step in walk[prefix:]
     )
+
+
+def visited(num_units: int, walks: Sequence[Walk]) -> list[Walk]:
+    """The intact walk, and these, each once and in the order in which they are visited."""
+    whole = intact(num_units)
+    visits = sorted({whole, *walks})
+    assert visits[0] == whole, "the intact walk sorts first: no step of it is deleted or moved"
+    return visits
+
+
+def shared_steps(
+    visits: Sequence[Walk], statistics: Mapping[Walk, Statistics] | None = None
+) -> list[int]:
+    """For each walk, the first steps whose activations are those of the walk before."""
+    shared = [0]
+    for before, walk in itertools.pairwise(visits):
+        count = _common_prefix(before, walk)
+        if statistics is not None:
+            pairs = zip(statistics[before].steps, statistics[walk].steps, strict=True)
+            count = min(count, sum(1 for _ in itertools.takewhile(lambda p: p[0] is p[1], pairs)))
+        shared.append(count)
+    return shared
 
 
 def _common_prefix(first: Walk, second: Walk) -> int:

@@ -58,6 +58,14 @@ HEADERS = {
     "path_spectrum_stages": "stage,k,paths,exact_norm,share_exact",
     "path_spectrum_unit": "unit,k,paths,exact_norm,share_exact",
 }
+HEADERS |= {
+    f"{stem}_recalibrated": f"{HEADERS[stem]},recalibration_images,subset"
+    for stem in ("lesion_delete", "lesion_reorder", "lesion_greedy", "lesion_additivity")
+}
+HEADERS["recalibration"] = (
+    "statistics,recalibration_images,subset,blocks,statistics_of,test_error,baseline_error,images,"
+    "seed,loss,kl_divergence,agreement"
+)
 README = Path(__file__).parents[2] / "results" / "README.md"
 
 

@@ -23,10 +23,11 @@ from resnet_cli.studies.subject import Subject, untrained_subject
 from resnet_cli.training.context import Context
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "delete": {"per_class": True},
-    "reorder": {"swaps": (1, 2), "samples": 2},
-    "greedy": {"max_units": 2, "samples": 2},
-    "additivity": {"k": (2,), "samples": 3},
+    "delete": {"per_class": True, "recalibrate": 40},
+    "reorder": {"swaps": (1, 2), "samples": 2, "recalibrate": 40},
+    "greedy": {"max_units": 2, "samples": 2, "recalibrate": 40},
+    "additivity": {"k": (2,), "samples": 3, "recalibrate": 40},
+    "recalibration": {"counts": (10, 20), "subsets": 2, "count": 20},
     "paths": {"samples": 2, "batch_size": 8, "stages": True, "unit": 1},
     "signal": {"batch_size": 8},
     "path_survival": {"deleted": (1, 2)},
@@ -150,6 +151,23 @@ def test_the_command_has_the_options(kind: str) -> None:
     page = CliRunner().invoke(app, [study.command, "--help"]).output
     for option in options_of(study).values():
         assert option.flag in page
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("study", ["delete", "reorder"], indirect=True)
+def test_recalibration_leaves_the_table_that_is_there(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    plain = study.model_copy(update={"recalibrate": None})
+    before = len(measure(subject, plain, tmp_path).files)
+    added = measure(subject, study, tmp_path)
+    assert [path.name for path in added.files] == [f"lesion_{study.kind}_recalibrated.csv"]
+    assert len(added.kept) == before
+    assert len(measure(subject, plain, tmp_path).kept) == before
+    other = study.model_copy(update={"recalibrate": 20})
+    assert [path.name for path in measure(subject, other, tmp_path).files] == [
+        f"lesion_{study.kind}_recalibrated.csv"
+    ]
 
 
 def test_every_study_has_quick_settings_and_tables_of_its_own() -> None:

@@ -1,0 +1,203 @@
+"""Batch-norm statistics re-estimated along a walk.
+
+After a lesion every later batch norm still normalises with the statistics of activations that no
+longer occur. Here the statistics are reset and averaged cumulatively over training images: only the
+batch norms are in training mode, no label and no gradient is used. Re-estimating statistics after a
+change of the network is established (EagleEye, arXiv:2007.02491; universally slimmable networks,
+arXiv:1903.05134; REPAIR, arXiv:2211.08403).
+
+Walks that share their first steps share the activations there, and with them the statistics: batch
+norms before a lesion are those of the intact network.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.seeding import stream
+from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.progress import Report, pieces_of
+
+if TYPE_CHECKING:
+    from resnet_cli.datasets.data import Batches
+    from resnet_cli.models.network import Network
+    from resnet_cli.studies.walks import Walk
+
+BATCH = 100
+"""Training images normalised together, by their own mean and variance."""
+GROUP = 8
+"""Walks whose statistics are estimated together; groups run in parallel."""
+
+NormStatistics = tuple[Tensor, Tensor, Tensor]
+"""Running mean [C], running variance [C], and the number of batches averaged."""
+Part = tuple[NormStatistics, ...]
+"""The statistics of the batch norms of a stem, a unit or a head, in the order of its modules."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The batch-norm statistics along one walk."""
+
+    stem: Part
+    steps: tuple[Part, ...]
+    """Of each step's unit."""
+    head: Part
+
+
+def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms of a part of a network."""
+    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+
+
+def attach(norms: Sequence[nn.BatchNorm2d], part: Part) -> None:
+    """Make batch norms use these statistics, and update them where they are in training mode."""
+    for norm, (mean, variance, batches) in zip(norms, part, strict=True):
+        norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
+
+
+def stored(norms: Sequence[nn.BatchNorm2d]) -> Part:
+    """The statistics that batch norms have."""
+    found = []
+    for norm in norms:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        found.append((norm.running_mean, norm.running_var, norm.num_batches_tracked))
+    return tuple(found)
+
+
+def own_statistics(network: "Network", walk: "Walk") -> Statistics:
+    """The statistics that the network was stored with, along a walk."""
+    units = [stored(norms_of(unit)) for unit in network.unit_list]
+    steps = tuple(units[step.unit] for step in walk)
+    return Statistics(stored(norms_of(network.stem)), steps, stored(norms_of(network.head)))
+
+
+def training_images(
+    batches: "Batches", count: int, subset: int, seed: int, *, augmented: bool = False
+) -> list[Tensor]:
+    """Batches of training images for `estimate`, [B, C, H, W] each.
+
+    Args:
+        batches: of the training split.
+        count: images; at most BATCH, or a multiple of it.
+        subset: number of the random draw.
+        augmented: as in training, instead of plain.
+
+    Raises:
+        UserError: there are fewer training images, or the last batch would be smaller.
+    """
+    if count > BATCH and count % BATCH:
+        raise UserError(
+            f"--recalibrate {count}: batches have {BATCH} images; use a multiple of {BATCH}"
+        )
+    if not 2 <= count <= len(batches):
+        raise UserError(f"--recalibrate {count}: there are {len(batches)} training images")
+    order = torch.randperm(len(batches), generator=stream(seed, "recalibrate", subset))[:count]
+    parts = order.split(min(BATCH, count))
+    if not augmented:
+        return [batches.plain(part)[0] for part in parts]
+    generator = stream(seed, "recalibrate", subset, "augmented")
+    return [batches.training(part, generator)[0] for part in parts]
+
+
+def check(network: "Network") -> None:
+    """Raises UserError for a network without batch norms, or with some that keep no statistics."""
+    norms = norms_of(network)
+    if not norms:
+        raise UserError("--recalibrate: this network has no batch norms, so no statistics")
+    if not all(norm.track_running_stats for norm in norms):
+        raise UserError("--recalibrate: a batch norm of this network keeps no running statistics")
+
+
+def estimate(
+    network: "Network",
+    images: Sequence[Tensor],
+    walks: Sequence["Walk"],
+    shared: Sequence[int],
+    report: Report = lambda done, total: None,
+) -> list[Statistics]:
+    """The statistics of each walk: the cumulative mean over the batches of each batch's own.
+
+    Args:
+        images: batches, [B, C, H, W] each (`training_images`).
+        walks: in the order in which they are visited.
+        shared: for each walk, the first steps that it shares with the one before.
+        report: called with (walks done, all walks); keeps what was estimated if it keeps pieces.
+    """
+    check(network)
+    groups = [range(start, min(start + GROUP, len(walks))) for start in range(0, len(walks), GROUP)]
+
+    def of_group(group: range) -> list[tuple[Part, list[Part], Part]]:
+        return _estimated(network, images, walks, shared, group)
+
+    def measured(groups: Sequence[range]) -> Iterator[list[tuple[Part, list[Part], Part]]]:
+        return map_in_threads(of_group, groups, parallel=network.device.type == "cpu")
+
+    found: list[Statistics] = []
+    for group, parts in zip(groups, pieces_of(report, groups, measured), strict=True):
+        for index, (stem, steps, head) in zip(group, parts, strict=True):
+            before = found[-1].steps[: shared[index]] if found else ()
+            found.append(Statistics(found[0].stem if found else stem, (*before, *steps), head))
+        report(group.stop, len(walks))
+    return found
+
+
+@torch.no_grad()
+def _estimated(
+    network: "Network",
+    images: Sequence[Tensor],
+    walks: Sequence["Walk"],
+    shared: Sequence[int],
+    group: range,
+) -> list[tuple[Part, list[Part], Part]]:
+    """Of each walk of a group the statistics of the stem, of the steps that it does not share with
+    the walk before, and of the head."""
+    own = copy.deepcopy(network).eval()
+    for norm in norms_of(own):
+        norm.train()
+        norm.momentum = None  # the cumulative mean
+    stem_norms, head_norms = norms_of(own.stem), norms_of(own.head)
+    unit_norms = [norms_of(unit) for unit in own.unit_list]
+    stem = _reset(stem_norms)
+    heads = [_reset(head_norms) for _ in group]
+    parts: list[list[Part]] = []
+    for index in group:
+        kept = shared[index] if parts else 0
+        fresh = [_reset(unit_norms[step.unit]) for step in walks[index][kept:]]
+        parts.append([*parts[-1][:kept], *fresh] if parts else fresh)
+    for batch in images:
+        attach(stem_norms, stem)
+        trail = [own.stem(batch)]
+        for number, index in enumerate(group):
+            kept = shared[index] if number else 0
+            del trail[kept + 1 :]
+            for position in range(kept, len(walks[index])):
+                step = walks[index][position]
+                unit = own.unit_list[step.unit]
+                attach(unit_norms[step.unit], parts[number][position])
+                trail.append(unit.skip(trail[-1]) if step.deleted else unit(trail[-1]))
+            if head_norms:
+                attach(head_norms, heads[number])
+                own.head(trail[-1])
+    return [
+        (stem, steps[shared[index] :], head)
+        for index, steps, head in zip(group, parts, heads, strict=True)
+    ]
+
+
+def _reset(norms: Sequence[nn.BatchNorm2d]) -> Part:
+    """Statistics of no batch yet."""
+    return tuple(
+        (
+            torch.zeros_like(mean),
+            torch.ones_like(variance),
+            torch.zeros_like(batches),
+        )
+        for mean, variance, batches in stored(norms)
+    )

@@ -1,0 +1,318 @@
+"""How much of a lesion's damage re-estimated batch-norm statistics recover, with controls.
+
+Each unit is deleted in turn, as in Figure 3 of paper 2, and measured with batch-norm statistics of
+several kinds (`resnet_cli.studies.recalibrate`). The controls answer what a reviewer would ask. Does
+the choice of the images matter, or their number? Does the intact network change as well? Would the
+statistics of any other lesion do? Is it the means or the variances?
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, PositiveInt
+
+from resnet_cli.config.fields import as_tuple
+from resnet_cli.figures.style import (
+    HEIGHT,
+    PALETTE,
+    ROW_WIDTH,
+    new_figure,
+    not_empty,
+    set_title,
+    styled,
+)
+from resnet_cli.results.columns import Table, text
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import NamedFigure, Row, Study, Summary, Tables
+from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, RECALIBRATION, measured_columns
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.studies.progress import Progress
+    from resnet_cli.studies.recalibrate import Part, Statistics
+    from resnet_cli.studies.subject import Subject
+    from resnet_cli.studies.walks import Walk
+
+OWN, RECALIBRATED, AUGMENTED = "as trained", "re-estimated", "re-estimated, augmented images"
+MEANS, VARIANCES, OTHER = "means only", "variances only", "of another lesion"
+KINDS = {
+    OWN: "the trained network's own",
+    RECALIBRATED: "re-estimated with the unit deleted",
+    AUGMENTED: "the same, on augmented images",
+    MEANS: "re-estimated means, the trained network's variances",
+    VARIANCES: "re-estimated variances, the trained network's means",
+    OTHER: "re-estimated with another unit deleted, half of the network away",
+}
+"""The kinds of statistics, in the order of the table."""
+
+
+class Recalibration(Study):
+    """Single deletions with batch-norm statistics of several kinds (beyond paper 2)."""
+
+    kind: Literal["recalibration"] = "recalibration"
+    images: PositiveInt | None = None
+    """Only the first N test images; null: all."""
+    counts: Annotated[tuple[PositiveInt, ...], BeforeValidator(as_tuple)] = (100, 1000, 10_000)
+    """Numbers of training images to re-estimate on."""
+    count: PositiveInt = 1000
+    """Training images of the controls."""
+    subsets: PositiveInt = 3
+    """Random draws of the training images, for each number of them."""
+
+    title = "Single deletions with re-estimated batch-norm statistics"
+    pictures: ClassVar = {
+        "recalibration": "test error by deleted unit and kind of statistics, and by the number of "
+        "images that the statistics were re-estimated on",
+    }
+    tables = (
+        Table(
+            "recalibration",
+            "kind of batch-norm statistics, draw of images, and deleted unit",
+            (
+                text("statistics", "; ".join(f"`{kind}`: {what}" for kind, what in KINDS.items())),
+                *RECALIBRATION,
+                text("blocks", "the deleted unit; empty for the intact network"),
+                text("statistics_of", "the unit that was deleted when they were re-estimated"),
+                *ERRORS,
+                *PREDICTIONS,
+            ),
+            note="`baseline_error`, `kl_divergence` and `agreement` refer to the intact network "
+            "with statistics of the same\nkind, for `of another lesion` to the one re-estimated.",
+        ),
+    )
+
+    @property
+    def test_images(self) -> int | None:
+        return self.images
+
+    def check(self, subject: "Subject") -> None:
+        from resnet_cli.studies import recalibrate
+
+        recalibrate.check(subject.loaded.network)
+        if subject.num_units < 2:
+            raise UserError("this network has one unit; the controls take at least two")
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        from resnet_cli.studies.recalibrate import own_statistics
+        from resnet_cli.studies.walks import delete, intact, visited
+
+        network, units = subject.loaded.network, subject.num_units
+        whole = intact(units)
+        walks = visited(units, [delete(whole, [unit]) for unit in range(units)])
+        own = {walk: own_statistics(network, walk) for walk in walks}
+        rows = self._rows(OWN, 0, 0, subject, own, seed, progress)
+        for count in self.counts:
+            for subset in range(self.subsets):
+                found = self._estimated(subject, walks, count, subset, seed, progress)
+                rows += self._rows(RECALIBRATED, count, subset, subject, found, seed, progress)
+        control = self._estimated(subject, walks, self.count, 0, seed, progress)
+        augmented = self._estimated(subject, walks, self.count, 0, seed, progress, augmented=True)
+        for kind, statistics in (
+            (AUGMENTED, augmented),
+            (MEANS, _combined(control, own, variances=False)),
+            (VARIANCES, _combined(control, own, variances=True)),
+            (OTHER, _of_another(control, units)),
+        ):
+            rows += self._rows(kind, self.count, 0, subject, statistics, seed, progress)
+        yield "recalibration", rows, ("test", "train")
+
+    def _estimated(
+        self,
+        subject: "Subject",
+        walks: Sequence["Walk"],
+        count: int,
+        subset: int,
+        seed: int,
+        progress: "Progress",
+        *,
+        augmented: bool = False,
+    ) -> "Mapping[Walk, Statistics]":
+        """The statistics of each walk, re-estimated along it."""
+        from resnet_cli.studies.recalibrate import estimate, training_images
+        from resnet_cli.studies.walks import shared_steps
+
+        batches, engine = subject.batches("train"), subject.context.engine
+        images = training_images(batches, count, subset, seed, augmented=augmented)
+        shared = shared_steps(walks) if engine == "fast" else [0] * len(walks)
+        with progress.of(f"re-estimating statistics on {count:,} images") as report:
+            found = estimate(subject.loaded.network, images, walks, shared, report)
+        return dict(zip(walks, found, strict=True))
+
+    def _rows(
+        self,
+        kind: str,
+        count: int,
+        subset: int,
+        subject: "Subject",
+        statistics: "Mapping[Walk, Statistics]",
+        seed: int,
+        progress: "Progress",
+    ) -> list[Row]:
+        """A row for the intact network and for each deletion."""
+        from resnet_cli.studies.walks import evaluate_walks
+
+        walks = list(statistics)
+        with progress.of(f"deleting units, statistics {kind}") as report:
+            outcomes = evaluate_walks(
+                subject.loaded.network,
+                subject.batches("test"),
+                walks,
+                report,
+                subject.context.engine,
+                statistics,
+            )
+        rows = []
+        for walk, outcome in zip(walks, outcomes, strict=True):
+            deleted = [step.unit for step in walk if step.deleted]
+            of = [_other(unit, len(walk)) for unit in deleted] if kind == OTHER else deleted
+            rows.append(
+                {
+                    "statistics": kind,
+                    "recalibration_images": count,
+                    "subset": subset,
+                    "blocks": " ".join(map(str, deleted)),
+                    "statistics_of": "" if kind == OWN else " ".join(map(str, of)),
+                }
+                | measured_columns(outcome, outcomes[0], seed)
+            )
+        return rows
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        title = heading.over(f"Error after deleting one {heading.unit}, by batch-norm statistics")
+        yield NamedFigure(
+            "recalibration", lambda: recalibration_figure(tables["recalibration"], title)
+        )
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["recalibration"]
+        rows, facts = [], {}
+        for (kind, count, subset), part in frame.groupby(
+            ["statistics", "recalibration_images", "subset"], sort=False
+        ):
+            errors = part.loc[part["blocks"] != "", "test_error"]
+            intact = float(part.loc[part["blocks"] == "", "test_error"].iloc[0])
+            found = [intact, float(errors.median()), float(errors.mean()), float(errors.max())]
+            rows.append([kind, count, subset, *found])
+            names = ("intact", "median", "mean", "worst")
+            facts[f"{kind}, {count} images, subset {subset}"] = dict(zip(names, found, strict=True))
+        own = frame[frame["statistics"] == OWN]
+        again = frame[
+            (frame["statistics"] == RECALIBRATED) & (frame["recalibration_images"] == self.count)
+        ]
+        sentences = []
+        if len(again):
+            recovered = [
+                float(part.loc[part["blocks"] != "", "test_error"].mean()) for part in (own, again)
+            ]
+            sentences = [
+                f"mean error over all deletions: {recovered[0]:.2f} % with the trained network's "
+                f"statistics, {recovered[1]:.2f} % with statistics re-estimated on {self.count:,} "
+                f"training images"
+            ]
+        return Summary(
+            facts,
+            f"{subject.label}: error of {frame['images'].iloc[0]:,} images (%), one unit deleted",
+            ["statistics", "images", "subset", "intact", "median", "mean", "worst"],
+            rows,
+            sentences,
+        )
+
+
+def _other(unit: int, units: int) -> int:
+    """The unit whose lesion gives the statistics of the placebo, half of the network away."""
+    return (unit + units // 2) % units
+
+
+def _of_another(statistics: "Mapping[Walk, Statistics]", units: int) -> "dict[Walk, Statistics]":
+    """The placebo: along each deletion the statistics of another one."""
+    by_unit = {
+        next((step.unit for step in walk if step.deleted), None): found
+        for walk, found in statistics.items()
+    }
+    return {
+        walk: by_unit[next((_other(step.unit, units) for step in walk if step.deleted), None)]
+        for walk in statistics
+    }
+
+
+def _combined(
+    again: "Mapping[Walk, Statistics]", own: "Mapping[Walk, Statistics]", *, variances: bool
+) -> "dict[Walk, Statistics]":
+    """Re-estimated means with the network's own variances, or the reverse. Parts that walks share
+    stay shared."""
+    from resnet_cli.studies.recalibrate import Statistics
+
+    made: dict[tuple[int, int], Part] = {}
+
+    def combine(new: "Part", old: "Part") -> "Part":
+        key = (id(new), id(old))
+        if key not in made:
+            first, second = (old, new) if variances else (new, old)
+            pairs = zip(first, second, strict=True)
+            made[key] = tuple((a[0], b[1], a[2]) for a, b in pairs)
+        return made[key]
+
+    found = {}
+    for walk, new in again.items():
+        old = own[walk]
+        steps = zip(new.steps, old.steps, strict=True)
+        found[walk] = Statistics(
+            combine(new.stem, old.stem),
+            tuple(combine(a, b) for a, b in steps),
+            combine(new.head, old.head),
+        )
+    return found
+
+
+@styled
+def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
+    """Error by deleted unit for each kind of statistics; and by the number of images.
+
+    Args:
+        frame: rows of recalibration.csv.
+    """
+    not_empty(frame, "recalibration")
+    figure = new_figure(ROW_WIDTH, HEIGHT + 0.5)
+    by_unit, by_count = figure.subplots(1, 2, width_ratios=(1.6, 1.0))
+    deleted = frame[frame["blocks"] != ""]
+    again = deleted[deleted["statistics"] == RECALIBRATED]
+    counts = sorted(again["recalibration_images"].unique())
+    controls = deleted[deleted["statistics"] == MEANS]["recalibration_images"]
+    shown = int(controls.iloc[0]) if len(controls) else int(counts[-1])
+    for kind, color in zip((OWN, RECALIBRATED, MEANS, VARIANCES, OTHER), PALETTE, strict=False):
+        rows = deleted[(deleted["statistics"] == kind) & (deleted["subset"] == 0)]
+        if kind == RECALIBRATED:
+            rows = rows[rows["recalibration_images"] == shown]
+        rows = rows.sort_values("blocks", key=lambda blocks: blocks.astype(int))
+        style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1}
+        by_unit.plot(rows["blocks"].astype(int), rows["test_error"], label=kind, **style)
+    by_unit.set_xlabel("deleted unit (index)")
+    by_unit.set_ylabel("test error (%)")
+    by_unit.set_ylim(bottom=0)
+    intact = frame[(frame["blocks"] == "") & (frame["statistics"] == RECALIBRATED)]
+    for rows, label, color in (
+        (again, "mean of all deletions", PALETTE[1]),
+        (intact, "intact network", PALETTE[2]),
+    ):
+        means = rows.groupby(["recalibration_images", "subset"])["test_error"].mean().reset_index()
+        x, y = means["recalibration_images"], means["test_error"]
+        by_count.plot(x, y, "o", color=color, markersize=4, label=f"{label}, a point for each draw")
+    own = frame[frame["statistics"] == OWN]
+    for rows, color in (
+        (own[own["blocks"] != ""], PALETTE[1]),
+        (own[own["blocks"] == ""], PALETTE[2]),
+    ):
+        by_count.axhline(rows["test_error"].mean(), color=color, linestyle="--", linewidth=1)
+    by_count.set_xscale("log")
+    by_count.set_xlabel("training images (dashed: as trained)")
+    by_count.set_ylim(bottom=0)
+    set_title(figure, title)
+    handles, labels = by_unit.get_legend_handles_labels()
+    more, names = by_count.get_legend_handles_labels()
+    figure.legend(handles + more, labels + names, loc="outside lower center", ncols=4)
+    return figure
