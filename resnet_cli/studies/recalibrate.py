@@ -24,7 +24,7 @@ from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.progress import Report, pieces_of
 
 if TYPE_CHECKING:
-    from resnet_cli.datasets.data import Batches
+    from resnet_cli.datasets.batches import Batches
     from resnet_cli.models.network import Network
     from resnet_cli.studies.walks import Walk
 

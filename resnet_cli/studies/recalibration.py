@@ -1,9 +1,9 @@
 """How much of a lesion's damage re-estimated batch-norm statistics recover, with controls.
 
 Each unit is deleted in turn, as in Figure 3 of paper 2, and measured with batch-norm statistics of
-several kinds (`resnet_cli.studies.recalibrate`). The controls answer what a reviewer would ask. Does
-the choice of the images matter, or their number? Does the intact network change as well? Would the
-statistics of any other lesion do? Is it the means or the variances?
+several kinds (`resnet_cli.studies.recalibrate`). The controls answer what a reviewer would ask.
+Does the choice of the images matter, or their number? Does the intact network change as well? Would
+the statistics of any other lesion do? Is it the means or the variances?
 """
 
 from collections.abc import Iterator, Mapping, Sequence
