@@ -45,6 +45,7 @@ from resnet_cli.studies.walks import delete as without
 from resnet_cli.studies.walks import reorder as in_order
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
+from resnet_cli.weights.foreign import recognise
 from resnet_cli.weights.load import Loaded, load_network
 
 if TYPE_CHECKING:
@@ -220,14 +221,16 @@ def load(source: str | Path, *, model: Mapping[str, str] | None = None) -> Net:
 def wrap(
     model: nn.Module,
     *,
-    stem: nn.Module,
-    units: "Sequence[adapt.Parts]",
-    head: nn.Module,
+    stem: nn.Module | None = None,
+    units: "Sequence[adapt.Parts] | None" = None,
+    head: nn.Module | None = None,
     example: Tensor,
 ) -> Net:
     """Any residual network in PyTorch, divided into stem, units and head.
 
-    The parts are compared with the model: they must compute the same logits.
+    The parts are compared with the model: they must compute the same logits. Without parts, they
+    follow from the names of the model's weights, which works for the networks that
+    docs/checkpoints.md lists, such as torchvision's `resnet50` and `vit_b_16`.
 
     Args:
         model: inputs -> logits [N, classes].
@@ -237,6 +240,22 @@ def wrap(
     Raises:
         UserError: the parts do not fit one another, or compute other logits than the model.
     """
+    if stem is None or units is None or head is None:
+        if not (stem is None and units is None and head is None):
+            raise UserError("stem, units and head: give all three, or none")
+        found = recognise(model, example)
+        digest = adapt.weights_hash(found.network)
+        return Net(
+            Loaded(
+                found.network,
+                found.model,
+                found.num_classes,
+                type(model).__name__,
+                digest,
+                name=found.label,
+                assumptions=found.assumptions,
+            )
+        )
     adapted = adapt.adapt(model, stem=stem, units=units, head=head, example=example)
     name = type(model).__name__
     digest = adapt.weights_hash(adapted.network)

@@ -153,14 +153,27 @@ def _unit(
             "name the projection as h"
         )
     z = f(shortcut + residual)
-    if z.ndim != 4:
-        raise UserError(f"adapt: unit {index}: an output [N, C, H, W] is expected, not {z.ndim}-D")
-    stride = max(1, round(x.shape[2] / z.shape[2]))
-    changes = stride != 1 or x.shape[1] != z.shape[1]
+    if z.ndim < 2 or x.ndim < 2:
+        raise UserError(f"adapt: unit {index}: an output [N, ...] is expected, not {z.ndim}-D")
+    changes = x.shape[1:] != z.shape[1:]
     stage = 1 if before is None else before.stage + changes
     number = 1 if before is None or changes else before.number + 1
-    place = Place(index, stage, number, x.shape[1], z.shape[1], stride)
+    place = Place(index, stage, number, *_channels_and_stride(x, z))
     return ResidualUnit(place, pre=pre, h=h, F=F, f=f), z
+
+
+def _channels_and_stride(x: Tensor, z: Tensor) -> tuple[int, int, int]:
+    """Channels in and out, and the stride, which is 1 only if the shape stays as it is.
+
+    The channels are the second dimension of [N, C, H, W] and the last of any other shape, such as
+    the tokens [N, T, D] of a transformer.
+    """
+    channel, length = (1, 2) if x.ndim == z.ndim == 4 else (-1, 1)
+    ins, outs = x.shape[channel], z.shape[channel]
+    stride = max(1, round(x.shape[length] / z.shape[length])) if x.ndim == z.ndim > 2 else 1
+    if stride == 1 and ins == outs and x.shape[1:] != z.shape[1:]:
+        stride = 2
+    return ins, outs, stride
 
 
 def load_adapted(path: Path) -> Adapted:

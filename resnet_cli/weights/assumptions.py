@@ -7,6 +7,7 @@ from resnet_cli.runtime.errors import UserError, unknown
 
 ACTIVATIONS = ("relu", "silu", "gelu", "leaky_relu", "elu", "hardswish", "tanh")
 MEANINGS: Mapping[str, str] = {
+    "attention_heads": "heads of each attention",
     "activation": "nonlinearity of all layers",
     "epsilon": "batch norm's epsilon",
     "last_activation": "nonlinearity after the last batch norm",
@@ -17,6 +18,7 @@ MEANINGS: Mapping[str, str] = {
     "stem_stride": "stride of the first convolution",
     "stride_in": "layer of a unit that has its stride",
     "strides": "stride of each stage",
+    "token": "what the classifier of a Vision Transformer sees: the class token or the mean",
     "weights": "container of the weights",
     "zero_padding": "zeros of a padded shortcut before and after its channels, or after them only",
 }

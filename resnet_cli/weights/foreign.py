@@ -9,25 +9,40 @@ stated, and overridden by `--model KEY=VALUE` (`assumptions`).
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_cli.config.schema import LAYERS_PER_BRANCH, ModelConfig
 from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.models.adapt import TOLERANCE
 from resnet_cli.models.network import Network
 from resnet_cli.models.resnet import make_places
 from resnet_cli.models.units import EXPANSION
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assemble import assemble
 from resnet_cli.weights.assumptions import Assumption, Assumptions
 from resnet_cli.weights.layout import Plan, plan_of
 from resnet_cli.weights.reading import read_content
-from resnet_cli.weights.state import find_state
+from resnet_cli.weights.state import State, find_state
+from resnet_cli.weights.transformers import (
+    assemble_convnext,
+    assemble_transformer,
+    is_convnext,
+    is_transformer,
+)
 from resnet_cli.weights.vgg import assemble_vgg, is_vgg
 
+OTHER_KINDS = (
+    (is_vgg, assemble_vgg),
+    (is_transformer, assemble_transformer),
+    (is_convnext, assemble_convnext),
+)
+"""Networks that are not ResNets: how to recognise one by its keys, and how to build it."""
 MOST_CONFIG = 1 << 20
 """Bytes of a config.json that is read."""
 
@@ -71,21 +86,8 @@ def load_foreign(
         assume.value("weights", state.container, ())
     network, plan = infer(state.tensors, str(path), assume)
     assume.check_all_used()
-    notes = list(state.notes)
-    if state.others:
-        others = " or ".join(f"--model weights={name}" for name in state.others[:3])
-        notes.insert(0, f"weights: {state.container or 'top'}; the file also has {others}")
-    if plan is not None and plan.channels == 1:
-        notes.append("images converted to grey: 0.299 R + 0.587 G + 0.114 B, after normalisation")
-    return Foreign(
-        network,
-        _label(network, plan),
-        _classes(network),
-        None if plan is None else _config(plan, assume),
-        tuple(assume.made.values()),
-        tuple(notes),
-        state.normalization or normalization,
-    )
+    found = _foreign(network, plan, assume, state)
+    return replace(found, normalization=state.normalization or normalization)
 
 
 def infer(
@@ -100,10 +102,79 @@ def infer(
     Raises:
         UserError: another naming or kind of network, a key too many or too few, a wrong shape.
     """
-    if is_vgg(tensors):
-        return assemble_vgg(tensors, source, assume), None
+    for recognises, make in OTHER_KINDS:
+        if recognises(tensors):
+            return make(tensors, source, assume), None
     plan = plan_of(tensors, source, assume)
     return assemble(plan, source, assume), plan
+
+
+def recognise(model: nn.Module, example: Tensor) -> Foreign:
+    """The network that a model computes, read off the names and shapes of its state dict.
+
+    What these do not tell is found by comparing logits: the plausible values are tried until the
+    network computes what the model does.
+
+    Args:
+        example: inputs of the shape that the model takes; random numbers will do.
+
+    Raises:
+        UserError: its modules have no known names, or no plausible network gives its logits.
+    """
+    name = type(model).__name__
+    state = find_state({"model": dict(model.state_dict())}, Path(name))
+    was_training = model.training
+    heads = {getattr(module, "num_heads", None) for module in model.modules()} - {None}
+    given = {"attention_heads": str(heads.pop())} if len(heads) == 1 else {}
+    network, plan, assume = _assumed(state.tensors, name, given)
+    untold = [made for made in assume.made.values() if made.others]
+    try:
+        with torch.no_grad():
+            expected = model.eval()(example)
+            for values in product(*((made.value, *made.others) for made in untold)):
+                told = dict(zip((made.key for made in untold), values, strict=True))
+                network, plan, assume = _assumed(state.tensors, name, given | told)
+                if _same(network(example), expected):
+                    break
+            else:
+                raise UserError(
+                    f"{name}: no network with these weights computes the model's logits; name "
+                    "its stem, units and head"
+                )
+    finally:
+        model.train(was_training)
+    return _foreign(network, plan, assume, state)
+
+
+def _assumed(
+    tensors: Mapping[str, Tensor], source: str, given: Mapping[str, str]
+) -> tuple[Network, Plan | None, Assumptions]:
+    assume = Assumptions(given)
+    return *infer(tensors, source, assume), assume
+
+
+def _same(found: Tensor, expected: object) -> bool:
+    if not isinstance(expected, Tensor) or found.shape != expected.shape:
+        return False
+    return float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
+
+
+def _foreign(network: Network, plan: Plan | None, assume: Assumptions, state: State) -> Foreign:
+    notes = list(state.notes)
+    if state.others:
+        others = " or ".join(f"--model weights={name}" for name in state.others[:3])
+        notes.insert(0, f"weights: {state.container or 'top'}; the file also has {others}")
+    if plan is not None and plan.channels == 1:
+        notes.append("images converted to grey: 0.299 R + 0.587 G + 0.114 B, after normalisation")
+    return Foreign(
+        network,
+        _label(network, plan),
+        _classes(network),
+        None if plan is None else _config(plan, assume),
+        tuple(assume.made.values()),
+        tuple(notes),
+        state.normalization,
+    )
 
 
 def _classes(network: Network) -> int:
@@ -114,7 +185,9 @@ def _classes(network: Network) -> int:
 
 def _label(network: Network, plan: Plan | None) -> str:
     if plan is None:
-        return f"vgg{len(network.units) + 1}"
+        kinds = {"Patches": "vit", "Sequential": "convnext"}
+        kind = kinds.get(type(network.stem).__name__, "vgg")
+        return f"{kind}{len(network.units) + (kind == 'vgg')}"
     wide = plan.is_preactivation and plan.units[0].outs > 2 * plan.stem[-1][0].outs
     kind = "preact" if plan.is_preactivation else "resnet"
     grouped = any(

@@ -1,0 +1,317 @@
+"""Vision Transformers and ConvNeXt as lists of units: equal logits, and every study on them."""
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from layouts import fill
+from torch import Tensor, nn
+from torch.nn import functional
+
+import resnet_cli as rc
+from resnet_cli.models.adapt import Parts, adapt
+from resnet_cli.models.network import Network, same_shape_groups
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.paths.exact import exact_spectrum
+from resnet_cli.studies.signal import measure_signal
+from resnet_cli.studies.walks import along, delete, intact, reorder
+from resnet_cli.weights.foreign import load_foreign, recognise
+
+IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([1, 4, 7])
+
+
+def small_vit() -> nn.Module:
+    vit = torchvision.models.VisionTransformer(
+        image_size=16,
+        patch_size=8,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        mlp_dim=24,
+        num_classes=10,
+    )
+    return fill(vit)
+
+
+def small_convnext() -> nn.Module:
+    settings = torchvision.models.convnext.CNBlockConfig
+    blocks = [settings(8, 16, 2), settings(16, None, 2)]
+    return fill(torchvision.models.ConvNeXt(blocks, num_classes=10))
+
+
+class TimmAttention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        parts = self.qkv(x).reshape(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(*parts)
+        return self.proj(y.transpose(1, 2).reshape(n, t, d))
+
+
+class TimmMlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class Gamma(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class TimmBlock(nn.Module):
+    def __init__(self, width: int, heads: int, scaled: bool) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width, eps=1e-6), TimmAttention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width, eps=1e-6), TimmMlp(width)
+        self.ls1 = Gamma(width) if scaled else nn.Identity()
+        self.ls2 = Gamma(width) if scaled else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class TimmVit(nn.Module):
+    """vit_tiny of timm, smaller; heads of 64 channels as it has them."""
+
+    def __init__(self, scaled: bool = False) -> None:
+        super().__init__()
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, 128, 8, 8)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 128))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 5, 128))
+        self.blocks = nn.Sequential(*(TimmBlock(128, 2, scaled) for _ in range(2)))
+        self.norm, self.head = nn.LayerNorm(128, eps=1e-6), nn.Linear(128, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+MODELS: dict[str, Any] = {
+    "torchvision, vit": small_vit,
+    "torchvision, convnext": small_convnext,
+    "timm, vit_tiny": TimmVit,
+    "timm, vit with LayerScale": lambda: TimmVit(scaled=True),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_equal_logits(name: str, tmp_path: Path) -> None:
+    theirs = fill(MODELS[name]())
+    torch.save({"model": theirs.state_dict()}, tmp_path / "w.pt")
+    overrides = {"attention_heads": "2"} if "torchvision, vit" in name else {}
+    loaded = load_foreign(tmp_path / "w.pt", overrides)
+    with torch.no_grad():
+        expected = theirs(IMAGES)
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(loaded.network(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert len(loaded.network.units) == 4
+    assert loaded.label == ("convnext4" if "convnext" in name else "vit4")
+
+
+def enumerated(network: Network, included: tuple[int, ...]) -> Tensor:
+    """The gradient at the images along one path: every unit outside it is its shortcut alone,
+    backwards only."""
+    x = IMAGES.clone().requires_grad_()
+    y = network.stem(x)
+    for index, unit in enumerate(network.unit_list):
+        shortcut, residual = unit.branches(y)
+        if index in included:
+            y = unit.after(shortcut.detach() + residual)
+        else:
+            y = unit.after(shortcut + residual.detach())
+    functional.cross_entropy(network.head(y), LABELS).backward()
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.mark.parametrize("make", [small_vit, small_convnext])
+def test_the_exact_spectrum_equals_the_sum_over_all_paths(make: Any) -> None:
+    network = recognise(make(), IMAGES).network
+    spectrum = exact_spectrum(network, IMAGES, LABELS)
+    count = len(network.units)
+    by_length = torch.zeros(count + 1, *IMAGES.shape)
+    for bits in range(2**count):
+        path = tuple(unit for unit in range(count) if bits >> unit & 1)
+        by_length[len(path)] += enumerated(network, path)
+    for norm, gradient in zip(spectrum.norms, by_length, strict=True):
+        assert norm == pytest.approx(float(gradient.norm()), rel=1e-4)
+    assert spectrum.check < 1e-5
+
+
+def test_deleting_and_reordering_tokens() -> None:
+    theirs = small_vit()
+    network = recognise(theirs, IMAGES).network
+    (group,) = same_shape_groups(network.places)
+    assert group == [0, 1, 2, 3]
+    layers = list(theirs.encoder.layers)
+
+    def half(x: Tensor, unit: int) -> Tensor:
+        layer = layers[unit // 2]
+        if unit % 2:
+            return x + layer.mlp(layer.ln_2(x))
+        y = layer.ln_1(x)
+        return x + layer.self_attention(y, y, y, need_weights=False)[0]
+
+    def through(order: tuple[int, ...]) -> Tensor:
+        x = network.stem(IMAGES)
+        for unit in order:
+            x = half(x, unit)
+        return network.head(x)
+
+    with torch.no_grad():
+        for unit in range(4):
+            rest = tuple(other for other in range(4) if other != unit)
+            found = along(network, delete(intact(4), [unit]))(IMAGES)
+            torch.testing.assert_close(found, through(rest), rtol=1e-4, atol=1e-5)
+        for order in permutations(range(4)):
+            found = along(network, reorder(intact(4), order, network.places))(IMAGES)
+            torch.testing.assert_close(found, through(order), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [small_vit, small_convnext])
+def test_signals_equal_autograd(make: Any) -> None:
+    network = recognise(make(), IMAGES).network
+    rows = measure_signal(network, IMAGES, LABELS)
+    x = network.stem(IMAGES)
+    inputs = [x]
+    for unit in network.unit_list:
+        x = unit(x)
+        inputs.append(x)
+    for activation in inputs:
+        activation.retain_grad()
+    functional.cross_entropy(network.head(x), LABELS).backward()
+    for row, activation in zip(rows, inputs, strict=True):
+        assert activation.grad is not None
+        scale = len(LABELS) ** 0.5
+        gradient = float(activation.grad.norm()) * scale  # of a mean loss, so N times too small
+        assert row["activation_norm"] == pytest.approx(
+            float(activation.detach().norm()) / scale, rel=1e-4
+        )
+        assert row["gradient_norm"] == pytest.approx(gradient, rel=1e-4)
+
+
+def test_any_activation_shape_is_adapted() -> None:
+    """Vectors [N, D] and tokens [N, T, D] by hand."""
+    torch.manual_seed(0)
+
+    class Perceptron(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Flatten(), nn.Linear(48, 8))
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3))
+            self.wide = nn.Linear(8, 12)
+            self.wide_shortcut = nn.Linear(8, 12)
+            self.last = nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            for block in self.blocks:
+                x = x + block(x)
+            return self.last(self.wide_shortcut(x) + self.wide(x))
+
+    model = Perceptron()
+    example = torch.randn(4, 3, 4, 4)
+    units = [Parts(block) for block in model.blocks] + [Parts(model.wide, h=model.wide_shortcut)]
+    adapted = adapt(model, stem=model.first, units=units, head=model.last, example=example)
+    assert [(p.stage, p.number, p.changes_shape) for p in adapted.network.places] == [
+        (1, 1, False),
+        (1, 2, False),
+        (1, 3, False),
+        (2, 1, True),
+    ]
+    spectrum = exact_spectrum(adapted.network, example, torch.tensor([0, 1, 2, 3]))
+    assert spectrum.check < 1e-5
+
+
+def test_wrap_without_parts() -> None:
+    net = rc.wrap(small_vit(), example=IMAGES)
+    assert net.assumptions["attention_heads"] == "2"
+    assert len(net.units) == 4
+    shorter = rc.delete(net, [1])
+    with torch.no_grad():
+        assert not torch.equal(shorter.module(IMAGES), net.module(IMAGES))
+    with pytest.raises(UserError, match="give all three, or none"):
+        rc.wrap(small_vit(), stem=nn.Identity(), example=IMAGES)
+    with pytest.raises(UserError, match="Linear"):
+        rc.wrap(nn.Linear(3, 3), example=torch.randn(2, 3))
+
+
+def test_wrap_finds_what_names_do_not_tell() -> None:
+    """A network with SiLU in place of ReLU, told apart by its logits."""
+    from layouts import Theirs
+
+    theirs = fill(Theirs(act=functional.silu, zero_padding=True, zeros="end"))
+    net = rc.wrap(theirs, example=IMAGES)
+    assert net.assumptions["activation"] == "silu"
+    assert net.assumptions["zero_padding"] == "end"
+    strange = fill(Theirs(act=torch.sin))
+    with pytest.raises(UserError, match="name its stem, units and head"):
+        rc.wrap(strange, example=IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("drop", "add", "words"),
+    [
+        ("blocks.0.attn.proj.weight", {}, r"blocks\.0\.attn\.proj\.weight: is missing"),
+        ("pos_embed", {}, "pos_embed: is missing"),
+        ("", {"reg_token": torch.zeros(1, 4, 128)}, "reg_token: is not part"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    drop: str, add: dict[str, Tensor], words: str, tmp_path: Path
+) -> None:
+    state = {k: v for k, v in fill(TimmVit()).state_dict().items() if k != drop}
+    torch.save({"model": state | add}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=words):
+        load_foreign(tmp_path / "w.pt")
+
+
+def test_another_size_of_images_is_refused(tmp_path: Path) -> None:
+    torch.save(fill(TimmVit()).state_dict(), tmp_path / "w.pt")
+    loaded = load_foreign(tmp_path / "w.pt")
+    with pytest.raises(UserError, match="takes images of 16x16 pixels, not 32x32"):
+        loaded.network(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet26d", "resnet18"])
+def test_timm_itself(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    options: dict[str, Any] = {"img_size": 32, "depth": 2} if "vit" in name else {}
+    theirs = fill(timm.create_model(name, num_classes=10, **options))
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    loaded = load_foreign(tmp_path / "w.pt")
+    x = torch.randn(2, 3, 32 if "vit" in name else 64, 32 if "vit" in name else 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(x), theirs(x), rtol=1e-3, atol=1e-4)
+
+
+def test_transformers_itself(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[32, 64], depths=[2, 2], num_labels=10
+    )
+    theirs = fill(transformers.ResNetForImageClassification(config))
+    theirs.save_pretrained(tmp_path)
+    loaded = load_foreign(tmp_path / "model.safetensors")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(x), theirs(x).logits, rtol=1e-4, atol=1e-5)
