@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
-    PositiveInt,
     SerializeAsAny,
     model_validator,
 )
@@ -26,6 +25,10 @@ Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_DEPTH = 10_000
 """No file may ask for a network so deep that building it would take the machine."""
+
+MAX_COUNT = 1_000_000_000
+"""Of iterations, images and the like: the largest whole number that a configuration may state."""
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Branch = Literal["basic", "one_layer", "bottleneck"]
@@ -211,9 +214,9 @@ class DataConfig(Strict):
     """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""
     flip: bool = True
     """Mirror each training image left to right with probability one half."""
-    train_images: PositiveInt | None = None
+    train_images: Count | None = None
     """Only the first N training images."""
-    test_images: PositiveInt | None = None
+    test_images: Count | None = None
     """Only the first N test images."""
 
     @model_validator(mode="after")
@@ -250,27 +253,27 @@ def _precision(value: object) -> object:
 class TrainConfig(Strict):
     """SGD with momentum; the schedule by iterations (one iteration is one optimizer step)."""
 
-    epochs: PositiveInt | None = None
-    iterations: PositiveInt | None = None
+    epochs: Count | None = None
+    iterations: Count | None = None
     """Length of the run; give either epochs or iterations."""
-    batch_size: PositiveInt = 128
-    batch_norm_group: PositiveInt | None = 64
+    batch_size: Count = 128
+    batch_norm_group: Count | None = 64
     """Images that share batch statistics. Paper 1 splits 128 over two GPUs, so 64; null: all."""
     lr: PositiveFloat = 0.1
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["milestones", "one_cycle"] = "milestones"
-    warmup_iterations: int = Field(default=400, ge=0)
+    warmup_iterations: int = Field(default=400, ge=0, le=MAX_COUNT)
     warmup_lr: PositiveFloat = 0.01
-    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(as_tuple)] = (32000, 48000)
+    milestones: Annotated[tuple[Count, ...], BeforeValidator(as_tuple)] = (32000, 48000)
     gamma: float = Field(default=0.1, gt=0, le=1)
     one_cycle_rise: float = Field(default=0.3, gt=0, lt=1)
     """one_cycle: the share of the run in which the rate rises linearly to `lr`; then it falls
     linearly to zero."""
     stochastic_depth: float | None = Field(default=None, gt=0, le=1)
     """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
-    active_units: PositiveInt | None = None
+    active_units: Count | None = None
     """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
     inactive_units: Literal["decay", "freeze"] = "decay"
     """Parameters of a unit that is inactive in a batch: `decay` moves them by momentum and weight
@@ -286,7 +289,7 @@ class TrainConfig(Strict):
     """Of the arithmetic in training and in the evaluations of its epochs. `bfloat16` is autocast:
     convolutions, products and activations are rounded; parameters, statistics and sums are float32.
     `tf32` rounds the inputs of convolutions and products on CUDA devices, and nothing elsewhere."""
-    evaluate_every: PositiveInt = 1
+    evaluate_every: Count = 1
     """Epochs between evaluations on the test split; the last epoch is always evaluated."""
 
     @model_validator(mode="after")
@@ -343,7 +346,7 @@ class RunConfig(Strict):
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63)
 
     @property
     def hash(self) -> str:

@@ -129,7 +129,10 @@ KEPT = ("--set", "--seed")
 def command_again(experiment: str, profile: str, told: Told) -> str:
     """The command that gives a result again: one experiment, without a budget or a shard, the data
     as `DATA`. Of a command that studied given weights, what was typed but for its folders."""
-    typed = shlex.split(str(told.get("command") or ""))
+    try:
+        typed = shlex.split(str(told.get("command") or ""))
+    except ValueError:  # a stray quote
+        typed = []
     if profile not in PROFILES and typed[:1] == ["resnet-cli"]:
         return _without_folders(typed)
     words = ["resnet-cli", "run", experiment, "--profile", profile]

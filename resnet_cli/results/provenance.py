@@ -122,9 +122,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is not a JSON object.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is not a regular file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError):
         raise UserError(f"{path}: is not valid JSON; measure the result again") from None
     if not isinstance(content, dict):

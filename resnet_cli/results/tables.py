@@ -29,7 +29,6 @@ from resnet_cli.results.provenance import (
     Provenance,
     TableFile,
     explicit_config,
-    read_json_object,
 )
 from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.runtime.text import visible
@@ -136,12 +135,11 @@ def read_provenance(table: Path) -> dict[str, Any]:
     edition (`config_hash` stays that of the stored one). `Provenance.read` also checks it.
 
     Raises:
-        UserError: it is missing, not a JSON object, or of a newer edition.
+        UserError: it is missing, no provenance, altered, or of a newer edition.
     """
     path = provenance_path(table)
-    content = read_json_object(path)
-    if isinstance(content.get("config"), dict):
-        content["config"] = explicit_config(path, content["config"])
+    content = Provenance.read(path).model_dump(mode="json")
+    content["config"] = explicit_config(path, content["config"])
     return content
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resnet_cli.runtime.errors import RunError
+from resnet_cli.runtime.errors import RunError, UserError, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,10 +62,24 @@ def local_rank() -> int:
 
 
 def _launched() -> tuple[int, int]:
-    """(rank, number of processes), as set by torchrun."""
+    """(rank, number of processes), as set by torchrun.
+
+    Raises:
+        UserError: a variable is not the number it should be.
+    """
     if not all(os.environ.get(name) for name in VARIABLES):
         return 0, 1
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    numbers = {name: os.environ[name] for name in VARIABLES if name != "MASTER_ADDR"}
+    for name, value in numbers.items():
+        if re.fullmatch(r"[0-9]{1,6}", value) is None:
+            raise UserError(
+                f"{name}={shortened(repr(value))}: torchrun sets it to a whole number; start "
+                f"several processes with torchrun, or one without {name}"
+            )
+    rank, size = int(numbers["RANK"]), int(numbers["WORLD_SIZE"])
+    if rank >= max(size, 1):
+        raise UserError(f"RANK={rank}, WORLD_SIZE={size}: ranks are 0 to WORLD_SIZE - 1")
+    return rank, size
 
 
 def start() -> None:
@@ -126,7 +140,9 @@ def _meet(place: str, own: int = 1) -> None:
 def may_speak() -> bool:
     """Whether this process prints an error: only the first that asks does."""
     if _group.store is None:
-        return rank() == 0
+        with suppress(UserError):  # not started by torchrun: alone
+            return rank() == 0
+        return True
     try:
         return bool(_group.store.add("spoken", 1) == 1)
     except RuntimeError:

@@ -39,6 +39,17 @@ def load(tmp_path: Path) -> Load:
     return write_and_load
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["train.iterations", "train.batch_size", "train.lr", "model.gate_bias", "data.pad", "seeds"],
+)
+@pytest.mark.parametrize("zeros", [400, 5000])
+def test_a_number_beyond_any_use_is_refused(load: Load, key: str, zeros: int) -> None:
+    number = "1" + zeros * "0"
+    with pytest.raises(UserError, match=key.rpartition(".")[2].removesuffix("s")):
+        load(BASE, settings=[f"{key}={f'[{number}]' if key == 'seeds' else number}"])
+
+
 # --- ranges and settings -------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from resnet_cli.results.provenance import (
     source_state,
     typed_command,
 )
+from resnet_cli.results.tables import read_provenance
 from resnet_cli.runtime.errors import UserError
 
 KEYS = [
@@ -103,6 +104,36 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
     with pytest.raises(UserError, match="does not match its hash"):
         Provenance.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": []},
+        {"config": {"edition": 2, "fail_above": "x"}},
+        {"seeds": "0"},
+        {"seeds": [[0]]},
+        {"checkpoint": "x"},
+        {"data": []},
+        {"command": None},
+        {"platform": 1},
+        {"table": []},
+    ],
+    ids=str,
+)
+def test_other_types_are_one_line_wherever_a_table_is_read(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    content = json.loads(COMMITTED[0].read_text()) | change
+    (tmp_path / "table.provenance.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"table\.provenance\.json"):
+        read_provenance(tmp_path / "table.csv")
+
+
+def test_a_pipe_is_no_provenance(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "table.provenance.json")
+    with pytest.raises(UserError, match="is not a regular file"):
+        read_provenance(tmp_path / "table.csv")
 
 
 def test_readme_defines_every_key() -> None:
