@@ -8,6 +8,7 @@ and the valid choices.
 
 import fnmatch
 import glob
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from resnet_cli.config.fields import validated
 from resnet_cli.config.schema import PROFILES, Experiment
 from resnet_cli.config.yaml_reader import merge, parse_yaml
 from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
+
+_BASE = re.compile(r"(\.\./[A-Za-z0-9_-]+/)?[^./\\][^/\\]*")
+"""What `extends` may name."""
 
 
 def experiments_folder() -> Path:
@@ -216,8 +220,10 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    if not isinstance(base, str) or "/" in base or "\\" in base or base.startswith("."):
-        raise UserError(f"{path}: extends: names a file beside it, without folders (got {base!r})")
+    if not isinstance(base, str) or not _BASE.fullmatch(base):
+        raise UserError(
+            f"{path}: extends: names a file of its folder, or ../folder/name (got {base!r:.80})"
+        )
     base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
     if not _is(Path.is_file, base_path):
         raise UserError(f"{path}: extends: there is no {shortened(base_path.name)} beside it")

@@ -187,6 +187,9 @@ def _registered_data_set(name: str) -> str:
     return name
 
 
+Augment = Literal["auto", "crop", "scale", "scale_aspect", "scale_colour", "scale_aspect_colour"]
+
+
 class DataConfig(Strict):
     """A data set and how its images become batches."""
 
@@ -204,11 +207,12 @@ class DataConfig(Strict):
     """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
     `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: what the catalogue says, imagenet for class
     folders and channel for others."""
-    augment: Literal["auto", "crop", "scale", "scale_aspect"] = "auto"
+    augment: Augment = "auto"
     """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For class
     folders also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al. 2015,
     section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an aspect
-    ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6). `auto`: what the
+    ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6); either with `_colour`:
+    also brightness, contrast, saturation and lighting, as in fb.resnet.torch. `auto`: what the
     catalogue says, scale for class folders and crop for others."""
     pad: int = Field(default=4, ge=0, le=64)
     """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,26 @@ AREAS = (0.08, 1.0)
 ASPECTS = (3 / 4, 4 / 3)
 """`scale_aspect`: the crop's share of the area, and its width over its height."""
 ATTEMPTS = 10
-NUM_DRAWS = {"scale": 4, "scale_aspect": 2 * ATTEMPTS + 3}
-"""Random numbers for each image; the last decides on mirroring."""
+COLOUR_DRAWS = 9
+NUM_DRAWS = {
+    "scale": 4,
+    "scale_aspect": 2 * ATTEMPTS + 3,
+    "scale_colour": 4 + COLOUR_DRAWS,
+    "scale_aspect_colour": 2 * ATTEMPTS + 3 + COLOUR_DRAWS,
+}
+"""Random numbers for each image; the last decides on mirroring, those before it on colours."""
+COLOUR_STRENGTH = 0.4
+LIGHTING = 0.1
+"""The standard deviation of the noise along each principal component, in its eigenvalue."""
+COLOUR_VALUES = (0.2175, 0.0188, 0.0045)
+COLOUR_VECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+"""Eigenvalues, and eigenvectors as columns, of the colours of ImageNet's training images on the 0-1
+scale, as fb.resnet.torch has them."""
+GREY = (0.299, 0.587, 0.114)
 CHUNK = 32
 """Images that a worker decodes before it hands them over."""
 
@@ -146,7 +164,8 @@ class Folder:
     """Pixels a side of every crop."""
     shorter_side: int
     """What the shorter side is resized to before the central crop."""
-    augmentation: Literal["crop", "scale", "scale_aspect"]
+    augmentation: str
+    """A value of `DataConfig.augment` other than `auto`."""
     decoded: Sequence[npt.NDArray[np.uint8]] | None = None
     """Every image whole, uint8 [H, W, 3]; None when they are too large to be held."""
 
@@ -298,15 +317,15 @@ class Folder:
         """
         from torchvision.transforms.v2 import functional
 
-        if self.augmentation == "scale":
-            resized = self._resized(index, drawn_scale(self.size, draws[0]))
-            top = int(draws[1] * (resized.height - self.size + 1))
-            left = int(draws[2] * (resized.width - self.size + 1))
-            return images.pixels_of(functional.crop(resized, top, left, self.size, self.size))
-        picture = self._picture(index)
-        top, left, height, width = drawn_box(picture.width, picture.height, draws)
-        square = functional.resized_crop(picture, top, left, height, width, [self.size, self.size])
-        return images.pixels_of(square)
+        if self.augmentation.startswith("scale_aspect"):
+            picture = self._picture(index)
+            box = drawn_box(picture.width, picture.height, draws)
+            square = functional.resized_crop(picture, *box, [self.size, self.size])
+            return images.pixels_of(square)
+        resized = self._resized(index, drawn_scale(self.size, draws[0]))
+        top = int(draws[1] * (resized.height - self.size + 1))
+        left = int(draws[2] * (resized.width - self.size + 1))
+        return images.pixels_of(functional.crop(resized, top, left, self.size, self.size))
 
     def _picture(self, index: int) -> "Image.Image":
         """The whole image."""
@@ -355,6 +374,38 @@ def drawn_box(width: int, height: int, draws: Sequence[float]) -> tuple[int, int
     w = min(width, round(height * ASPECTS[1]))
     h = min(height, round(width / ASPECTS[0]))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def drawn_colours(pixels: Tensor, draws: Tensor) -> Tensor:
+    """The colour augmentation of fb.resnet.torch (datasets/transforms.lua, with the strengths of
+    datasets/imagenet.lua): brightness, contrast and saturation times 0.6 to 1.4 in random order,
+    then lighting noise along the principal components of ImageNet's colours (Krizhevsky et al.
+    2012, section 4.1).
+
+    Args:
+        pixels: [B, 3, H, W] from 0 to 255.
+        draws: float64 [B, COLOUR_DRAWS], uniform in [0, 1): three strengths, three that are
+            sorted for the order, three for the noise.
+
+    Returns:
+        float32 [B, 3, H, W], around 0 to 255; not cut off there, as in the original.
+    """
+    draws = to_device(draws, pixels.device).float()
+    strengths = 1 + COLOUR_STRENGTH * (2 * draws[:, :3] - 1)
+    order = draws[:, 3:6].argsort(1)
+    grey_of = torch.tensor(GREY, device=pixels.device).view(1, 3, 1, 1)
+    coloured = pixels.float()
+    for place in range(3):
+        kind = order[:, place].view(-1, 1, 1, 1)  # 0 brightness, 1 contrast, 2 saturation
+        strength = strengths.gather(1, order[:, place : place + 1]).view(-1, 1, 1, 1)
+        grey = (coloured * grey_of).sum(1, keepdim=True)
+        target = torch.where(kind == 1, grey.mean((2, 3), keepdim=True), grey) * (kind > 0)
+        coloured = strength * coloured + (1 - strength) * target
+    noise = LIGHTING * torch.special.ndtri(draws[:, 6:].clamp(1e-7, 1 - 1e-7))
+    values = torch.tensor(COLOUR_VALUES, device=pixels.device)
+    vectors = torch.tensor(COLOUR_VECTORS, device=pixels.device)
+    shift: Tensor = 255 * ((noise * values) @ vectors.T)
+    return coloured + shift.view(-1, 3, 1, 1)
 
 
 # --- worker processes ------------------------------------------------------------------------
@@ -454,6 +505,8 @@ class FolderBatches(Batches):
     def _augmented(self, pixels: Tensor, draws: Tensor) -> Tensor:
         if self._is_padded:
             return super()._augmented(pixels, draws)
+        if self.folder.augmentation.endswith("colour"):
+            pixels = drawn_colours(pixels, draws[:, -1 - COLOUR_DRAWS : -1])
         return self.normalization.apply(pixels)
 
     def _read(self, drawn: Iterable[Drawn]) -> Iterator[Tensor]:

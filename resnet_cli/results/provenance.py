@@ -17,14 +17,14 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from resnet_cli import __version__
 from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.fields import as_tuple, validated
 from resnet_cli.config.schema import Profile, config_hash
 from resnet_cli.results.layout import RESULTS, RUNS
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, one_line, shortened
 
 PROGRAM = "resnet-cli"
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")
@@ -134,6 +134,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a provenance file; measure the result again")
     return content
+
+
+def check_types(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse provenance whose values are of other types than `Provenance` says, or whose
+    configuration was altered; keys may be missing.
+
+    Raises:
+        UserError: it is so; the line names the file and the key.
+    """
+    present = {key: value for key, value in content.items() if value is not None}
+    try:
+        Provenance.model_validate(present)
+    except ValidationError as error:
+        for found in error.errors(include_url=False):
+            if found["type"] != "missing":
+                where = ".".join(map(str, found["loc"]))
+                raise UserError(f"{path}: {shortened(where)}: {one_line(found['msg'])}") from None
+    recorded, config = content.get("config_hash"), content.get("config")
+    if recorded is not None and config is not None and recorded != config_hash(config):
+        raise UserError(f"{path}: the configuration does not match its hash: it was altered")
 
 
 def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:

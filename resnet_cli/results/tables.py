@@ -28,7 +28,9 @@ from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.provenance import (
     Provenance,
     TableFile,
+    check_types,
     explicit_config,
+    read_json_object,
 )
 from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.runtime.text import visible
@@ -138,8 +140,10 @@ def read_provenance(table: Path) -> dict[str, Any]:
         UserError: it is missing, no provenance, altered, or of a newer edition.
     """
     path = provenance_path(table)
-    content = Provenance.read(path).model_dump(mode="json")
-    content["config"] = explicit_config(path, content["config"])
+    content = read_json_object(path)
+    check_types(path, content)
+    if isinstance(content.get("config"), dict):
+        content["config"] = explicit_config(path, content["config"])
     return content
 
 

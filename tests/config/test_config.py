@@ -183,15 +183,27 @@ def test_extends_goes_through_several_files(load: Load, tmp_path: Path) -> None:
     ("extends", "words"),
     [
         ("nowhere", r"extends: there is no nowhere\.yaml beside it"),
-        ("../base", r"extends: names a file beside it, without folders \(got '\.\./base'\)"),
-        ("/etc/base", r"without folders \(got '/etc/base'\)"),
-        ("[a, b]", r"without folders \(got \['a', 'b'\]\)"),
+        (
+            "../base",
+            r"names a file of its folder, or \.\./folder/name \(got '\.\./base'\)",
+        ),
+        ("/etc/base", r"folder/name \(got '/etc/base'\)"),
+        ("[a, b]", r"folder/name \(got \['a', 'b'\]\)"),
         ("trial", r"trial\.yaml: extends itself by way of trial\.yaml"),
     ],
 )
 def test_extends_refused(load: Load, extends: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load(BASE + f"extends: {extends}\n")
+
+
+def test_extends_a_file_of_a_sibling_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one" / "base.yaml").write_text(BASE)
+    (tmp_path / "two" / "own.yaml").write_text("extends: ../one/base\ntrain: {lr: 0.5}\n")
+    experiment = load_experiment(str(tmp_path / "two" / "own.yaml"))
+    assert (experiment.train.lr, experiment.model.depth) == (0.5, 20)
 
 
 def test_extends_in_a_circle_is_refused(load: Load, tmp_path: Path) -> None:
@@ -359,7 +371,7 @@ def test_what_does_not_fit_is_named(load: Load, text: str, words: str) -> None:
         ("model.shortcut=gate", r"model\.shortcut: Input should be 'identity', 'scaling'"),
         ("model.shortcut_scale=0.5", "shortcut_scale and residual_scale need shortcut: scaling"),
         ("model.widths=[16, 32]", "widths: 3 stages need as many widths, not 2"),
-        ("data.dataset=mnist", r"Input should be 'digits', 'cifar10', 'cifar100' or 'imagefold"),
+        ("data.dataset=mnist", r"data\.dataset: unknown data set 'mnist' \(known: cifar10"),
         ("seeds=3", r"seeds: Input should be a valid tuple \(got 3\)"),
     ],
 )

@@ -130,7 +130,7 @@ def test_the_row_of_batch_64_is_the_released_code() -> None:
     """fb.resnet.torch: -batchSize 64 -nGPU 2 -nEpochs 200, 0.1 divided at epochs 81 and 122."""
     experiment = load_experiment("he2016/table4-cifar10", "paper")
     run = run_of(experiment, "preact-1001-batch64-cifar10")
-    per_epoch = 50000 // 64
+    per_epoch = -(-50000 // 64)
     assert (run.train.epochs, run.train.iterations) == (200, None)
     assert (run.train.batch_size, run.train.batch_norm_group) == (64, 32)
     assert run.train.milestones == (80 * per_epoch, 121 * per_epoch)
@@ -139,17 +139,22 @@ def test_the_row_of_batch_64_is_the_released_code() -> None:
     assert run.model == run_of(experiment, "preact-1001-cifar10").model
 
 
-@pytest.mark.parametrize("name", ["he2016/table5", "he2016/imagenet101"])
+@pytest.mark.parametrize("name", ["he2016/table5", "he2016/imagenet101", "veit2016/fig4"])
 def test_the_protocol_on_imagenet(name: str) -> None:
     for case, run in load_experiment(name, "paper").runs():
-        per_epoch = 1_281_167 // 256
+        per_epoch = -(-1_281_167 // 256)
         assert (run.train.epochs, run.train.batch_size, run.train.batch_norm_group) == (90, 256, 32)
         assert run.train.milestones == (30 * per_epoch, 60 * per_epoch)
         assert (run.train.warmup_iterations, run.train.lr) == (0, 0.1)
         assert (run.data.dataset, run.data.image_size) == ("imagefolder", 224)
-        assert run.data.test_size == int(case.name.removesuffix("-aspect").rpartition("-")[2])
-        assert run.data.augment == ("scale_aspect" if "aspect" in case.name else "scale")
         assert run.model.stem == "imagenet"
+        if name == "veit2016/fig4":
+            assert (run.model.depth, run.data.augment) == (200, "scale_colour")
+            continue
+        assert run.data.test_size == int(case.name.removesuffix("-aspect").rpartition("-")[2])
+        assert run.data.augment == (
+            "scale_aspect_colour" if "aspect" in case.name else "scale_colour"
+        )
         assert str(run.model.depth) == case.name.split("-")[1]
 
 

@@ -19,7 +19,14 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.datasets import folder as folders
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
-from resnet_cli.datasets.folder import NUM_DRAWS, Folder, FolderBatches, drawn_box, drawn_scale
+from resnet_cli.datasets.folder import (
+    NUM_DRAWS,
+    Folder,
+    FolderBatches,
+    drawn_box,
+    drawn_colours,
+    drawn_scale,
+)
 from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import build
@@ -540,7 +547,7 @@ def trained(run: RunConfig, root: Path) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect"])
+@pytest.mark.parametrize("augment", ["crop", "scale", "scale_aspect_colour"])
 def test_an_imagenet_network_trains_the_same_from_files_and_from_memory(
     root: Path, monkeypatch: pytest.MonkeyPatch, augment: Any
 ) -> None:
@@ -553,7 +560,7 @@ def test_an_imagenet_network_trains_the_same_from_files_and_from_memory(
     keys = ("epoch", "iteration", "train_loss", "train_error", "test_loss", "test_error")
     rows = [[[row[key] for key in keys] for row in t.position.rows] for t in (held, streamed)]
     assert rows[0] == rows[1]
-    assert len(rows[0]) == 4  # two iterations an epoch, and one over
+    assert len(rows[0]) == 3  # three iterations an epoch, and one over
 
 
 @pytest.mark.parametrize("augment", ["crop", "scale"])
@@ -598,7 +605,7 @@ def test_training_decodes_each_image_of_a_batch_once(
 
     monkeypatch.setattr(Folder, method, watched)
     trained(run_of(folder_config(augment=augment, image_size=32)), root)
-    assert len(read) == 7 * 5
+    assert len(read) == 2 * (5 + 5 + 2) + 5
 
 
 def test_a_whole_run_and_its_evaluation_from_files(
@@ -673,3 +680,42 @@ def test_top5_error_counts_the_class_among_the_five_largest(root: Path) -> None:
     assert result.top5_error == pytest.approx(100 * 4 / 9)
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.wrong = 0  # type: ignore[misc]
+
+
+# --- colours ---------------------------------------------------------------------------------
+
+
+def test_colours_by_hand() -> None:
+    """Saturation, brightness and contrast in the drawn order, each image by its own draws."""
+    pixels = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 255
+    draws = torch.tensor(
+        [
+            [0.75, 0.25, 1.0, 0.5, 0.9, 0.1, 0.5, 0.5, 0.5],
+            [0.0, 0.5, 0.25, 0.1, 0.2, 0.3, 0.8, 0.5, 0.5],
+        ],
+        dtype=torch.float64,
+    )
+    found = drawn_colours(pixels, draws)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+
+    def grey(image: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("c,chw->hw", weights, image)
+
+    first = pixels[0]
+    first = 1.4 * first - 0.4 * grey(first)  # saturation 1.4 is drawn first,
+    first = 1.2 * first  # then brightness 1.2,
+    first = 0.8 * first + 0.2 * grey(first).mean()  # then contrast 0.8
+    torch.testing.assert_close(found[0], first, rtol=1e-4, atol=1e-2)
+
+    second = 0.6 * pixels[1]
+    second = 0.8 * second + 0.2 * grey(second)
+    shift = 255 * 0.1 * 0.8416212 * 0.2175 * torch.tensor([-0.5675, -0.5808, -0.5836])
+    torch.testing.assert_close(found[1], second + shift.view(3, 1, 1), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("augment", ["scale_colour", "scale_aspect_colour"])
+def test_colours_are_added_to_the_same_crops(augment: str) -> None:
+    assert NUM_DRAWS[augment] == NUM_DRAWS[augment.removesuffix("_colour")] + 9
+    draws = torch.full((1, 9), 0.5, dtype=torch.float64)
+    pixels = torch.randint(256, (1, 3, 5, 5), dtype=torch.uint8)
+    torch.testing.assert_close(drawn_colours(pixels, draws), pixels.float())

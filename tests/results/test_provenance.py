@@ -115,7 +115,7 @@ def test_an_altered_file_is_refused(tmp_path: Path) -> None:
         {"seeds": [[0]]},
         {"checkpoint": "x"},
         {"data": []},
-        {"command": None},
+        {"command": 1},
         {"platform": 1},
         {"table": []},
     ],
