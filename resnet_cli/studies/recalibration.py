@@ -9,9 +9,9 @@ the statistics of any other lesion do? Is it the means or the variances?
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import PositiveInt
 
-from resnet_cli.config.fields import as_tuple
+from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import (
     HEIGHT,
     PALETTE,
@@ -23,7 +23,7 @@ from resnet_cli.figures.style import (
 )
 from resnet_cli.results.columns import Table, text
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Row, Study, Summary, Tables
+from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, RECALIBRATION, measured_columns
 
 if TYPE_CHECKING:
@@ -55,13 +55,24 @@ class Recalibration(Study):
     kind: Literal["recalibration"] = "recalibration"
     images: PositiveInt | None = None
     """Only the first N test images; null: all."""
-    counts: Annotated[tuple[PositiveInt, ...], BeforeValidator(as_tuple)] = (100, 1000, 10_000)
+    counts: Annotated[
+        IntRange,
+        Option(
+            "--recalibration",
+            "Delete each unit with batch-norm statistics re-estimated on these numbers of training "
+            "images, such as 100,1000, and with controls.",
+            metavar="N|N1,N2",
+            selects=True,
+        ),
+    ] = (100, 1000, 10_000)
     """Numbers of training images to re-estimate on."""
     count: PositiveInt = 1000
     """Training images of the controls."""
     subsets: PositiveInt = 3
     """Random draws of the training images, for each number of them."""
 
+    command = "lesion"
+    shared_options = ("images", "engine")
     title = "Single deletions with re-estimated batch-norm statistics"
     pictures: ClassVar = {
         "recalibration": "test error by deleted unit and kind of statistics, and by the number of "
