@@ -418,6 +418,7 @@ add_command(
         "lesion --reorder 1-20",
         "lesion --greedy 20",
         "lesion --additivity 2-10",
+        "lesion --blocks 1 --recalibrate 1000",
         "lesion --checkpoint preact110-cifar10 --data-dir DATA",
     ),
 )
