@@ -44,7 +44,7 @@ def compare(
 ) -> None:
     """Set measured beside published. Tables row by row, claims with verdicts."""
     from resnet_cli.claims.compare import compare as compare_paper
-    from resnet_cli.claims.compare import show as show_comparison
+    from resnet_cli.claims.show import show as show_comparison
 
     display = make_display(as_json, quiet)
     folder = results_to_compare(display, results, (paper,))

@@ -152,8 +152,8 @@ def reproduce(
 ) -> None:
     """Run all experiments of a paper, then compare. Missing data do not stop the others."""
     from resnet_cli.claims.compare import compare as compare_paper
-    from resnet_cli.claims.compare import show as show_comparison
     from resnet_cli.claims.papers import PAPERS
+    from resnet_cli.claims.show import show as show_comparison
     from resnet_cli.run.experiment import paper_experiments
 
     display = options.display()

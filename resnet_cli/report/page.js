@@ -32,9 +32,9 @@
     });
   }
 
-  // --- the unravelled view
+  // --- the explorer
   const networks = JSON.parse(document.getElementById("networks-data").textContent);
-  const view = document.getElementById("unravelled");
+  const view = document.getElementById("explorer");
   if (!networks.length) { view.hidden = true; return; }
   const [choice, slider, units, lengths, unitText, lengthText, caption] =
     ["network", "length", "units", "lengths", "unit-text", "length-text", "units-caption"].map((id) => document.getElementById(id));

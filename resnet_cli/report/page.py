@@ -13,9 +13,12 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from resnet_cli import __version__
-from resnet_cli.report.content import WORDS, content
-from resnet_cli.report.unravelled import networks
-from resnet_cli.report.wording import PROFILE_WORDS
+from resnet_cli.claims.words import legend
+from resnet_cli.config.schema import PROFILES
+from resnet_cli.report.content import content
+from resnet_cli.report.explorer import explorer_data
+from resnet_cli.report.labels import PROFILE_WORDS
+from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import UserError
 
@@ -45,24 +48,24 @@ def write_report(results: Path, out: Path) -> Path:
     environment.filters["size"] = _size
     environment.filters["unbroken"] = _unbroken
     environment.globals["wide"] = WIDE
-    environment.filters["without"] = _without
+    environment.filters["provenance"] = provenance_path
     environment.filters["link"] = lambda path: _link(path, out)
     page = environment.get_template("page.html").render(
         parts=parts,
         words=PROFILE_WORDS,
-        verdicts=WORDS,
-        settings={c.profile: c.setting for part in reversed(parts) for c in part.main_counts},
-        networks=json.dumps(networks(results), separators=(",", ":")).replace("<", "\\u003c"),
+        settings={
+            count.profile: count.setting
+            for part in reversed(parts)
+            for count in part.counts
+            if count.profile in PROFILES
+        },
+        legend=legend(),
+        networks=json.dumps(explorer_data(results), separators=(",", ":")).replace("<", "\\u003c"),
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
     atomic_write(out, page)
     return out
-
-
-def _without(caveat: str, profile: str) -> str:
-    """A caveat without the profile's name at its start."""
-    return caveat.removeprefix("profile ").removeprefix(f"{profile}: ")
 
 
 def _unbroken(text: str) -> Markup:

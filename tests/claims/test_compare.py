@@ -1,4 +1,4 @@
-"""Measured beside published: reading tables, medians and intervals, rows, the commands."""
+"""Measured next to published: reading tables, medians and intervals, rows, the commands."""
 
 import json
 import math
@@ -7,16 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cli.claims.compare import (
-    Comparison,
-    Measured,
-    compare,
-    read_measurements,
-    rows,
-    show,
-)
-from resnet_cli.claims.judge import Claim, Verdict, all_of, counts
+from resnet_cli.claims.compare import Comparison, compare, rows
+from resnet_cli.claims.evidence import TrainedCase, read_trainings
 from resnet_cli.claims.papers import PAPERS
+from resnet_cli.claims.show import show
+from resnet_cli.claims.verdict import Claim, Judgement, Part, Quantity, Verdict
 from resnet_cli.cli import run_command
 from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.tables import header
@@ -38,27 +33,30 @@ def write(tmp_path: Path) -> Write:
         paper: str = "he2016",
         profile: str = "mini",
         dataset: str = "digits",
-        fail_above: float = 20.0,
+        depth: int | None = None,
     ) -> Path:
         lines = [",".join(header("table"))]
         for case, of_case in errors.items():
             for seed, error in enumerate(of_case):
                 state, shown = "diverged", ""
                 if error is not None:
-                    state, shown = "fail" if error > fail_above else "ok", repr(error)
+                    state, shown = "ok", repr(error)
                 lines.append(
                     f"{paper}/{experiment},{case},{dataset},{seed},1000,{state},{shown},{shown},"
                 )
         path = tmp_path / "results" / paper / profile / experiment / "table.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
+        if depth is not None:
+            model = {"depth": depth, "placement": "original"}
+            provenance_path(path).write_text(json.dumps({"config": {"model": model}}))
         return path
 
     return write_table
 
 
-def measured(*errors: float, statuses: tuple[str, ...] | None = None) -> Measured:
-    return Measured("table1", "case", "digits", errors, statuses or ("ok",) * len(errors))
+def measured(*errors: float) -> TrainedCase:
+    return TrainedCase("table1", "case", "digits", errors)
 
 
 # --- a case as measured --------------------------------------------------------------------------
@@ -88,21 +86,19 @@ def test_no_interval_from_one_seed_or_with_a_divergence(errors: tuple[float, ...
 
 
 @pytest.mark.parametrize(
-    ("errors", "statuses", "median", "status"),
+    ("errors", "median", "status"),
     [
-        ((6.5, 6.1, 7.0), ("ok", "ok", "ok"), 6.5, "ok"),
-        ((6.0, 8.0), ("ok", "ok"), 7.0, "ok"),
-        ((6.0, 90.0), ("ok", "fail"), 48.0, "fail"),
-        ((6.0, 7.0, 90.0), ("ok", "ok", "fail"), 7.0, "ok"),
-        ((6.0, 90.0, 91.0), ("ok", "fail", "fail"), 90.0, "fail"),
-        ((6.0, math.inf), ("ok", "diverged"), math.inf, "diverged"),
-        ((6.0, 7.0, math.inf), ("ok", "ok", "diverged"), 7.0, "ok"),
+        ((6.5, 6.1, 7.0), 6.5, "ok"),
+        ((6.0, 8.0), 7.0, "ok"),
+        ((6.0, 90.0), 48.0, "fail"),
+        ((6.0, 7.0, 90.0), 7.0, "ok"),
+        ((6.0, 90.0, 91.0), 90.0, "fail"),
+        ((6.0, math.inf), math.inf, "diverged"),
+        ((6.0, 7.0, math.inf), 7.0, "ok"),
     ],
 )
-def test_median_and_status(
-    errors: tuple[float, ...], statuses: tuple[str, ...], median: float, status: str
-) -> None:
-    case = measured(*errors, statuses=statuses)
+def test_median_and_status(errors: tuple[float, ...], median: float, status: str) -> None:
+    case = measured(*errors)
     assert case.median == median
     assert case.status == status
 
@@ -114,59 +110,59 @@ def test_tables_of_one_source_are_read_together(write: Write) -> None:
     write("table3-cifar10", {"original-110-cifar10": [2.0, 1.0, None]})
     write("table3-cifar100", {"original-164-cifar100": [30.0]}, dataset="cifar100")
     path = write("fig1", {"original-1001-cifar10": [5.0]})
-    found = read_measurements(path.parents[1])
+    found = read_trainings(path.parents[1])
     assert set(found) == {"table3", "fig1"}
     assert set(found["table3"]) == {"original-110-cifar10", "original-164-cifar100"}
     first = found["table3"]["original-110-cifar10"]
     assert first.errors == (2.0, 1.0, math.inf)
-    assert first.statuses == ("ok", "ok", "diverged")
     assert found["table3"]["original-164-cifar100"].dataset == "cifar100"
 
 
 def test_the_provenance_names_the_source(write: Write) -> None:
     path = write("effective_paths", {"full": [6.0]}, paper="veit2016")
     provenance_path(path).write_text(json.dumps({"config": {"figure": "section4.3"}}))
-    assert set(read_measurements(path.parents[1])) == {"section4.3"}
+    assert set(read_trainings(path.parents[1])) == {"section4.3"}
     provenance_path(path).write_text(json.dumps({"config": None}))
-    assert set(read_measurements(path.parents[1])) == {"effective_paths"}
+    assert set(read_trainings(path.parents[1])) == {"effective_paths"}
 
 
 def test_a_seed_measured_twice_counts_once(write: Write) -> None:
     write("table3-a", {"original-110-cifar10": [2.0, 3.0]})
     path = write("table3-b", {"original-110-cifar10": [2.0, 3.0, 4.0]})
-    found = read_measurements(path.parents[1])["table3"]["original-110-cifar10"]
+    found = read_trainings(path.parents[1])["table3"]["original-110-cifar10"]
     assert found.errors == (2.0, 3.0, 4.0)
 
 
 @pytest.mark.parametrize(
-    ("config", "dataset", "images", "mark"),
+    ("config", "dataset", "images"),
     [
-        (None, "digits", 360, 20.0),
-        (None, "cifar100", 10_000, None),  # no failures on a hundred classes
-        ({"fail_above": "auto", "data": {"test_images": None}}, "cifar10", 10_000, 20.0),
-        ({"fail_above": 60.0, "data": {"test_images": 100}}, "cifar10", 100, 60.0),
-        ({"fail_above": None}, "imagefolder", None, None),
+        (None, "digits", 360),
+        ({"data": {"test_images": None}}, "cifar10", 10_000),
+        ({"data": {"test_images": 100}}, "cifar10", 100),
     ],
 )
-def test_images_and_the_mark_of_a_failure(
-    write: Write,
-    config: dict[str, object] | None,
-    dataset: str,
-    images: int | None,
-    mark: float | None,
+def test_images_are_those_of_the_data_or_of_the_provenance(
+    write: Write, config: dict[str, object] | None, dataset: str, images: int
 ) -> None:
     path = write("table1", {"original": [2.0]}, dataset=dataset)
     if config is not None:
         provenance_path(path).write_text(json.dumps({"config": config}))
-    found = read_measurements(path.parents[1])["table1"]["original"]
-    assert (found.images, found.fails_above) == (images, mark)
+    assert read_trainings(path.parents[1])["table1"]["original"].images == images
+
+
+def test_a_failure_is_an_error_above_20_percent_on_ten_classes(write: Write) -> None:
+    path = write("table1", {"original": [30.0]})
+    write("table3-cifar100", {"original-164-cifar100": [30.0]}, dataset="cifar100")
+    found = read_trainings(path.parents[1])
+    assert found["table1"]["original"].status == "fail"
+    assert found["table3"]["original-164-cifar100"].status == "ok"
 
 
 def test_a_damaged_table_is_named(write: Write) -> None:
     path = write("table1", {"original": [2.0]})
     path.write_text("experiment,case\n")
     with pytest.raises(UserError, match=r"table1/table.csv: column 3 is missing"):
-        read_measurements(path.parents[1])
+        read_trainings(path.parents[1])
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -174,8 +170,8 @@ def test_a_damaged_table_is_named(write: Write) -> None:
 
 def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
     errors: Errors = {"dropout": [90.0], "original": [7.0, 6.0, 6.5]}
-    path = write("table1", errors, dataset="cifar10")
-    found = [r for r in rows("he2016", read_measurements(path.parents[1])) if r.source == "table1"]
+    path = write("table1", errors, dataset="cifar10", depth=110)
+    found = [r for r in rows("he2016", read_trainings(path.parents[1])) if r.source == "table1"]
     assert [row.case for row in found][:2] == ["original", "scaling-0-1"]
     assert len(found) == 16
     original, dropout = found[0], found[-1]
@@ -187,24 +183,32 @@ def test_rows_in_the_papers_order_with_what_was_measured(write: Write) -> None:
     assert found[1].status == "not measured"
 
 
-def test_no_difference_to_an_error_of_other_data(write: Write) -> None:
-    path = write("table1", {"original": [0.83]})  # of digits
-    write("table3-cifar100", {"original-164-cifar100": [30.0]}, dataset="cifar100")
-    write("table5", {"original-152-320": [22.0]}, dataset="imagefolder")
-    found = {(r.source, r.case): r for r in rows("he2016", read_measurements(path.parents[1]))}
-    assert found["table1", "original"].published == 6.61
-    assert found["table1", "original"].difference is None
-    hundred = found["table3", "original-164-cifar100"]
-    assert hundred.paper_data == "cifar100"
-    assert hundred.difference == pytest.approx(30 - 25.16)
-    folder = found["table5", "original-152-320"]
-    assert folder.paper_data == "imagenet"
-    assert folder.difference == pytest.approx(22 - 21.3)
+@pytest.mark.parametrize(
+    ("dataset", "depth", "difference"),
+    [
+        ("cifar10", 110, 1.0),
+        ("digits", 110, None),  # other data
+        ("cifar10", 38, None),  # another network
+        ("cifar10", None, None),  # nobody knows which network
+    ],
+)
+def test_a_difference_is_one_of_the_same_network_and_data(
+    write: Write, dataset: str, depth: int | None, difference: float | None
+) -> None:
+    path = write("table1", {"original": [7.61]}, dataset=dataset, depth=depth)
+    (row,) = [
+        row
+        for row in rows("he2016", read_trainings(path.parents[1]))
+        if (row.source, row.case) == ("table1", "original")
+    ]
+    assert row.published == 6.61
+    assert row.difference == (None if difference is None else pytest.approx(difference))
+    assert row.to_dict("mini")["network"] == (None if depth is None else f"resnet{depth}")
 
 
 def test_rows_of_other_papers_stand_as_published(write: Write) -> None:
     path = write("table4-cifar10", {"preact-164-cifar10": [6.0]})
-    found = {r.case: r for r in rows("he2016", read_measurements(path.parents[1]))}
+    found = {r.case: r for r in rows("he2016", read_trainings(path.parents[1]))}
     assert found["nin-cifar10"].status == "published only"
     assert found["nin-cifar10"].published == 8.81
 
@@ -218,7 +222,7 @@ def test_top_1_where_the_paper_gives_top_1_and_top_5() -> None:
 
 def test_the_other_paper_and_a_case_it_has_no_number_for(write: Write) -> None:
     path = write("section4.3", {"full": [6.0], "active-24": [5.0]}, paper="veit2016")
-    found = {row.case: row for row in rows("veit2016", read_measurements(path.parents[1]))}
+    found = {row.case: row for row in rows("veit2016", read_trainings(path.parents[1]))}
     assert list(found) == ["active-23", "full", "active-24"]
     assert found["full"].published == 6.10
     assert found["active-24"].published is None
@@ -227,7 +231,7 @@ def test_the_other_paper_and_a_case_it_has_no_number_for(write: Write) -> None:
 
 def test_json_has_no_numbers_that_json_lacks(write: Write) -> None:
     path = write("table1", {"original": [None], "dropout": [90.0, None]})
-    content = [row.to_dict("mini") for row in rows("he2016", read_measurements(path.parents[1]))]
+    content = [row.to_dict("mini") for row in rows("he2016", read_trainings(path.parents[1]))]
     text = json.dumps(content, allow_nan=False)
     assert json.loads(text)[0] == {
         "source": "table1",
@@ -238,6 +242,7 @@ def test_json_has_no_numbers_that_json_lacks(write: Write) -> None:
         "published_dataset": "cifar10",
         "profile": "mini",
         "dataset": "digits",
+        "network": None,
         "measured": None,
         "seeds": 1,
         "errors": [None],
@@ -267,10 +272,10 @@ def test_without_them_the_next_that_has_results(write: Write, tmp_path: Path) ->
 @pytest.mark.parametrize("paper", ["he2016", "veit2016"])
 def test_claims_come_from_the_papers_module(write: Write, tmp_path: Path, paper: str) -> None:
     write("another", {"main": [2.0]}, paper=paper)
-    found = compare(paper, "mini", tmp_path / "results").claims
-    assert len(found) > 5
-    assert all(isinstance(claim, Claim) and claim.paper == paper for claim in found)
-    json.dumps([vars(claim) for claim in found], allow_nan=False)
+    found = compare(paper, "mini", tmp_path / "results")
+    assert len(found.judgements) > 5
+    assert all(judgement.claim.paper == paper for judgement in found.judgements)
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -287,19 +292,20 @@ def test_the_command_prints_rows_and_claims(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     errors: Errors = {"original": [1.0, 1.5, 2.0], "dropout": [90.0, 89.0, 88.0]}
-    write("table1", errors, dataset="cifar10")
+    write("table1", errors, dataset="cifar10", depth=110)
     write("table1", {"original": [1.0]}, profile="smoke")
     results = str(tmp_path / "results")
     assert run_command(["compare", "he2016", "--profile", "mini", "--results", results]) == 0
     out = capsys.readouterr().out
     cells = [cell.strip() for cell in _line(out, "original unit").strip("│").split("│")]
     # mean 1.5, deviation 0.5, t(0.975, 2) = 4.3027: 1.5 -+ 1.242
-    expected = ["original unit", "6.61", "1.50", "3", "0.26 to 2.74", "-5.11", "ok"]
+    expected = ["original unit", "6.61", "1.50", "ResNet-110", "3"]
+    expected += ["0.26 to 2.74", "-5.11", "ok"]
     assert cells == expected
     assert "fail" in _line(out, "dropout").split("│")[2]
     assert "he2016 table1: test error in percent, profile mini, cifar10" in out
     assert "nothing measured at profile mini: table2, table3, table4, table5, text" in out
-    assert "HOLDS  table1: Dropout on the shortcut is worse than the identity, or fails" in out
+    assert "HOLDS  table1: Dropout on the shortcut is worse than the identity" in out
     assert "other results: --profile smoke" in out
 
 
@@ -313,8 +319,8 @@ def test_digits_are_not_set_against_cifar(
     assert run_command(["compare", "he2016", "--profile", "mini", "--results", results]) == 0
     out = capsys.readouterr().out
     cells = [cell.strip() for cell in _line(out, "original unit, 110").strip("│").split("│")]
-    assert cells == ["original unit, 110", "6.61", "2.80", "1", "-", "ok"]
-    assert "no difference where our data are not the paper's, CIFAR-10" in out
+    assert cells == ["original unit, 110", "6.61", "2.80", "1", "ok"]
+    assert "no difference where our network or data are not the paper's" in out
     assert "he2016 table3 of CIFAR-10: test error in percent, profile mini, digits" in out
     assert "table3 of CIFAR-100, table4" in out  # not measured
     assert "original-110-cifar10" not in out
@@ -353,75 +359,51 @@ def test_the_command_as_json(
     assert (content["paper"], content["profile"]) == ("he2016", "mini")
     by_case = {(r["source"], r["case"]): r for r in content["rows"]}
     assert by_case["table1", "original"]["measured"] == 1.0
-    assert {claim["verdict"] for claim in content["claims"]} == {"holds", "not measured"}
-    verdicts = [claim["verdict"] for claim in content["claims"]]
-    assert content["counts"] == {
-        "holds": verdicts.count("holds"),
-        "does not hold": 0,
-        "too close": 0,
-        "not measured": verdicts.count("not measured"),
+    verdicts = [claim["verdict"] for claim in content["claims"] if not claim["check"]]
+    assert set(verdicts) == {"holds", "not measured"}
+    assert {v: n for v, n in content["counts"].items() if n} == {
+        verdict: verdicts.count(verdict) for verdict in set(verdicts)
     }
+    (dropout,) = [c for c in content["claims"] if c["text"].startswith("Dropout")]
+    (part,) = dropout["parts"]
+    assert part["tested"]["value"] == 89.0
+    assert part["spread_assumed"]
 
 
 # --- claims --------------------------------------------------------------------------------------
 
 
-def claim(verdict: Verdict, text: str = "x", caveat: str = "", formula: bool = False) -> Claim:
-    of = f"of {text}"
-    return Claim("he2016", "table1", text, verdict, of, caveat, by_formula=formula)
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "whole"),
-    [
-        (["holds", "holds"], "holds"),
-        (["holds", "too close"], "too close"),
-        (["holds", "not measured", "too close"], "not measured"),
-        (["too close", "does not hold", "not measured", "holds"], "does not hold"),
-    ],
-)
-def test_what_several_comparisons_make(verdicts: list[Verdict], whole: Verdict) -> None:
-    assert all_of(verdicts) == whole
-
-
-def test_a_formula_is_not_counted() -> None:
-    found = counts(
-        [claim("holds"), claim("too close"), claim("holds", formula=True), claim("not measured")]
-    )
-    assert found == {"holds": 1, "does not hold": 0, "too close": 1, "not measured": 1}
+def judgement(verdict: Verdict, text: str, is_check: bool = False) -> Judgement:
+    claim = Claim("he2016", "table1", text, {}, lambda _: [], is_check=is_check)
+    part = Part(verdict, Quantity("difference", 3.0, 1.0, 2, "points"), assumed=True, unpaired=True)
+    return Judgement(claim, "mini", verdict, () if verdict == "not measured" else (part,))
 
 
 @pytest.mark.usefixtures("wide")
 def test_claims_are_printed_with_what_they_share_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = "profile mini: the paper's depth, but 16x16 digits and 15 epochs (Table 1: 30) instead "
-    own += "of CIFAR; one of the 360 test images is 0.28 points"
-    claims = [
-        claim("holds", "formula", formula=True),
-        claim("too close", "a", f"{own}; one seed"),
-        claim("does not hold", "b", f"{own}; one seed"),
-        claim("holds", "c", f"{own}; other words"),
-        claim("not measured", "d"),
+    judgements = [
+        judgement("holds", "formula", is_check=True),
+        judgement("too close", "a"),
+        judgement("does not hold", "b"),
+        judgement("holds", "c"),
+        judgement("not measured", "d"),
     ]
-    show(Comparison("he2016", "mini", tmp_path, [], claims), Display())
+    show(Comparison("he2016", "mini", tmp_path, [], judgements), Display())
     out = capsys.readouterr().out
-    assert out.count("360 test images") == out.count("one seed") == 1
-    assert "unless they say otherwise: profile mini: the paper's depth" in out
-    assert "    (other words)\n" in out
-    assert out.count("TOO CLOSE means: ") == 1
+    assert out.count("360 test images") == out.count("no outcomes by image are stored") == 1
+    assert out.count("difference +3.00 points (z = 3.0, spread assumed)") == 4
     lines = out.splitlines()
     assert [line for line in lines if "  table1: " in line] == [
         "TOO CLOSE  table1: a",
         "DOES NOT HOLD  table1: b",
         "HOLDS  table1: c",
         "NOT MEASURED  table1: d",
-        "HOLDS BY FORMULA  table1: formula",
+        "CHECK, holds  table1: formula",
     ]
-    assert lines[-1] == (
-        "he2016, profile mini: 1 of 4 claims hold, 1 do not, 1 too close to call, 1 not measured; "
-        "by formula, not counted: 1"
-    )
+    assert "4 claims: 1 hold, 1 do not hold, 1 too close to call" in lines[-1]
+    assert lines[-1].endswith("1 not measured; checks, not counted: 1")
 
 
 @pytest.mark.parametrize(
@@ -442,7 +424,7 @@ def test_claims_are_printed_with_what_they_share_once(
             "unknown profile 'mimi'; did you mean 'mini'",
         ),
         (["compare", "he2016", "--profile", "../.."], "unknown profile '../..'"),
-        (["compare"], "Missing argument 'PAPER'"),
+        (["compare"], "Missing argument"),
         (["reproduce", "he2015"], "'he2015' is not one of 'he2016', 'veit2016'"),
         (["reproduce", "he2016", "--profile", "tiny"], "'tiny' is not one of"),
         (["reproduce", "he2016", "--profile", "smoke", "--set", "train.lr=x"], "train.lr"),

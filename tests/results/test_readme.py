@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnet_cli.claims.compare import compare
-from resnet_cli.claims.judge import counts
+from resnet_cli.claims.verdict import VERDICTS, counts
 from resnet_cli.results.tables import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +18,9 @@ PAPERS = {"1": "he2016", "2": "veit2016"}
 @pytest.mark.parametrize("profile", ["mini", "cpu"])
 @pytest.mark.parametrize("number", PAPERS)
 def test_claims_are_counted(number: str, profile: str) -> None:
-    claims = compare(PAPERS[number], profile, ROOT / "results").claims
-    row = " | ".join(str(count) for count in counts(claims).values())
+    assert f"| claims | {' | '.join(VERDICTS)} |" in FOUND
+    judgements = compare(PAPERS[number], profile, ROOT / "results").judgements
+    row = " | ".join(str(count) for count in counts(judgements).values())
     assert f"| paper {number}, `{profile}` | {row} |" in FOUND
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_cli.claims.veit2016 import JUDGES, claims
+from resnet_cli.claims.judge import judge_all
+from resnet_cli.claims.veit2016 import CLAIMS
+from resnet_cli.claims.words import evidence
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import experiment_names, find_experiment
 from resnet_cli.config.experiments import load_experiment as load
@@ -106,7 +108,7 @@ def test_imagenet_has_no_smaller_profile() -> None:
 
 
 def test_every_claim_has_its_experiment() -> None:
-    assert {f"veit2016/{judge.experiment}" for judge in JUDGES} <= set(NAMES)
+    assert {f"veit2016/{name}" for claim in CLAIMS for name in claim.needs} <= set(NAMES)
 
 
 # --- all of them at smoke ------------------------------------------------------------------------
@@ -252,15 +254,13 @@ def test_the_second_time_nothing_is_done(smoke: Smoke, monkeypatch: pytest.Monke
 
 
 def test_claims_are_judged_from_the_files(smoke: Smoke) -> None:
-    judged = claims(smoke.results, "smoke")
-    assert len(judged) == len(JUDGES)
-    assert all(claim.evidence and claim.paper == "veit2016" for claim in judged)
-    missing = [claim for claim in judged if claim.verdict == "not measured"]
-    assert all("resnet-cli run veit2016/" in claim.evidence for claim in missing)
-    measured = [claim for claim in judged if claim not in missing and not claim.by_formula]
+    judged = judge_all("veit2016", smoke.results, "smoke")
+    missing = [one for one in judged if one.verdict == "not measured"]
+    assert all(one.commands or one.reason for one in missing)
+    measured = [one for one in judged if one not in missing]
     assert measured
-    assert all(claim.caveat.startswith("smoke:") for claim in measured)
-    by_source = {claim.source: claim.verdict for claim in judged}
+    assert all(evidence(one) for one in measured)
+    by_source = {one.claim.source: one.verdict for one in judged}
     assert by_source["fig7"] == "holds"
     assert by_source["fig4"] == "not measured"
     json.dumps([vars(claim) for claim in judged], allow_nan=False)

@@ -83,8 +83,8 @@ def test_an_unknown_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'powr'; did you mean 'power'" in capsys.readouterr().err
 
 
-def test_it_has_a_row_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnet_cli.report import content
+def test_it_has_a_row_in_the_report(tmp_path: Path) -> None:
+    from resnet_cli.report.content import measurement_of
 
     name, folder = "veit2016/weigh", tmp_path / "results" / "veit2016" / "smoke" / "weigh"
     experiment = {
@@ -99,9 +99,8 @@ def test_it_has_a_row_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     source.parent.mkdir(parents=True)
     source.write_text(yaml.safe_dump(experiment))
     assert run_command(["run", str(source), "--profile", "smoke", "--out", str(folder), "-q"]) == 0
-    monkeypatch.setattr(content, "experiments_folder", lambda: tmp_path / "experiments")
-    measurement = content._measurement(name, "smoke", folder)
+    measurement = measurement_of(folder, "veit2016", "smoke")
     assert measurement is not None
-    assert [path.name for path, _ in measurement.tables] == ["weights.csv"]
-    assert measurement.main is not None
-    assert "norm of the parameters by unit" in measurement.main.alt
+    assert [path.name for path in measurement.tables] == ["weights.csv"]
+    (plot,) = measurement.plots
+    assert "norm of the parameters by unit" in plot.alt

@@ -97,16 +97,22 @@ CASES = {
 """What the first part of a case's slug means."""
 
 
-def case_title(case: str) -> str:
+def case_title(case: str, depth: int | None = None) -> str:
     """The words for a slug of an experiment's case, for tables and plots: `original-110-cifar10`
     is "original unit, 110". The data set is left out, since ours may be another than the paper's;
-    a slug of no table comes back as it is, with spaces."""
+    a slug of no table comes back with spaces.
+
+    Args:
+        depth: of the network that was trained, where it is not the one that the slug names.
+    """
     known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
     if not known:
         return case.replace("-", " ").replace("_", " ")
     slug = max(known, key=len)
     rest = [part for part in case[len(slug) :].split("-") if part]
     rest = [part for part in rest if part not in DATASETS]
+    if depth is not None and rest and rest[0].isdigit():
+        rest[0] = str(depth)
     words = [part.replace("_", " ").replace("batch", "batch ") for part in rest]
     return ", ".join([CASES[slug], *words])
 

@@ -1,4 +1,4 @@
-"""The numbers behind the interactive view: damage by unit, and paths and gradient by length."""
+"""The data of the interactive view: damage by unit, and paths and gradient by length."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pandas import DataFrame
 from resnet_cli.claims.compare import by_preference
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models.resnet import make_places
-from resnet_cli.report.wording import subject_of
+from resnet_cli.report.labels import network_label
 from resnet_cli.results.tables import read_provenance, read_table
 
 LESIONS = ("fig3/preact110", "fig3", "fig5a")
@@ -20,7 +20,7 @@ LESIONS = ("fig3/preact110", "fig3", "fig5a")
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def networks(results: Path) -> list[dict[str, Any]]:
+def explorer_data(results: Path) -> list[dict[str, Any]]:
     """One entry for each profile of paper 2 with single deletions and a whole spectrum of one
     network: its name, units, stages, errors by unit, and shares by path length.
 
@@ -51,7 +51,7 @@ def _network(folder: Path) -> dict[str, Any] | None:
     paths = [int(n) for n in spectrum["paths"]]
     return {
         "profile": folder.name,
-        "name": subject_of(folder.name, told),
+        "name": network_label(folder.name, told),
         "baseline": float(lesions["baseline_error"].iloc[0]),
         "images": int(lesions["images"].iloc[0]),
         "errors": errors,

@@ -1,4 +1,4 @@
-"""What the page calls a profile, a network, a command: from provenance where that tells."""
+"""What the page calls a profile, a network and a command, from the provenance of tables."""
 
 import re
 import shlex
@@ -27,16 +27,16 @@ PROFILE_WORDS: Mapping[str, str] = {
 }
 """A profile: what is measured there, and what that can show."""
 
-Told = Mapping[str, Any]
-"""A provenance, as `read_provenance` gives it."""
+Provenance = Mapping[str, Any]
+"""As `read_provenance` returns it."""
 
 
-def setting(profile: str, datasets: Iterable[str], network: str = "") -> str:
+def profile_label(profile: str, datasets: Iterable[str], network: str = "") -> str:
     """`CIFAR-10, short schedule`; for a folder that is no profile, its network.
 
     Args:
         datasets: of what was measured, each perhaps several joined by `, `.
-        network: as `network_of` has it.
+        network: as `checkpoint_label` has it.
     """
     if profile not in PROFILES:
         return network or profile
@@ -46,7 +46,7 @@ def setting(profile: str, datasets: Iterable[str], network: str = "") -> str:
     return told[:1].upper() + told[1:] + (f", {schedule}" if schedule else "")
 
 
-def network_of(told: Told) -> str:
+def checkpoint_label(told: Provenance) -> str:
     """`ResNet-20, ours, 50 epochs`, `ResNet-20, published by akamaster`: the network that a study
     of given weights took."""
     checkpoint = told.get("checkpoint") or {}
@@ -59,19 +59,19 @@ def network_of(told: Told) -> str:
     return f"{names}, {source.name}" if source.name else names
 
 
-def subject_of(profile: str, told: Told) -> str:
+def network_label(profile: str, told: Provenance) -> str:
     """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took."""
     dataset = title_of(_dataset(told))
     if profile not in PROFILES:
-        return f"{network_of(told)}, {dataset}"
-    return ", ".join([*trained(told).split(", ")[1:], dataset])
+        return f"{checkpoint_label(told)}, {dataset}"
+    return ", ".join([*training_label(told).split(", ")[1:], dataset])
 
 
-def _dataset(told: Told) -> str:
+def _dataset(told: Provenance) -> str:
     return str(((told.get("config") or {}).get("data") or {}).get("dataset") or "")
 
 
-def trained(told: Told, cases: Collection[str] = ()) -> str:
+def training_label(told: Provenance, cases: Collection[str] = ()) -> str:
     """`CIFAR-10, ResNet-38, 2 epochs`: what an experiment trained, from its resolved config.
 
     Args:
@@ -90,23 +90,18 @@ def trained(told: Told, cases: Collection[str] = ()) -> str:
     return ", ".join(parts)
 
 
-def column(profile: str, told: str) -> str:
-    """`cpu: CIFAR-10, ResNet-38, 2 epochs`: a profile with what `trained` says of it."""
-    return f"{profile}: {told}" if told else profile
-
-
-def _cases(config: Told, cases: Collection[str]) -> list[Told]:
+def _cases(config: Provenance, cases: Collection[str]) -> list[Provenance]:
     found = config.get("cases") or [{}]
     return [case for case in found if not cases or case.get("name") in cases] or [{}]
 
 
-def _models(told: Told, cases: Collection[str] = ()) -> list[Told]:
+def _models(told: Provenance, cases: Collection[str] = ()) -> list[Provenance]:
     config = told.get("config") or {}
     base = config.get("model") or {}
     return [base | (case.get("model") or {}) for case in _cases(config, cases)]
 
 
-def _networks(models: Sequence[Told]) -> list[str]:
+def _networks(models: Sequence[Provenance]) -> list[str]:
     """`VGG-15`, `ResNet-110, 164 and 1001`: a family at a time."""
     depths: dict[str, list[int]] = {}
     for model in models:
@@ -126,7 +121,7 @@ KEPT = ("--set", "--seed")
 """Options with a value that decide what is measured."""
 
 
-def command_again(experiment: str, profile: str, told: Told) -> str:
+def repeat_command(experiment: str, profile: str, told: Provenance) -> str:
     """The command that gives a result again: one experiment, without a budget or a shard, the data
     as `DATA`. Of a command that studied given weights, what was typed but for its folders."""
     try:

@@ -1,0 +1,370 @@
+"""What was measured at one profile: errors of trainings by table, and the tables of studies.
+
+A case is a handful of errors, one a seed. As in paper 1 the median stands for them. The interval is
+Student's t for their mean, at 95 %: no interval of the median that holds for every distribution
+reaches 95 % with the paper's five runs.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pandas import DataFrame
+
+from resnet_cli.claims.papers import case_title, published
+from resnet_cli.claims.verdict import ASSUMED_ON, Errors, NotMeasuredError
+from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
+from resnet_cli.config.fields import FAILS_ABOVE
+from resnet_cli.config.schema import PROFILES, Experiment, ModelConfig
+from resnet_cli.datasets import catalogue
+from resnet_cli.results.layout import provenance_path
+from resnet_cli.results.outcomes import case_key, read_outcomes
+from resnet_cli.results.tables import read_provenance, read_table
+
+CONFIDENCE = 0.95
+ONE_BIAS = ("exclusive-gating-bias0to-5", "exclusive-gating-bias0")
+"""What tables of the first edition call after the paper's row for six biases was trained at one."""
+PUBLISHED_RUNS = 5
+"""Of paper 1's numbers on CIFAR, which are medians."""
+
+
+def config_of(table: Path) -> Mapping[str, Any]:
+    """The configuration in a table's provenance; empty where there is none."""
+    config = read_provenance(table).get("config") if provenance_path(table).exists() else None
+    return config if isinstance(config, dict) else {}
+
+
+def model_of(config: Mapping[str, Any], case: str) -> ModelConfig | None:
+    """The network of an experiment's case; None where the configuration does not say."""
+    if not config.get("model"):
+        return None
+    own = {entry["name"]: entry.get("model") or {} for entry in config.get("cases") or ()}
+    return ModelConfig.model_validate(config["model"] | own.get(case, {}))
+
+
+def test_images(config: Mapping[str, Any], dataset: str) -> int:
+    """How many test images were used; those of CIFAR where the configuration does not say.
+
+    Args:
+        config: an experiment's, as its provenance has it; may be empty.
+    """
+    asked = (config.get("data") or {}).get("test_images")
+    entry = catalogue.known(dataset)
+    whole = entry.counts.get("test") if entry is not None else None
+    return int(asked or whole or ASSUMED_ON)
+
+
+# --- trainings -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainedCase:
+    """A case of a table: the test errors of its trainings, one a seed."""
+
+    source: str
+    """The table or figure: `table1`."""
+    case: str
+    dataset: str
+    errors: tuple[float, ...]
+    """Percent, after the last epoch; infinite for a training that diverged."""
+    model: ModelConfig | None = None
+    """The network that was trained; None where the provenance does not say."""
+    images: int = ASSUMED_ON
+    """Test images; as many where their number is unknown."""
+    outcomes: tuple[NDArray[np.bool_], ...] = field(default=(), compare=False)
+    """Whether each test image is classified correctly, one array a seed."""
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.errors)
+
+    @property
+    def median(self) -> float:
+        """Percent; infinite when as many trainings diverged as did not."""
+        return statistics.median(self.errors)
+
+    @property
+    def status(self) -> str:
+        """`diverged` when the median is infinite; `fail` above the error that paper 1 calls so, on
+        at most ten classes."""
+        if not math.isfinite(self.median):
+            return "diverged"
+        entry = catalogue.known(self.dataset)
+        few_classes = entry is not None and 0 < len(entry.classes) <= 10
+        return "fail" if few_classes and self.median > FAILS_ABOVE else "ok"
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean, percent, cut at 0 and 100; None for one seed or a
+        divergence."""
+        if self.num_seeds < 2 or not all(map(math.isfinite, self.errors)):
+            return None
+        from scipy import stats
+
+        mean = statistics.fmean(self.errors)
+        spread = statistics.stdev(self.errors)
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.num_seeds - 1))
+        half = quantile * spread / math.sqrt(self.num_seeds)
+        return max(0.0, mean - half), min(100.0, mean + half)
+
+    @property
+    def title(self) -> str:
+        """The case in words, with the depth of the network that was trained."""
+        return case_title(self.case, self.model.depth if self.model is not None else None)
+
+    @property
+    def for_verdicts(self) -> Errors:
+        """As the verdicts take it."""
+        return Errors(self.title, self.errors, self.outcomes, images=self.images)
+
+
+Trainings = Mapping[str, Mapping[str, TrainedCase]]
+"""source -> case -> what was trained."""
+
+
+def read_trainings(folder: Path) -> Trainings:
+    """All cases in the `table.csv` files of a profile's folder.
+
+    A table belongs to the table or figure that its provenance names (`config.figure`), else to the
+    part of its folder's name before a hyphen: `table3-cifar10` -> `table3`. A seed that two
+    experiments of one source measured counts once.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    found: dict[tuple[str, str], dict[int, tuple[float, NDArray[np.bool_] | None]]] = {}
+    about: dict[tuple[str, str], tuple[str, ModelConfig | None, int]] = {}
+    for path in sorted(folder.glob("*/table.csv")):
+        config = config_of(path)
+        figure = config.get("figure")
+        source = figure if isinstance(figure, str) else path.parent.name.partition("-")[0]
+        outcomes = read_outcomes(path.parent)
+        for row in read_table(path).to_dict("records"):
+            name, seed, error = str(row["case"]), int(row["seed"]), float(row["test_error"])
+            case = ONE_BIAS[1] if name == ONE_BIAS[0] else name
+            if row["status"] == "diverged" or not math.isfinite(error):
+                error = math.inf
+            trained = found.setdefault((source, case), {})
+            trained.setdefault(seed, (error, outcomes.get(case_key(name, seed))))
+            dataset = str(row["dataset"])
+            images = test_images(config, dataset)
+            about.setdefault((source, case), (dataset, model_of(config, name), images))
+    trainings: dict[str, dict[str, TrainedCase]] = {}
+    for (source, case), seeds in found.items():
+        errors = tuple(error for error, _ in seeds.values())
+        outcomes_of = tuple(outcome for _, outcome in seeds.values() if outcome is not None)
+        complete = outcomes_of if len(outcomes_of) == len(errors) else ()
+        dataset, model, images = about[source, case]
+        trainings.setdefault(source, {})[case] = TrainedCase(
+            source, case, dataset, errors, model, images, complete
+        )
+    return trainings
+
+
+# --- studies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """A study's table of one network."""
+
+    path: Path
+    frame: DataFrame
+    case: str
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """Empty where there is none."""
+        return read_provenance(self.path) if provenance_path(self.path).exists() else {}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.provenance.get("config") or {}
+
+    @property
+    def seed(self) -> int:
+        return int((self.provenance.get("seeds") or [0])[0])
+
+    @property
+    def model(self) -> ModelConfig:
+        """The network.
+
+        Raises:
+            NotMeasuredError: the provenance does not say.
+        """
+        model = model_of(self.config, self.case)
+        if model is None:
+            raise NotMeasuredError
+        return model
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The hash of the weights."""
+        hash_of = (self.provenance.get("checkpoint") or {}).get("sha256")
+        return str(hash_of) if hash_of else None
+
+    @property
+    def baseline(self) -> float:
+        """The intact network's error, percent."""
+        return float(self.frame["baseline_error"].iloc[0])
+
+
+# --- one profile ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The measurements of a paper at one profile.
+
+    What the judges read is recorded, for the data set, the network and the seeds of a verdict.
+    """
+
+    paper: str
+    profile: str
+    folder: Path
+    """`results/<paper>/<profile>`."""
+    trainings: Trainings
+    read: list[tuple[str, str, int]] = field(default_factory=list, compare=False)
+    """(data set, network, seeds) of what was read."""
+
+    def case(self, source: str, case: str) -> TrainedCase:
+        """The trainings of a row.
+
+        Raises:
+            NotMeasuredError: there are none.
+        """
+        found = self.trainings.get(source, {}).get(case)
+        if found is None:
+            raise NotMeasuredError
+        label = found.model.label if found.model is not None else ""
+        self.read.append((found.dataset, label, found.num_seeds))
+        return found
+
+    def tables(self, experiment: str, stem: str, case: str = "main") -> list[StudyTable]:
+        """A case's table of each training, by seed.
+
+        A network that is the experiment's only one may have its table in the folder itself:
+        `main`, and `preact110` of Figure 3, where a checkpoint of others has no VGG next to it.
+
+        Raises:
+            NotMeasuredError: there is none, or an empty one.
+        """
+        folder = self.folder / experiment
+        paths = sorted(folder.glob(f"{case}-seed*/{stem}.csv"))
+        alone = case in ("main", "preact110")
+        for single in (folder / case, folder) if alone else (folder / case,):
+            paths = paths or [path for path in [single / f"{stem}.csv"] if path.exists()]
+        tables = [StudyTable(path, read_table(path), case) for path in paths]
+        if not tables or any(table.frame.empty for table in tables):
+            raise NotMeasuredError
+        for table in tables:
+            model = model_of(table.config, case)
+            data = (table.config.get("data") or {}).get("dataset")
+            seeds = len(tables) if table.provenance.get("seeds") else 0
+            if seeds:
+                self.read.append((str(data or ""), model.label if model else "", seeds))
+        return sorted(tables, key=lambda table: table.seed)
+
+    def curves(self, experiment: str, case: str) -> list[DataFrame]:
+        """A case's rows of training.csv, one table a seed, by iteration.
+
+        Raises:
+            NotMeasuredError: there are none.
+        """
+        path = self.folder / experiment / "training.csv"
+        if not path.exists():
+            raise NotMeasuredError
+        frame = read_table(path)
+        frame = frame[frame["case"] == case]
+        if frame.empty:
+            raise NotMeasuredError
+        config = config_of(path)
+        model = model_of(config, case)
+        dataset = str((config.get("data") or {}).get("dataset") or "")
+        curves = [rows.sort_values("iteration") for _, rows in frame.groupby("seed")]
+        self.read.append((dataset, model.label if model else "", len(curves)))
+        return curves
+
+    def intact_error(self, table: StudyTable) -> float | None:
+        """The test error of the network that a table of paths was measured on, percent: the one
+        that a lesion study found for the same weights; None where no study did."""
+        if "baseline_error" in table.frame:
+            return table.baseline
+        for path in sorted(self.folder.rglob("lesion_*.csv")):
+            other = StudyTable(path, DataFrame(), table.case)
+            if table.checkpoint is not None and other.checkpoint == table.checkpoint:
+                frame = read_table(path)
+                if "baseline_error" in frame and not frame.empty:
+                    return float(frame["baseline_error"].iloc[0])
+        return None
+
+    def decides_below(self, experiment: str, published_error: float) -> float:
+        """The error, percent, that a reference network must reach: that of the experiment's YAML
+        at this profile, else the published one and one point more. Weights that were not trained
+        at a profile must reach that of `cpu`."""
+        offered = _offered(f"{self.paper}/{experiment}")
+        profile = self.profile if self.profile in PROFILES else "cpu"
+        stated = offered[profile].decides_below if profile in offered else None
+        return stated if stated is not None else published_error + 1
+
+
+def published_trainings(paper: str) -> Trainings:
+    """A paper's published errors as if they had been measured: medians of five on CIFAR, single
+    trainings on ImageNet; "fail" as an infinite error."""
+    trainings: dict[str, dict[str, TrainedCase]] = {}
+    table = published(paper)
+    for row in table[table["metric"] != "top5_error"].to_dict("records"):
+        error = math.inf if row["status"] == "fail" else float(row["value"])
+        runs = 1 if row["dataset"] == "imagenet" else PUBLISHED_RUNS
+        source, case = str(row["source"]), str(row["case"])
+        trainings.setdefault(source, {})[case] = PublishedCase(
+            source, case, str(row["dataset"]), (error,), runs=runs, spread=_finite(row["std"])
+        )
+    return trainings
+
+
+@dataclass(frozen=True)
+class PublishedCase(TrainedCase):
+    """A published median, for the same judges."""
+
+    runs: int = PUBLISHED_RUNS
+    spread: float | None = None
+
+    @property
+    def for_verdicts(self) -> Errors:
+        return Errors(self.title, self.errors, spread=self.spread, published_n=self.runs)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def offered_commands(
+    paper: str, profile: str, needs: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """The commands that measure what a claim needs, at this profile where it has all of it."""
+    commands = []
+    for experiment, cases in needs.items():
+        name = f"{paper}/{experiment}"
+        offered = _offered(name)
+        order = [p for p in (profile, "mini", "cpu", "paper") if p in offered]
+        complete = [p for p in order if set(cases) <= {c.name for c in offered[p].cases}]
+        for chosen in (complete or order)[:1]:
+            is_fixed = catalogue.dataset(offered[chosen].data.dataset).is_fixed
+            folder = "" if is_fixed else " --data-dir FOLDER"
+            commands.append(f"resnet-cli run {name} --profile {chosen}{folder}")
+    return tuple(commands)
+
+
+@cache
+def _offered(name: str) -> Mapping[str, Experiment]:
+    """An experiment at each profile that it has; empty where there is no such experiment."""
+    if name not in experiment_names():
+        return {}
+    return {profile: load_experiment(name, profile) for profile in experiment_profiles(name)}

@@ -1,0 +1,240 @@
+"""How the claims of paper 1 are judged: errors of a table's rows, training losses, identities.
+
+A claim about several rows holds when it holds for each and does not hold when one of them
+contradicts it. Where a row is missing it is not measured, unless the others already refute it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from pandas import DataFrame
+
+from resnet_cli.claims.evidence import Evidence
+from resnet_cli.claims.papers import case_title, published_error
+from resnet_cli.claims.verdict import (
+    ASSUMED_AT,
+    ASSUMED_ON,
+    ASSUMED_SPREAD,
+    Errors,
+    NotMeasuredError,
+    Part,
+    Quantity,
+    Verdict,
+    against,
+    decided,
+    difference,
+    spread_between,
+    within,
+)
+from resnet_cli.config.fields import FAILS_ABOVE
+from resnet_cli.models.resnet import make_places
+
+PAPER = "he2016"
+SAME_WITHIN = 0.2
+"""Points. "About the same" means no further apart than this: twice what the paper itself passes
+over (0.10, ReLU-only pre-activation at 110 layers), and less than the smallest difference that it
+counts (0.21, ReLU before addition at 164)."""
+AT_FIRST = 0.25
+"""The share of a training that the paper's "at the beginning of training" stands for; it gives no
+number."""
+IDENTITY_WITHIN = 1e-5
+"""How far the two sides of an identity may be apart in float32, relative."""
+
+ORIGINAL = "original"
+SCALINGS = ("scaling-0-1", "scaling-0.5-1", "scaling-0.5-0.5")
+SIX_BIASES = tuple(f"exclusive-gating-bias{bias}" for bias in (0, -1, -2, -3, -4, -5))
+"""One row of the paper, "0 to -5"."""
+EXCLUSIVE = (*SIX_BIASES, "exclusive-gating-bias-6", "exclusive-gating-bias-7")
+SHORTCUT_ONLY = ("shortcut-gating-bias0", "shortcut-gating-bias-6")
+ROWS = (*SCALINGS, SIX_BIASES[0], *EXCLUSIVE[6:], *SHORTCUT_ONLY, "convolution", "dropout")
+"""Bias 0 stands for the row of six."""
+FAILING = ("scaling-0-1", "scaling-0.5-1", *SIX_BIASES, "dropout")
+PLACEMENTS = (
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+)
+"""All of Table 2 but the full pre-activation."""
+
+
+TABLES = {"fig1": "table3", "fig3": "table1", "fig6": "table2"}
+"""The table that has the errors of a figure's trainings."""
+
+
+# --- parts of claims -----------------------------------------------------------------------------
+
+
+def _reference(source: str, case: str) -> str:
+    """The case that must have been trained long enough for verdicts on another one.
+
+    That is the original network of the same depth and data set. With 1001 layers the original's
+    slow training is the claim itself, so there it is the pre-activation network.
+    """
+    if source in ("table1", "fig3"):
+        return ORIGINAL
+    if source == "table4":
+        return "preact-1001-cifar10"
+    _, _, rest = case.partition("-")
+    return f"preact-{rest}" if rest.startswith("1001") else f"original-{rest}"
+
+
+def _experiment(source: str, case: str) -> str:
+    """The experiment that trains a case."""
+    if source in ("table3", "table4"):
+        return f"{source}-{'cifar100' if case.endswith('-cifar100') else 'cifar10'}"
+    if source == "fig6":
+        return "fig6a" if case.endswith("110") else "fig6b"
+    return {"text": "imagenet101"}.get(source, source)
+
+
+def _trained_enough(evidence: Evidence, source: str, cases: Sequence[str]) -> Part | None:
+    """None where the reference networks of these cases decide, else the part that says so."""
+    for case in dict.fromkeys(_reference(source, case) for case in cases):
+        found = evidence.case(source, case)
+        published = published_error(PAPER, TABLES.get(source, source), case)
+        limit = evidence.decides_below(_experiment(source, case), published or math.inf)
+        if not found.median <= limit:
+            measured = (found.for_verdicts.quantity, Quantity("needed to decide", limit))
+            return Part("not trained long enough", None, measured)
+    return None
+
+
+def _part(
+    evidence: Evidence, source: str, cases: Sequence[str], compare: Callable[..., Part]
+) -> Part:
+    """A comparison of cases, where they are there and their reference networks decide."""
+    try:
+        short = _trained_enough(evidence, source, cases)
+        errors = [evidence.case(source, case).for_verdicts for case in cases]
+    except NotMeasuredError:
+        return Part("not measured")
+    return short or compare(*errors)
+
+
+def _above(evidence: Evidence, source: str, higher: str, lower: str) -> Part:
+    """The error of `higher` is above that of `lower`."""
+    return _part(evidence, source, (higher, lower), lambda a, b: difference([(a, b)]))
+
+
+def above_original(
+    source: str, pairs: Sequence[tuple[str, str]]
+) -> Callable[[Evidence], list[Part]]:
+    """(higher, lower) for each pair of cases."""
+    return lambda evidence: [_above(evidence, source, high, low) for high, low in pairs]
+
+
+def lowest(source: str, best: str, others: Sequence[str]) -> Callable[[Evidence], list[Part]]:
+    """A case's error is below all others'."""
+    return above_original(source, [(other, best) for other in others])
+
+
+def about(source: str, pairs: Sequence[tuple[str, str]]) -> Callable[[Evidence], list[Part]]:
+    """The two errors of each pair differ by SAME_WITHIN points at most."""
+    same = partial(within, points=SAME_WITHIN)
+    return lambda evidence: [_part(evidence, source, pair, same) for pair in pairs]
+
+
+def failing_rows(evidence: Evidence) -> list[Part]:
+    """The rows that fail in the paper do, and the identity does not."""
+    above, below = (partial(against, limit=FAILS_ABOVE, higher=higher) for higher in (True, False))
+    failing = [_part(evidence, "table1", (case,), above) for case in FAILING]
+    return [*failing, _part(evidence, "table1", (ORIGINAL,), below)]
+
+
+def lead_grows(suffix: str, depths: Sequence[str]) -> Callable[[Evidence], list[Part]]:
+    """The original's error minus full pre-activation's is larger at each next depth."""
+
+    def judge(evidence: Evidence) -> list[Part]:
+        return [
+            _part(
+                evidence,
+                "table3",
+                [f"{kind}-{depth}-{suffix}" for depth in pair for kind in ("original", "preact")],
+                lambda a, b, c, d: difference([(c, d), (b, a)], "growth of the lead"),
+            )
+            for pair in pairwise(depths)
+        ]
+
+    return judge
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def higher_loss(
+    source: str, pairs: Sequence[tuple[str, str]], at_first: bool
+) -> Callable[[Evidence], list[Part]]:
+    """The training loss of the first case of each pair is above that of the second."""
+
+    def judge(evidence: Evidence) -> list[Part]:
+        def compare(first: Errors, second: Errors, pair: tuple[str, str]) -> Part:
+            sides = [
+                replace(side, values=_losses(evidence, source, case, at_first), outcomes=())
+                for side, case in zip((first, second), pair, strict=True)
+            ]
+            return _of_losses(*sides)
+
+        return [_part(evidence, source, pair, partial(compare, pair=pair)) for pair in pairs]
+
+    return judge
+
+
+def _losses(evidence: Evidence, source: str, case: str, at_first: bool) -> list[float]:
+    """The training loss of each seed: its mean over the beginning, or that of the last epoch."""
+    values = []
+    for rows in evidence.curves(_experiment(source, case), case):
+        count = max(1, int(AT_FIRST * len(rows))) if at_first else 1
+        loss = float((rows.iloc[:count] if at_first else rows.iloc[-count:])["train_loss"].mean())
+        values.append(loss if math.isfinite(loss) else math.inf)
+    return values
+
+
+def _of_losses(first: Errors, second: Errors) -> Part:
+    """Whether the first loss is higher. Of one seed a loss is assumed to vary as much, in
+    proportion, as an error of ASSUMED_AT percent."""
+    variance, assumed = spread_between([first, second])
+    value = first.median - second.median
+    error = math.sqrt(variance * (1 / first.n + 1 / second.n))
+    if assumed:
+        relative = ASSUMED_SPREAD / ASSUMED_AT * math.sqrt(ASSUMED_ON / first.images)
+        error = relative * math.hypot(
+            *(side.median / math.sqrt(side.n) for side in (first, second))
+        )
+    tested = Quantity("difference", value, error, first.n + second.n, "nats")
+    shown = [Quantity(side.name, side.median, None, side.n, "nats") for side in (first, second)]
+    return Part(decided(tested), tested, tuple(shown), assumed)
+
+
+# --- identities ----------------------------------------------------------------------------------
+
+
+def scaled_gradients(evidence: Evidence) -> list[Part]:
+    """Equations (6)-(8): through the shortcuts alone a unit that keeps the shape passes the
+    gradient on by its lambda. The largest relative deviation over all units and both states."""
+    parts = []
+    for case in (ORIGINAL, *SCALINGS[1:]):
+        try:
+            (table, *_) = evidence.tables("signal", "signal", case)
+            changes = {place.index for place in make_places(table.model) if place.changes_shape}
+        except NotMeasuredError:
+            parts.append(Part("not measured"))
+            continue
+        largest = max(_deviations(rows, changes) for _, rows in table.frame.groupby("state"))
+        verdict: Verdict = "holds" if largest <= IDENTITY_WITHIN else "does not hold"
+        name = f"{case_title(case)}, largest relative deviation"
+        parts.append(Part(verdict, None, (Quantity(name, largest, unit=""),)))
+    return parts
+
+
+def _deviations(rows: DataFrame, changes: set[int]) -> float:
+    ordered = rows.sort_values("unit")
+    gain, factor = ordered["shortcut_gain"].to_numpy(), ordered["shortcut_factor"].to_numpy()
+    kept = [unit for unit in range(len(gain) - 1) if unit not in changes]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.abs(gain[:-1] / gain[1:] / factor[:-1] - 1)[kept]
+    return float(np.nanmax(deviation))

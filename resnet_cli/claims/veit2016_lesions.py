@@ -1,0 +1,236 @@
+"""How the claims of paper 2 on lesions are judged: Figures 3, 4, 5 and 8.
+
+Thresholds stand here with their reasons. No claim about damage rests on a network that was not
+trained well enough and has nothing to lose.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from resnet_cli.claims.evidence import Evidence, StudyTable
+from resnet_cli.claims.smoothness import ACCURACY, STEP_SHARE, curve_of
+from resnet_cli.claims.veit2016_numbers import CHANCE, trained_enough
+from resnet_cli.claims.verdict import (
+    ERROR,
+    POINTS,
+    SHARE,
+    Damage,
+    Errors,
+    NotMeasuredError,
+    Part,
+    Quantity,
+    Verdict,
+    damage_variance,
+    decided,
+    difference,
+)
+from resnet_cli.models.resnet import make_places
+
+NEAR_CHANCE = 0.8
+"""A network has "fallen to chance" when its error is at least this share of chance: the paper's
+picture shows about 90 % without numbers, and a layer in ten may still leave a trace."""
+BARELY = 1.0
+"""Points: the error "barely changes" when a typical deletion raises it by no more. The paper's
+baseline is 6.1 %; it gives no number for the rise."""
+MODEST = 0.5
+"""The damage at a unit that downsamples is "modest" when the error stays below this share of
+chance: the paper gives no number, and the peaks in its picture lie well below chance."""
+
+
+def _downsampling(table: StudyTable) -> list[int]:
+    """The units that downsample."""
+    return [place.index for place in make_places(table.model) if place.stride != 1]
+
+
+# --- Figures 3, 4 and 8: one unit deleted --------------------------------------------------------
+
+
+def _single(tables: Iterable[StudyTable]) -> dict[int, Damage]:
+    """The damage of each single deletion, by unit; the mean over trainings."""
+    found: dict[int, list[Damage]] = {}
+    for table in tables:
+        single = table.frame[table.frame["k"] == 1]
+        if single.empty:
+            raise NotMeasuredError
+        for row in single.to_dict("records"):
+            error, baseline = float(row["test_error"]), float(row["baseline_error"])
+            images = int(row["images"])
+            variance = damage_variance(error, baseline, float(row["agreement"]), images)
+            found.setdefault(int(row["blocks"]), []).append(Damage(error, baseline, variance))
+    return {unit: mean_of(damages) for unit, damages in found.items()}
+
+
+def mean_of(damages: Sequence[Damage]) -> Damage:
+    return Damage(
+        fmean(damage.error for damage in damages),
+        fmean(damage.baseline for damage in damages),
+        fmean(damage.variance for damage in damages) / len(damages),
+    )
+
+
+def _middle(damages: Iterable[Damage]) -> Damage:
+    """The damage of the median unit, of two the larger."""
+    ordered = sorted(damages, key=lambda damage: damage.points)
+    return ordered[len(ordered) // 2]
+
+
+def _rise(name: str, damage: Damage, n: int = 1) -> Quantity:
+    return Quantity(name, damage.points, math.sqrt(damage.variance), n, POINTS)
+
+
+def _room(name: str, damage: Damage, limit: float, n: int) -> Quantity:
+    """How far a damage stays below a limit, points."""
+    return Quantity(name, limit - damage.points, math.sqrt(damage.variance), n, POINTS)
+
+
+def vgg_falls(evidence: Evidence) -> list[Part]:
+    """Even the layer that costs least."""
+    tables = evidence.tables("fig3", "lesion_delete", "vgg15")
+    if short := trained_enough(evidence, "fig3", tables):
+        return [short]
+    damages = _single(tables)
+    least = min(damages.values(), key=lambda damage: damage.error)
+    limit = NEAR_CHANCE * CHANCE
+    name = f"above {limit:g} %"
+    tested = Quantity(name, least.error - limit, math.sqrt(least.variance), unit=POINTS)
+    measured = (
+        Quantity("intact", least.baseline, n=len(tables)),
+        Quantity("lowest", least.error, n=len(damages)),
+        Quantity("median", float(np.median([d.error for d in damages.values()])), n=len(damages)),
+    )
+    return [Part(decided(tested), tested, measured)]
+
+
+def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
+    """The median unit."""
+
+    def judge(evidence: Evidence) -> list[Part]:
+        tables = evidence.tables(experiment, "lesion_delete", case)
+        if short := trained_enough(evidence, experiment, tables):
+            return [short]
+        damages = _single(tables)
+        middle = _middle(damages.values())
+        tested = _room(f"median below {BARELY:g} point", middle, BARELY, len(damages))
+        worst = max(damages, key=lambda unit: damages[unit].points)
+        more = sum(damage.points > BARELY for damage in damages.values())
+        measured = (
+            Quantity("intact", middle.baseline, n=len(tables)),
+            _rise("median rise", middle, len(damages)),
+            _rise(f"largest rise, unit {worst}", damages[worst]),
+            Quantity(f"units above {BARELY:g} point", more, n=len(damages), unit=""),
+        )
+        return [Part(decided(tested), tested, measured)]
+
+    return judge
+
+
+def downsampling_matters(evidence: Evidence) -> list[Part]:
+    """Each unit that downsamples against the most harmful of all others.
+
+    Unit 0 is one of the others: the paper exempts the units that downsample, for which it gives the
+    reason that they change the representation, and no other.
+    """
+    tables = evidence.tables("fig3", "lesion_delete", "preact110")
+    if short := trained_enough(evidence, "fig3", tables):
+        return [short]
+    damages, changes = _single(tables), _downsampling(tables[0])
+    worst = max(set(damages) - set(changes), key=lambda unit: damages[unit].points)
+    parts = []
+    for unit in changes:
+        here, other = damages[unit], damages[worst]
+        error = math.sqrt(here.variance + other.variance)
+        tested = Quantity("difference", here.points - other.points, error, unit=POINTS)
+        measured = (_rise(f"unit {unit}", here), _rise(f"unit {worst}, the worst other", other))
+        parts.append(Part(decided(tested), tested, measured))
+    return parts
+
+
+def downsampling_is_modest(evidence: Evidence) -> list[Part]:
+    """The error without a unit that downsamples stays below MODEST of chance."""
+    tables = evidence.tables("fig3", "lesion_delete", "preact110")
+    if short := trained_enough(evidence, "fig3", tables):
+        return [short]
+    damages, limit = _single(tables), MODEST * CHANCE
+    parts = []
+    for unit in _downsampling(tables[0]):
+        damage = damages[unit]
+        name = f"below {limit:g} %"
+        tested = Quantity(name, limit - damage.error, math.sqrt(damage.variance), unit=POINTS)
+        measured = (Quantity(f"error without unit {unit}", damage.error, unit=ERROR),)
+        parts.append(Part(decided(tested), tested, measured))
+    return parts
+
+
+def more_resilient(
+    title: str, damage_of: Callable[[dict[int, Damage], list[int]], Damage]
+) -> Callable[[Evidence], list[Part]]:
+    """A damage of plainly trained networks is above that of networks with stochastic depth; a claim
+    between trainings."""
+
+    def judge(evidence: Evidence) -> list[Part]:
+        sides = []
+        for case, name in (("plain", "plain"), ("stochastic-depth", "stochastic depth")):
+            tables = evidence.tables("fig8", "lesion_delete", case)
+            if case == "plain" and (short := trained_enough(evidence, "fig8", tables)):
+                return [short]
+            found = [damage_of(_single([table]), _downsampling(table)) for table in tables]
+            level = fmean(damage.error for damage in found)
+            points = [damage.points for damage in found]
+            images = min(int(table.frame["images"].min()) for table in tables)
+            by_images = mean_of(found).variance
+            side = Errors(
+                name, points, level=level, images=images, image_variance=by_images, unit=POINTS
+            )
+            sides.append(side)
+        return [difference([(sides[0], sides[1])], f"{title}, difference")]
+
+    return judge
+
+
+def _others(damages: dict[int, Damage], changes: list[int]) -> Damage:
+    """The median of the units that do not downsample."""
+    return _middle(damage for unit, damage in damages.items() if unit not in changes)
+
+
+def resilient(evidence: Evidence) -> list[Part]:
+    """By the mean of all units, and by the median of those that do not downsample: a few units that
+    stand out decide the mean, and are not what the claim is about."""
+    of_all = more_resilient("mean of all units", lambda damages, _: mean_of([*damages.values()]))
+    of_others = more_resilient("median of those that do not downsample", _others)
+    return [*of_all(evidence), *of_others(evidence)]
+
+
+# --- Figure 5: many units ------------------------------------------------------------------------
+
+
+def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], list[Part]]:
+    """The error rises with the number of changed units, in no step."""
+
+    def judge(evidence: Evidence) -> list[Part]:
+        tables = evidence.tables(experiment, stem)
+        if short := trained_enough(evidence, experiment, tables):
+            return [short]
+        curve = curve_of(tables[0].frame, by)
+        if len(curve.k) < 5:
+            raise NotMeasuredError
+        rise = Quantity("rise", *curve.rise, n=sum(curve.draws), unit=POINTS)
+        ends = [f"mean at {k:g}" for k in (curve.k[0], curve.k[-1])]
+        measured = (
+            Quantity(ends[0], curve.means[0], n=curve.draws[0]),
+            Quantity(ends[1], curve.means[-1], n=curve.draws[-1]),
+        )
+        grows = Part(decided(rise), rise, measured)
+        if grows.verdict != "holds":
+            return [grows]
+        if curve.accuracy < ACCURACY:
+            draws = Quantity("draws for each number", min(curve.draws), unit="")
+            needed = Quantity("needed", curve.draws_needed, unit="")
+            return [grows, Part("too few draws", None, (draws, needed))]
+        step = Quantity("largest step, of the rise", curve.step_share, unit=SHARE)
+        verdict: Verdict = "holds" if step.value <= STEP_SHARE else "does not hold"
+        return [grows, Part(verdict, None, (step, Quantity("allowed", STEP_SHARE, unit=SHARE)))]
+
+    return judge

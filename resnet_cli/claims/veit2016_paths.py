@@ -1,0 +1,187 @@
+"""How the claims of paper 2 on paths are judged: Figures 6 and 7, section 4.3, the discussion.
+
+They rest on the published estimator, one path for a whole batch of images; the exact spectrum and
+one path for each image are additions of this program.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from pandas import DataFrame
+
+from resnet_cli.claims.evidence import Evidence, StudyTable
+from resnet_cli.claims.papers import case_title, published_error
+from resnet_cli.claims.veit2016_numbers import PAPER, of_54_units, paper_number, trained_enough
+from resnet_cli.claims.verdict import (
+    POINTS,
+    SHARE,
+    NotMeasuredError,
+    Part,
+    Quantity,
+    Verdict,
+    decided,
+    within,
+)
+from resnet_cli.models.resnet import make_places
+from resnet_cli.results.tables import read_table
+
+EXPONENTIAL_R2 = 0.9
+"""Share of the variance of log(norm) that a straight line in the length must explain."""
+ALMOST_ALL = 0.9
+"""The share of the gradient that "almost all" stands for; the paper gives none."""
+MOST_PATHS = 0.95
+AS_WELL = 0.5
+"""Points by which an error may be higher and the network still trained "as well": about the range
+of paper 1's five runs of one network."""
+
+
+# --- Figures 6 and 7: paths ----------------------------------------------------------------------
+
+
+def _sampled(evidence: Evidence, experiment: str, case: str = "main") -> StudyTable:
+    """path_spectrum.csv, sampled at every length by the published estimator.
+
+    Raises:
+        NotMeasuredError: it was not.
+    """
+    table = evidence.tables(experiment, "path_spectrum", case)[0]
+    study = table.config.get("study") or {}
+    total = table.frame["total"]
+    if study.get("estimator", "batch") != "batch" or total.isna().any() or not (total > 0).any():
+        raise NotMeasuredError
+    return table
+
+
+def _samples(table: StudyTable) -> int:
+    """Paths drawn for each length."""
+    sampled = table.path.with_name("path_gradients.csv")
+    frame = read_table(sampled)
+    return int(frame.groupby("k").size().min())
+
+
+def _share(table: StudyTable, first: int, last: int) -> Quantity:
+    """The share of the sampled gradient in an interval of lengths, with the standard error of the
+    draws."""
+    frame, samples = table.frame, _samples(table)
+    total = frame["total"].to_numpy(dtype=float)
+    error = frame["paths"].astype(float) * frame["std_norm"].fillna(0.0) / math.sqrt(samples)
+    inside = ((frame["k"] >= first) & (frame["k"] <= last)).to_numpy()
+    share = float(total[inside].sum() / total.sum())
+    influence = (inside - share) / total.sum()
+    spread = float(np.sqrt(np.sum((influence * error.to_numpy(dtype=float)) ** 2)))
+    return Quantity("share of the sampled gradient", share, spread, samples, SHARE)
+
+
+def _holds_almost_all(share: Quantity, shown: Sequence[Quantity] = ()) -> Part:
+    name = f"above {100 * ALMOST_ALL:g} %"
+    margin = share.value - ALMOST_ALL
+    tested = Quantity(name, 100 * margin, 100 * (share.standard_error or 0.0), share.n, POINTS)
+    return Part(decided(tested), tested, (share, *shown))
+
+
+def falls_exponentially(evidence: Evidence) -> list[Part]:
+    from scipy import stats
+
+    table = evidence.tables("fig6", "path_gradients")[0]
+    if (table.config.get("study") or {}).get("estimator", "batch") != "batch":
+        raise NotMeasuredError
+    if short := trained_enough(evidence, "fig6", [table]):
+        return [short]
+    means = table.frame.groupby("k")["grad_norm"].mean()
+    means = means[means > 0]
+    if len(means) < 3:
+        raise NotMeasuredError
+    k, logs = means.index.to_numpy(dtype=float), np.log10(means.to_numpy(dtype=float))
+    fit = stats.linregress(k, logs)
+    name = "fall of log10(norm) per unit"
+    tested = Quantity(name, -float(fit.slope), float(fit.stderr), len(table.frame), "")
+    straight = Quantity("R2 of the line", float(fit.rvalue) ** 2, unit="")
+    factor = Quantity("factor per unit", 10 ** float(fit.slope), unit="")
+    is_line: Verdict = "holds" if straight.value >= EXPONENTIAL_R2 else "does not hold"
+    return [Part(decided(tested), tested, (factor,)), Part(is_line, None, (straight,))]
+
+
+def short_and_few(evidence: Evidence) -> list[Part]:
+    """Lengths 5 to 17 hold ALMOST_ALL of the gradient, sampled as published. The exact share is an
+    addition of ours; that these paths are few is arithmetic."""
+    first, last = (int(paper_number("fig6c", f"effective_{end}")) for end in ("from", "to"))
+    lengths = evidence.tables("fig6", "path_spectrum")[0].frame
+    of_54_units(int(lengths["k"].max()))
+    table = _sampled(evidence, "fig6")
+    if short := trained_enough(evidence, "fig6", [table]):
+        return [short]
+    shown = [_share_of_paths(table.frame, first, last)]
+    exact = table.frame["exact_norm"]
+    if not exact.isna().any():
+        inside = table.frame["k"].between(first, last)
+        shown.append(Quantity("exact", float(exact[inside].sum() / exact.sum()), unit=SHARE))
+    return [_holds_almost_all(_share(table, first, last), shown)]
+
+
+def _share_of_paths(frame: DataFrame, first: int, last: int) -> Quantity:
+    counts = {int(k): int(paths) for k, paths in zip(frame["k"], frame["paths"], strict=True)}
+    inside = sum(n for k, n in counts.items() if first <= k <= last)
+    return Quantity("share of all paths", inside / sum(counts.values()), unit=SHARE)
+
+
+def paths_are_of_medium_length(evidence: Evidence) -> list[Part]:
+    """Binomial(54, 1/2)."""
+    frame = evidence.tables("fig6", "path_lengths")[0].frame
+    of_54_units(int(frame["k"].max()))
+    share = _share_of_paths(frame, 19, 35)
+    return [Part("holds" if share.value >= MOST_PATHS else "does not hold", None, (share,))]
+
+
+def long_paths_go(evidence: Evidence) -> list[Part]:
+    """By the formula C(n - d, k) / C(n, k), the share that is left falls with the length."""
+    parts = []
+    for count, rows in evidence.tables("fig7", "path_survival")[0].frame.groupby("deleted"):
+        left = [float(fraction) for fraction in rows.sort_values("k")["fraction"]]
+        falls = all(b < a or a == b == 0 for a, b in pairwise(left))
+        units = int(rows["k"].max())
+        shown = tuple(
+            Quantity(f"{count} deleted, left of length {k}", left[k], unit=SHARE)
+            for k in sorted({1, units // 5, units // 2})
+        )
+        parts.append(Part("holds" if falls else "does not hold", None, shown))
+    return parts
+
+
+def highways_too(evidence: Evidence) -> list[Part]:
+    """Lengths up to half of the units hold ALMOST_ALL of each gated network's sampled gradient."""
+    parts = []
+    for case in ("exclusive-gating", "shortcut-gating"):
+        try:
+            table = _sampled(evidence, "highway_paths", case)
+            short = trained_enough(evidence, "highway_paths", [table], case_title(case))
+        except NotMeasuredError:
+            parts.append(Part("not measured"))
+            continue
+        units = int(table.frame["k"].max())
+        share = _share(table, 0, units // 2)
+        named = Quantity(
+            f"{case_title(case)}, lengths up to {units // 2} of {units}",
+            share.value,
+            share.standard_error,
+            share.n,
+            SHARE,
+        )
+        parts.append(short or _holds_almost_all(named))
+    return parts
+
+
+# --- section 4.3: training on effective paths ----------------------------------------------------
+
+
+def trains_as_well(evidence: Evidence) -> list[Part]:
+    source = "section4.3"
+    full, active = (evidence.case(source, case) for case in ("full", "active-23"))
+    if full.model is not None:
+        of_54_units(len(make_places(full.model)))
+    limit = evidence.decides_below("effective_paths", published_error(PAPER, source, "full") or 0.0)
+    if not full.median <= limit:
+        measured = (full.for_verdicts.quantity, Quantity("needed to decide", limit))
+        return [Part("not trained long enough", None, measured)]
+    return [within(active.for_verdicts, full.for_verdicts, AS_WELL, two_sided=False)]

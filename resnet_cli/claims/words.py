@@ -1,0 +1,172 @@
+"""Quantities and verdicts in words, for `compare` and the report. Nothing reads these words."""
+
+import math
+from typing import Any
+
+from resnet_cli.claims.verdict import (
+    ASSUMED_AT,
+    ASSUMED_SPREAD,
+    DECIDES,
+    ERROR,
+    POINTS,
+    SHARE,
+    TEST_ERROR,
+    Judgement,
+    Part,
+    Quantity,
+    Verdict,
+)
+from resnet_cli.config.fields import FAILS_ABOVE
+
+CAVEATS: dict[str, str] = {
+    "smoke": "small networks trained for seconds on digits: it shows that the code runs, and "
+    "nothing about a claim",
+    "mini": "16x16 digits and a short schedule instead of CIFAR and 64k iterations; one of the 360 "
+    "test images is 0.28 points",
+    "cpu": "a short schedule instead of 64k iterations",
+}
+"""What a profile cannot show."""
+MOST_COMPARISONS = 3
+"""A claim of more is shown by those that decide."""
+COUNTED: dict[Verdict, str] = {
+    "holds": "hold",
+    "does not hold": "do not hold",
+    "too close": "too close to call",
+    "too few draws": "with too few draws",
+    "not trained long enough": "not trained long enough",
+    "not measured": "not measured",
+}
+"""Verdicts after a number."""
+
+
+def number(quantity: Quantity) -> str:
+    """`1.39 %`, `fails (86.94 %)`, `diverges`, `+0.41 points`, `0.219`."""
+    value, unit = quantity.value, quantity.unit
+    if unit in (ERROR, TEST_ERROR):
+        if not math.isfinite(value):
+            return "diverges"
+        return f"fails ({value:.2f} %)" if _fails(quantity) else f"{value:.2f} %"
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "unbounded"
+    if unit == POINTS:
+        return f"{value:+.2f} points"
+    if unit == SHARE:
+        return f"{100 * value:.3g} %"
+    whole = float(value).is_integer() and abs(value) < 1e6
+    return (f"{value:.0f} {unit}" if whole else f"{value:.3g} {unit}").rstrip()
+
+
+def _fails(quantity: Quantity) -> bool:
+    return quantity.unit == TEST_ERROR and quantity.value > FAILS_ABOVE
+
+
+def named(quantity: Quantity) -> str:
+    """`original unit: 1.39 %`, with the number of trainings where there are several."""
+    seeds = f" ({quantity.n} seeds)" if quantity.unit == TEST_ERROR and quantity.n > 1 else ""
+    return f"{quantity.name}: {number(quantity)}{seeds}"
+
+
+def comparison(part: Part) -> str:
+    """`dropout 0.5: fails (89.72 %), original unit: 0.83 %; difference +88.89 points (z = 210)`."""
+    measured = ", ".join(named(quantity) for quantity in part.measured)
+    if part.tested is None:
+        return measured
+    notes = []
+    if math.isfinite(z := part.tested.z):
+        decimals = 1 if abs(z) < 10 else 0
+        notes.append(f"z = {z:.{decimals}f}" if abs(z) < 1000 else "|z| > 1000")
+        notes += ["spread assumed"] if part.assumed else []
+    tested = f"{part.tested.name} {number(part.tested)}"
+    tested += f" ({', '.join(notes)})" if notes else ""
+    return f"{measured}; {tested}" if measured else tested
+
+
+def evidence(judgement: Judgement) -> list[str]:
+    """What a verdict rests on, a comparison each. Of many comparisons those that decide; the
+    closest stands for all where a claim holds."""
+    parts = [part for part in judgement.parts if part.measured or part.tested]
+    lines = []
+    if len(parts) > MOST_COMPARISONS and judgement.verdict == "holds":
+        lines.append(f"closest of {len(parts)}: {decisive(judgement)}")
+    else:
+        decide = [part for part in parts if part.verdict == judgement.verdict]
+        shown = decide if len(parts) > MOST_COMPARISONS and decide else parts
+        lines += [comparison(part) for part in shown]
+    missing = sum(part.verdict == "not measured" for part in judgement.parts)
+    if judgement.reason is not None:
+        lines.append(f"does not apply to {number(judgement.reason)}")
+    elif missing and parts:
+        lines.append(f"{missing} of {len(judgement.parts)} comparisons not measured")
+    return list(dict.fromkeys(lines))
+
+
+def decisive(judgement: Judgement) -> str:
+    """The one comparison that a verdict rests on; empty where there is none."""
+    if judgement.deciding is not None:
+        return comparison(judgement.deciding)
+    of_verdict = [part for part in judgement.parts if part.verdict == judgement.verdict]
+    return next((comparison(part) for part in of_verdict if part.measured), "")
+
+
+def seeds(judgement: Judgement) -> str:
+    """`1 seed`, `1 to 3 seeds`; empty where nothing was trained."""
+    if judgement.seeds is None:
+        return ""
+    low, high = judgement.seeds
+    count = f"{low}" if low == high else f"{low} to {high}"
+    return f"{count} seed{'s' if high > 1 else ''}"
+
+
+def legend() -> str:
+    """How the verdicts are reached, for those who read them."""
+    return (
+        f"a difference decides from {DECIDES:g} standard errors (z); of one seed a spread of "
+        f"{ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. 2015), in "
+        "proportion to the root of the error, and on fewer than 10,000 test images more"
+    )
+
+
+def unpaired_note() -> str:
+    """What it means that no outcomes by image are stored."""
+    return "no outcomes by image are stored for these trainings, so the images' variance is zero"
+
+
+def judgement_to_dict(judgement: Judgement) -> dict[str, Any]:
+    """For JSON: the words, and the quantities that they were made from."""
+    claim = judgement.claim
+    return {
+        "paper": claim.paper,
+        "source": claim.source,
+        "text": claim.text,
+        "verdict": judgement.verdict,
+        "check": claim.is_check,
+        "evidence": "; ".join(evidence(judgement)),
+        "published": claim.published,
+        "profile": judgement.profile,
+        "datasets": list(judgement.datasets),
+        "networks": list(judgement.networks),
+        "seeds": list(judgement.seeds) if judgement.seeds else None,
+        "parts": [_part_to_dict(part) for part in judgement.parts],
+        "commands": list(judgement.commands),
+    }
+
+
+def _part_to_dict(part: Part) -> dict[str, Any]:
+    return {
+        "verdict": part.verdict,
+        "tested": _quantity_to_dict(part.tested) if part.tested is not None else None,
+        "measured": [_quantity_to_dict(quantity) for quantity in part.measured],
+        "spread_assumed": part.assumed,
+        "images_unpaired": part.unpaired,
+    }
+
+
+def _quantity_to_dict(quantity: Quantity) -> dict[str, Any]:
+    return {
+        "name": quantity.name,
+        "value": quantity.value if math.isfinite(quantity.value) else None,
+        "standard_error": quantity.standard_error,
+        "z": quantity.z if math.isfinite(quantity.z) else None,
+        "n": quantity.n,
+        "unit": quantity.unit,
+    }
