@@ -50,9 +50,6 @@ from resnet_cli.studies.base import Option, Study, options_of, studies_of
 if TYPE_CHECKING:
     from resnet_cli.studies.runner import Written
 
-TOP5_FROM = 100
-"""Classes from which the top-5 error is told."""
-
 
 @app.command(
     name="eval",
@@ -86,7 +83,7 @@ def evaluate_command(
 ) -> None:
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
     from resnet_cli.runtime.interrupt import watched
-    from resnet_cli.training.evaluation import evaluate
+    from resnet_cli.training.evaluation import TOP5_FROM, evaluate
 
     display = make_display(as_json, quiet, verbose)
     context = make_context(device, data_dir, download)

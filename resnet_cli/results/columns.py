@@ -107,6 +107,17 @@ OWN = (
         ),
     ),
     Table(
+        "table_top5",
+        "training with 100 classes or more",
+        (
+            _EXPERIMENT,
+            _CASE,
+            _SEED,
+            number("top5_error", "percent, after the last epoch; empty when diverged"),
+            number("paper_top5_error", "percent, the published number; empty where there is none"),
+        ),
+    ),
+    Table(
         "bench",
         "benchmark, side and repeat (`resnet-cli bench`)",
         (

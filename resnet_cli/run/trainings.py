@@ -22,6 +22,7 @@ from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
 from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
 from resnet_cli.training.context import Context
+from resnet_cli.training.evaluation import TOP5_FROM
 from resnet_cli.training.loop import Progress
 from resnet_cli.training.runs import (
     FinishedRun,
@@ -180,7 +181,20 @@ def write_training_tables(
         device=device,
         duration_seconds=sum(run.seconds for run in finished),
     )
+    top5 = [
+        {
+            "experiment": experiment.name,
+            "case": one.case.name,
+            "seed": one.finished.run.seed,
+            "top5_error": one.finished.top5_error,
+            "paper_top5_error": _published(experiment, one.case, top5=True),
+        }
+        for one in trained
+        if one.finished.num_classes >= TOP5_FROM
+    ]
     written = Written()
+    if top5:
+        written.files.append(write_table(top5, "table_top5", out, provenance))
     for stem, rows in (("training", curves), ("table", table)):
         if not rows:
             continue
@@ -212,9 +226,6 @@ def status(experiment: Experiment, finished: FinishedRun) -> str:
 
 
 def _table_row(experiment: Experiment, case: Case, finished: FinishedRun) -> dict[str, Any]:
-    paper_error = None
-    if experiment.paper is not None and experiment.figure is not None:
-        paper_error = published_error(experiment.paper, experiment.figure, case.name)
     return {
         "experiment": experiment.name,
         "case": case.name,
@@ -224,8 +235,15 @@ def _table_row(experiment: Experiment, case: Case, finished: FinishedRun) -> dic
         "status": status(experiment, finished),
         "test_error": finished.test_error,
         "best_error": finished.best_error,
-        "paper_error": paper_error,
+        "paper_error": _published(experiment, case),
     }
+
+
+def _published(experiment: Experiment, case: Case, *, top5: bool = False) -> float | None:
+    """The paper's error for a case, if there is one."""
+    if experiment.paper is None or experiment.figure is None:
+        return None
+    return published_error(experiment.paper, experiment.figure, case.name, top5=top5)
 
 
 def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
@@ -236,4 +254,8 @@ def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
         for row in frame[list(columns)].itertuples(index=False)
     ]
     headers = [column.replace("_", " ") for column in columns]
+    if (out / "table_top5.csv").exists():
+        errors = read_table(out / "table_top5.csv")["top5_error"].tolist()
+        headers.append("top-5 error")
+        rows = [[*row, error] for row, error in zip(rows, errors, strict=False)]
     display.table(f"{experiment.title} ({experiment.profile})", headers, rows)

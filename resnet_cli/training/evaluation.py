@@ -14,6 +14,8 @@ from resnet_cli.runtime.device import arithmetic, autocast
 
 BATCH_SIZE = 125
 """Images a batch on a processor: small batches keep activations in its cache."""
+TOP5_FROM = 100
+"""Classes from which on the top-5 error is reported."""
 CUDA_BATCH_SIZE = 1000
 """Images a batch on a GPU, which small batches do not fill."""
 

@@ -36,6 +36,7 @@ from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import EpochLog
+from resnet_cli.training.evaluation import TOP5_FROM
 from resnet_cli.training.loop import Progress, Trainer
 from resnet_cli.training.ownership import owned
 from resnet_cli.training.place import folder_of
@@ -58,6 +59,8 @@ class FinishedRun:
     """Fingerprints of the splits, as provenance takes them."""
     started: str
     seconds: float
+    top5_error: float | None = None
+    """Percent, with TOP5_FROM classes or more, after the last iteration."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the folder's files as the training wrote them; empty in the first edition."""
 
@@ -169,6 +172,7 @@ class _Description(Strict):
     data: dict[str, str]
     started: str
     seconds: float
+    top5_error: float | None = None
     files: dict[str, str] = Field(default_factory=dict)
 
 
@@ -274,7 +278,8 @@ def _train(
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}
-    network = build(run.model, len(splits["train"].classes), run.seed).to(context.device)
+    num_classes = len(splits["train"].classes)
+    network = build(run.model, num_classes, run.seed).to(context.device)
     trainer = Trainer(
         run,
         network,
@@ -311,11 +316,12 @@ def _train(
         run=run,
         rows=position.rows,
         parameters=sum(p.numel() for p in network.parameters()),
-        num_classes=len(splits["train"].classes),
+        num_classes=num_classes,
         diverged_at=position.iteration if position.diverged else None,
         data={f"{data.dataset}/{name}": split.fingerprint for name, split in splits.items()},
         started=started,
         seconds=position.seconds,
+        top5_error=final.top5_error if final is not None and num_classes >= TOP5_FROM else None,
     )
     outcome = {
         "test_error": finished.test_error,
@@ -368,4 +374,5 @@ def description_of(finished: FinishedRun) -> dict[str, Any]:
         "data": dict(finished.data),
         "started": finished.started,
         "seconds": finished.seconds,
+        "top5_error": finished.top5_error,
     }

@@ -49,6 +49,13 @@ def test_errors_of_he2016(source: str, case: str, error: float | None) -> None:
     assert published_error("he2016", source, case) == error
 
 
+def test_top_5_errors() -> None:
+    assert published_error("he2016", "table5", "original-152-224", top5=True) == 6.7
+    assert published_error("he2016", "text", "bn_after_addition-101-224", top5=True) == 7.5
+    assert published_error("he2016", "table1", "original", top5=True) is None
+    assert published_error("veit2016", "section4.3", "full", top5=True) is None
+
+
 def test_errors_of_veit2016() -> None:
     assert published_error("veit2016", "section4.3", "active-23") == 5.96
     assert published_error("veit2016", "section4.3", "full") == 6.10

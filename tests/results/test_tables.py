@@ -58,6 +58,7 @@ HEADERS = {
     "path_spectrum_stages": "stage,k,paths,exact_norm,share_exact",
     "path_spectrum_unit": "unit,k,paths,exact_norm,share_exact",
 }
+HEADERS["table_top5"] = "experiment,case,seed,top5_error,paper_top5_error"
 HEADERS |= {
     f"{stem}_recalibrated": f"{HEADERS[stem]},recalibration_images,subset"
     for stem in ("lesion_delete", "lesion_reorder", "lesion_greedy", "lesion_additivity")

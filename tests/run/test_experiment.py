@@ -1,6 +1,7 @@
 """Experiments whole: what is trained, what is skipped, what is written and where."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from resnet_cli.config.schema import Experiment, RunConfig
-from resnet_cli.results.tables import is_pair, read_provenance, read_table
+from resnet_cli.results.outcomes import case_key, read_outcomes
+from resnet_cli.results.tables import header, is_pair, read_provenance, read_table
 from resnet_cli.run import trainings as trainings_module
 from resnet_cli.run.experiment import run_experiment
-from resnet_cli.run.trainings import Session, status
+from resnet_cli.run.trainings import Session, Trained, status, write_training_tables
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 from resnet_cli.studies import delete
@@ -185,6 +187,43 @@ def test_status(
         seconds=1.0,
     )
     assert status(experiment, finished) == expected
+
+
+def test_the_outcomes_of_all_cases_and_seeds_stand_next_to_the_table(tmp_path: Path) -> None:
+    run(make_experiment(seeds=(0, 1)), tmp_path)
+    outcomes = read_outcomes(tmp_path / "out")
+    table = read_table(tmp_path / "out" / "table.csv")
+    assert list(outcomes) == [case_key("main", seed) for seed in (0, 1)]
+    errors = [100 * (1 - correct.mean()) for correct in outcomes.values()]
+    assert errors == pytest.approx(table["test_error"].tolist())
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_the_top_5_error_of_many_classes_stands_next_to_the_top_1_error(
+    classes: int, tmp_path: Path
+) -> None:
+    experiment = make_experiment(paper="he2016", figure="text")
+    case, config = experiment.runs()[0]
+    case = case.model_copy(update={"name": "original-101-224"})
+    row = dict.fromkeys(header("training")[2:], 1)
+    finished = FinishedRun(
+        folder=tmp_path / "runs" / "x",
+        run=config,
+        rows=[row | {"test_error": 24.0}],
+        parameters=1,
+        num_classes=classes,
+        diverged_at=None,
+        data={},
+        started="2026-01-01T00:00:00+00:00",
+        seconds=1.0,
+        top5_error=7.25,
+    )
+    trained = [Trained(case, finished, True, None)]
+    write_training_tables(experiment, trained, "cpu", tmp_path, datetime.now(UTC), plot=False)
+    path = tmp_path / "table_top5.csv"
+    assert path.exists() == (classes == 1000)
+    if path.exists():
+        assert path.read_text().splitlines()[1].endswith("original-101-224,0,7.25,7.1")
 
 
 # --- studies -------------------------------------------------------------------------------------

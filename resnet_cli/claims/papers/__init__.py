@@ -42,10 +42,11 @@ def published(paper: str) -> pandas.DataFrame:
     return _read(paper).copy()
 
 
-def published_error(paper: str, source: str, case: str) -> float | None:
+def published_error(paper: str, source: str, case: str, *, top5: bool = False) -> float | None:
     """The error that a paper gives for a case, percent; top-1 where it gives top-1 and top-5.
 
     Args:
+        top5: the top-5 error instead.
         source: the table or figure: `table1`, `section4.3`.
         case: a slug of he2016.csv; for veit2016 what follows `error-` in `quantity`.
 
@@ -56,13 +57,15 @@ def published_error(paper: str, source: str, case: str) -> float | None:
         UserError: there is no such paper.
     """
     table = published(paper)
+    if paper == "veit2016" and top5:
+        return None
     if paper == "veit2016":
         rows = table[(table["figure"] == source) & (table["quantity"] == f"error-{case}")]
     else:
         rows = table[
             (table["source"] == source)
             & (table["case"] == case)
-            & (table["metric"] != "top5_error")
+            & ((table["metric"] == "top5_error") == top5)
             & (table["status"] == "ok")
         ]
     return float(rows["value"].iloc[0]) if len(rows) else None
