@@ -15,7 +15,7 @@ from typing import Any
 
 from resnet_cli.config.fields import validated
 from resnet_cli.config.schema import PROFILES, Experiment
-from resnet_cli.config.yaml_reader import merge, parse_yaml
+from resnet_cli.config.yaml_reader import MAX_YAML_BYTES, merge, parse_yaml
 from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
 
 _BASE = re.compile(r"(\.\./[A-Za-z0-9_-]+/)?[^./\\][^/\\]*")
@@ -77,11 +77,13 @@ def find_experiment(name: str) -> Path:
     Raises:
         UserError: there is no such file or experiment.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.lower().endswith((".yaml", ".yml")):
         if not _is(Path.is_file, Path(name)):
             raise UserError(f"no such experiment file: {shortened(name)} (names: resnet-cli list)")
         return Path(name)
     if name not in experiment_names():
+        if _is(Path.is_file, Path(name)):
+            raise UserError(f"{shortened(name)}: is not a YAML file; end its name in .yaml")
         raise unknown("experiment", name, experiment_names(), shown_by="resnet-cli list")
     return experiments_folder() / f"{name}.yaml"
 
@@ -211,6 +213,9 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{path}: extends itself by way of {', '.join(p.name for p in seen)}")
     try:
+        size = path.stat().st_size
+        if size > 4 * MAX_YAML_BYTES:  # characters of up to four bytes
+            raise UserError(f"{path}: has {size:,} bytes; no experiment is that long")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error, 300)}") from None

@@ -27,6 +27,8 @@ from resnet_cli.results.layout import RESULTS, RUNS
 from resnet_cli.runtime.errors import UserError, one_line, shortened
 
 PROGRAM = "resnet-cli"
+MAX_BYTES = 16 << 20
+"""The largest JSON file that is read."""
 PACKAGES = ("torch", "torchvision", "numpy", "pandas")
 SOURCE_SUFFIXES = (".py", ".yaml", ".yml", ".toml")
 
@@ -124,6 +126,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: is not a regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; not a provenance file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None

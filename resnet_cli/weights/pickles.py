@@ -10,11 +10,9 @@ pickle itself may not exceed `MOST_PICKLE` bytes, and storages must lie uncompre
 
 import pickle
 import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 import torch
@@ -22,8 +20,6 @@ from torch import Tensor
 
 MOST_PICKLE = 64 << 20
 """Bytes of the pickle alone, without tensors; that of a ResNet-1001 has 1 MB."""
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first object in a file of PyTorch before version 1.6."""
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -67,7 +63,9 @@ class NoTensor:
 
 
 @dataclass(frozen=True)
-class _Storage:
+class Storage:
+    """What a pickle says of the values of a tensor."""
+
     key: str
     dtype: torch.dtype
     count: int
@@ -97,7 +95,7 @@ class _Bounded:
             raise PickleError(f"its pickle is longer than {MOST_PICKLE >> 20} MB")
 
 
-class _Reader(pickle._Unpickler):
+class Reader(pickle._Unpickler):
     """The standard library's unpickler in Python, with every call replaced."""
 
     stack: list[Any]
@@ -106,10 +104,10 @@ class _Reader(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
 
-    def __init__(self, file: IO[bytes], storage: Callable[[_Storage], Tensor]) -> None:
+    def __init__(self, file: IO[bytes], storage: Callable[[Storage], Tensor]) -> None:
         super().__init__(_Bounded(file), encoding="latin1")
         self.storage = storage
-        self.named: dict[str, _Storage] = {}
+        self.named: dict[str, Storage] = {}
         """The storages that the pickle refers to."""
         self.left = MOST_PICKLE
         """Values that may still be copied: a few bytes can ask for a copy of a long list."""
@@ -139,7 +137,7 @@ class _Reader(pickle._Unpickler):
             raise PickleError("a storage of an unknown kind")
         if not isinstance(count, int) or count < 0:
             raise PickleError("a storage of an impossible size")
-        self.named[str(key)] = _Storage(str(key), dtype, count)
+        self.named[str(key)] = Storage(str(key), dtype, count)
         return self.named[str(key)]
 
     # --- the instructions of a pickle that call, hash or allocate ---------------------------------
@@ -239,7 +237,7 @@ class _Reader(pickle._Unpickler):
     # --- the functions that checkpoints name ------------------------------------------------------
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
-        if not isinstance(storage, _Storage):
+        if not isinstance(storage, Storage):
             return NoTensor("without values of its own")
         numbers = (offset, *size, *stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
@@ -251,8 +249,8 @@ class _Reader(pickle._Unpickler):
 
     def tensor_v3(self, storage: Any, *rest: Any) -> Any:
         offset, size, stride, _, _, dtype = rest[:6]
-        if isinstance(storage, _Storage) and isinstance(dtype, torch.dtype):
-            storage = _Storage(storage.key, dtype, storage.count // dtype.itemsize)
+        if isinstance(storage, Storage) and isinstance(dtype, torch.dtype):
+            storage = Storage(storage.key, dtype, storage.count // dtype.itemsize)
         return self.tensor(storage, offset, size, stride)
 
     def parameter(self, data: Any, *_: Any) -> Any:
@@ -305,145 +303,51 @@ def _no_tensor(kind: str) -> Callable[..., NoTensor]:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _Reader.tensor,
-    "torch._utils._rebuild_tensor_v2": _Reader.tensor,
-    "torch._utils._rebuild_tensor_v3": _Reader.tensor_v3,
-    "torch._utils._rebuild_parameter": _Reader.parameter,
-    "torch._utils._rebuild_parameter_with_state": _Reader.parameter,
-    "torch._tensor._rebuild_from_type_v2": _Reader.of_type,
+    "torch._utils._rebuild_tensor": Reader.tensor,
+    "torch._utils._rebuild_tensor_v2": Reader.tensor,
+    "torch._utils._rebuild_tensor_v3": Reader.tensor_v3,
+    "torch._utils._rebuild_parameter": Reader.parameter,
+    "torch._utils._rebuild_parameter_with_state": Reader.parameter,
+    "torch._tensor._rebuild_from_type_v2": Reader.of_type,
     "torch._utils._rebuild_qtensor": _no_tensor("quantised"),
     "torch._utils._rebuild_sparse_tensor": _no_tensor("sparse"),
     "torch._utils._rebuild_nested_tensor": _no_tensor("nested"),
     "torch._utils._rebuild_meta_tensor_no_storage": _no_tensor("without values (meta device)"),
     "torch._utils._rebuild_wrapper_subclass": _no_tensor("of a subclass"),
-    "torch.Size": _Reader.size,
-    "collections.OrderedDict": _Reader.ordered_dict,
-    "numpy.core.multiarray._reconstruct": _Reader.array,
-    "numpy._core.multiarray._reconstruct": _Reader.array,
-    "numpy.dtype": _Reader.array_dtype,
-    "numpy.core.numeric._frombuffer": _Reader.array_of,
-    "numpy._core.numeric._frombuffer": _Reader.array_of,
-    "_codecs.encode": _Reader.encoded,
+    "torch.Size": Reader.size,
+    "collections.OrderedDict": Reader.ordered_dict,
+    "numpy.core.multiarray._reconstruct": Reader.array,
+    "numpy._core.multiarray._reconstruct": Reader.array,
+    "numpy.dtype": Reader.array_dtype,
+    "numpy.core.numeric._frombuffer": Reader.array_of,
+    "numpy._core.numeric._frombuffer": Reader.array_of,
+    "_codecs.encode": Reader.encoded,
 }
 _REPLACED: dict[int, Callable[[Any], None]] = {
     code[0]: method
     for codes, method in (
-        ((pickle.REDUCE,), _Reader.load_reduce),
-        ((pickle.NEWOBJ,), _Reader.load_newobj),
-        ((pickle.NEWOBJ_EX,), _Reader.load_newobj_ex),
-        ((pickle.BUILD,), _Reader.load_build),
-        ((pickle.SETITEM,), _Reader.load_setitem),
-        ((pickle.SETITEMS,), _Reader.load_setitems),
-        ((pickle.DICT,), _Reader.load_dict),
-        ((pickle.APPEND,), _Reader.load_append),
-        ((pickle.APPENDS,), _Reader.load_appends),
-        ((pickle.EMPTY_SET,), _Reader.load_empty_set),
-        ((pickle.ADDITEMS,), _Reader.load_additems),
-        ((pickle.FROZENSET,), _Reader.load_frozenset),
-        ((pickle.BYTEARRAY8,), _Reader.load_bytearray8),
-        ((pickle.NEXT_BUFFER, pickle.READONLY_BUFFER), _Reader.load_refused),
-        ((pickle.EXT1, pickle.EXT2, pickle.EXT4), _Reader.load_refused),
+        ((pickle.REDUCE,), Reader.load_reduce),
+        ((pickle.NEWOBJ,), Reader.load_newobj),
+        ((pickle.NEWOBJ_EX,), Reader.load_newobj_ex),
+        ((pickle.BUILD,), Reader.load_build),
+        ((pickle.SETITEM,), Reader.load_setitem),
+        ((pickle.SETITEMS,), Reader.load_setitems),
+        ((pickle.DICT,), Reader.load_dict),
+        ((pickle.APPEND,), Reader.load_append),
+        ((pickle.APPENDS,), Reader.load_appends),
+        ((pickle.EMPTY_SET,), Reader.load_empty_set),
+        ((pickle.ADDITEMS,), Reader.load_additems),
+        ((pickle.FROZENSET,), Reader.load_frozenset),
+        ((pickle.BYTEARRAY8,), Reader.load_bytearray8),
+        ((pickle.NEXT_BUFFER, pickle.READONLY_BUFFER), Reader.load_refused),
+        ((pickle.EXT1, pickle.EXT2, pickle.EXT4), Reader.load_refused),
     )
     for code in codes
 }
-_Reader.dispatch = dict(pickle._Unpickler.dispatch) | _REPLACED
+Reader.dispatch = dict(pickle._Unpickler.dispatch) | _REPLACED
 
 
 def _scalar(key: Any) -> str | int | float | bytes | None:
     if key is None or isinstance(key, str | int | float | bytes):
         return key
     return f"a key of type {type(key).__name__}"
-
-
-def read_zip(archive: ZipFile, size: int) -> Any:
-    """What a file of PyTorch from version 1.6 on holds.
-
-    Args:
-        size: bytes of the file.
-
-    Raises:
-        PickleError: it is damaged, or its entries are compressed or larger than the file.
-        KeyError: it has no data.pkl.
-    """
-    entries = {info.filename: info for info in archive.infolist()}
-    pickles = [name for name in entries if name.split("/")[-1] == "data.pkl"]
-    if not pickles:
-        raise KeyError("data.pkl")
-    if any(info.compress_type != ZIP_STORED for info in entries.values()):
-        raise PickleError("its entries are compressed, which torch.save never does")
-    if sum(info.file_size for info in entries.values()) > size:
-        raise PickleError("its entries are together larger than the file")
-    root = pickles[0].removesuffix("data.pkl")
-    swapped = root + "byteorder" in entries and archive.read(root + "byteorder") == b"big"
-    read: dict[str, Tensor] = {}
-
-    def storage(wanted: _Storage) -> Tensor:
-        if wanted.key not in read:
-            name = f"{root}data/{wanted.key}"
-            if name not in entries:
-                raise PickleError("a storage is missing")
-            read[wanted.key] = _as_bytes(archive.read(name))
-        return _typed(read[wanted.key], wanted, swapped)
-
-    with archive.open(pickles[0]) as file:
-        return _Reader(file, storage).load()
-
-
-def read_legacy(file: IO[bytes]) -> Any:
-    """What a file of PyTorch before version 1.6, or a plain pickle, holds.
-
-    The tensors' values follow the pickle, so tensors are first made of zeros that take no memory
-    until the values are read.
-
-    Raises:
-        PickleError: it is damaged.
-    """
-    wanted: dict[str, tuple[_Storage, Tensor]] = {}
-
-    def storage(found: _Storage) -> Tensor:
-        if found.key not in wanted:
-            wanted[found.key] = (found, torch.empty(0, dtype=found.dtype))
-        known, values = wanted[found.key]
-        if known != found:
-            raise PickleError("two kinds of one storage")
-        if not values.numel() and found.count:
-            sizes = [other.count * other.dtype.itemsize for other, _ in wanted.values()]
-            if sum(sizes) > size:
-                raise PickleError("storages that are larger than the file")
-            values = torch.zeros(found.count, dtype=found.dtype)
-            wanted[found.key] = (found, values)
-        return values
-
-    start = file.tell()
-    file.seek(0, 2)
-    size = file.tell() - start
-    file.seek(start)
-    first = _Reader(file, storage).load()
-    if first != LEGACY_MAGIC:
-        return first
-    _Reader(file, storage).load()  # the version of the protocol
-    system = _Reader(file, storage).load()
-    swapped = isinstance(system, dict) and system.get("little_endian") is False
-    reader = _Reader(file, storage)
-    content = reader.load()
-    for key in _Reader(file, storage).load():
-        found = reader.named.get(str(key))
-        count = struct.unpack("<q", file.read(8))[0]
-        if found is None or count != found.count:
-            raise PickleError("a storage of another size than its tensor says")
-        raw = file.read(count * found.dtype.itemsize)
-        if count and str(key) in wanted:
-            wanted[str(key)][1].copy_(_typed(_as_bytes(raw), found, swapped))
-    return content
-
-
-def _as_bytes(raw: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0).byte()
-
-
-def _typed(raw: Tensor, wanted: _Storage, swapped: bool) -> Tensor:
-    if raw.numel() != wanted.count * wanted.dtype.itemsize:
-        raise PickleError("a storage that is cut short")
-    if swapped != (sys.byteorder == "big") and raw.numel():
-        raw = raw.view(-1, wanted.dtype.itemsize).flip(1).contiguous().view(-1)
-    return raw.view(wanted.dtype)

@@ -13,7 +13,8 @@ from zipfile import BadZipFile, ZipFile
 from safetensors import SafetensorError, safe_open
 
 from resnet_cli.runtime.errors import UserError, one_line
-from resnet_cli.weights.pickles import PickleError, read_legacy, read_zip
+from resnet_cli.weights.pickles import PickleError
+from resnet_cli.weights.torch_files import read_legacy, read_zip
 
 ADAPTER = "or load it by an adapter file (resnet_cli.models.adapt)"
 """How any network gets in; ends the refusals of what may well be a residual network."""

@@ -1,6 +1,7 @@
 """Experiments as YAML: reading, resolving, refusing with words, and hashing."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -485,6 +486,22 @@ def test_yaml_refused(text: str, words: str) -> None:
         parse_yaml(text, "x.yaml")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("x.yaml")
+
+
+def test_a_file_that_is_no_experiment_is_refused_by_its_name_and_size(tmp_path: Path) -> None:
+    upper = tmp_path / "MINE.YML"
+    upper.write_text("title: T\n")
+    assert find_experiment(str(upper)) == upper
+    text = tmp_path / "mine.txt"
+    text.write_text("title: T\n")
+    with pytest.raises(UserError, match=r"mine\.txt: is not a YAML file"):
+        find_experiment(str(text))
+    with upper.open("wb") as file:
+        file.truncate(4 << 30)  # sparse
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"has 4,294,967,296 bytes; no experiment is that long"):
+        load_experiment(str(upper))
+    assert time.monotonic() - start < 5
 
 
 def test_a_long_setting_is_shown_in_part(load: Load) -> None:

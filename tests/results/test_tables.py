@@ -308,7 +308,12 @@ def test_the_provenance_stands_beside_its_table(tmp_path: Path, provenance: Prov
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "not a provenance file")],
+    [
+        (None, "cannot be read"),
+        ("{", "is not valid JSON"),
+        ("[]", "not a provenance file"),
+        ("{" + " " * (16 << 20), "larger than"),
+    ],
 )
 def test_a_broken_provenance(tmp_path: Path, content: str | None, match: str) -> None:
     path = write_table([gradient_row()], "path_gradients", tmp_path, PLAIN)
