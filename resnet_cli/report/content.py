@@ -25,6 +25,7 @@ from resnet_cli.report.labels import (
     repeat_command,
     training_label,
 )
+from resnet_cli.report.recalibration import recovered
 from resnet_cli.results.layout import PROVENANCE_SUFFIX, provenance_path, table_path
 from resnet_cli.results.tables import read_provenance
 from resnet_cli.runtime.errors import UserError
@@ -54,6 +55,7 @@ class Plot:
 class Measurement:
     """An experiment at one profile."""
 
+    folder: Path
     experiment: str
     """Without its paper."""
     profile: str
@@ -123,6 +125,8 @@ class Figure:
     published: str
     findings: Sequence[tuple[Outcome, str]]
     """The claims that it bears on, each with the comparison that decides."""
+    sentences: Sequence[str] = ()
+    """What came out, of a figure without claims."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,7 @@ def _figure(
         (experiment.question or "") if experiment else "",
         (experiment.published or "") if experiment else "",
         [(outcome, decisive(outcome.judgement)) for outcome in here[:MOST_FINDINGS]],
+        recovered(measurement.folder.parent) if story.experiment == "recalibration" else (),
     )
 
 
@@ -344,6 +349,7 @@ def measurement_of(folder: Path, paper: str, profile: str) -> Measurement | None
     ]
     commit = str(provenance.get("commit") or "unknown")[:10]
     return Measurement(
+        folder,
         folder.name,
         profile,
         setting,

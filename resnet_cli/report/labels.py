@@ -59,12 +59,15 @@ def checkpoint_label(told: Provenance) -> str:
     return f"{names}, {source.name}" if source.name else names
 
 
-def network_label(profile: str, told: Provenance) -> str:
-    """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took."""
+def network_label(profile: str, told: Provenance, case: str = "") -> str:
+    """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took; of several
+    that of `case`."""
     dataset = title_of(_dataset(told))
     if profile not in PROFILES:
         return f"{checkpoint_label(told)}, {dataset}"
-    return ", ".join([*training_label(told).split(", ")[1:], dataset])
+    names = {str(entry.get("name")) for entry in (told.get("config") or {}).get("cases") or ()}
+    own = [case] if case in names else []
+    return ", ".join([*training_label(told, own).split(", ")[1:], dataset])
 
 
 def _dataset(told: Provenance) -> str:

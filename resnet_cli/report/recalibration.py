@@ -1,0 +1,76 @@
+"""What re-estimated batch-norm statistics recover, in sentences for the report.
+
+Absolute errors with the range over the draws of images, never shares of a loss: a share of a small
+loss explodes.
+"""
+
+from pathlib import Path
+
+from pandas import DataFrame
+
+from resnet_cli.report.labels import network_label
+from resnet_cli.results.tables import read_provenance, read_table
+from resnet_cli.studies.recalibration import OTHER, OWN, RECALIBRATED
+
+WORST = 3
+"""Units that are named: those whose deletion costs most."""
+UNITS = 10
+"""Units deleted together, for the sentence on random deletions; else as many as were measured."""
+
+
+def recovered(folder: Path) -> list[str]:
+    """Sentences on `recalibration.csv` and `lesion_delete_recalibrated.csv` of a profile.
+
+    Args:
+        folder: `results/veit2016/<profile>`.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    sentences = []
+    for path in sorted(folder.rglob("recalibration.csv")):
+        name = network_label(folder.name, read_provenance(path), path.parent.name)
+        sentences.append(f"{name}: {_of_single_units(read_table(path))}")
+    for path in sorted(folder.rglob("lesion_delete_recalibrated.csv")):
+        trained = path.with_name("lesion_delete.csv")
+        if trained.exists() and (text := _of_several_units(read_table(trained), read_table(path))):
+            name = network_label(folder.name, read_provenance(path), path.parent.name)
+            sentences.append(f"{name}: {text}")
+    return sentences
+
+
+def _of_single_units(frame: DataFrame) -> str:
+    """The units that cost most, with each kind of statistics, and the intact network."""
+    most = frame.loc[frame["statistics"] == RECALIBRATED, "recalibration_images"].max()
+    again = frame[(frame["statistics"] == RECALIBRATED) & (frame["recalibration_images"] == most)]
+    own = frame[frame["statistics"] == OWN].set_index("blocks")["test_error"]
+    other = frame[frame["statistics"] == OTHER].set_index("blocks")["test_error"]
+    errors = again.groupby("blocks")["test_error"].agg(["mean", "min", "max"])
+    worst = own.drop("", errors="ignore").sort_values(ascending=False).index[:WORST]
+    parts = []
+    for unit in worst:
+        mean, low, high = (errors.loc[unit, name] for name in ("mean", "min", "max"))
+        spread = f" ({low:.1f} to {high:.1f})" if high > low else ""
+        part = f"without unit {unit} {own[unit]:.1f} % error as trained, "
+        part += f"{mean:.1f} % re-estimated{spread}"
+        if unit in other:
+            part += f", {other[unit]:.1f} % with the statistics of another lesion"
+        parts.append(part)
+    intact = ""
+    if "" in own and "" in errors.index:
+        intact = f"; intact {own['']:.1f} and {errors.loc['', 'mean']:.1f} %"
+    return f"{'; '.join(parts)}{intact} ({most:,} training images)."
+
+
+def _of_several_units(trained: DataFrame, again: DataFrame) -> str:
+    """The median error of random deletions; empty where only single units were deleted."""
+    counts = sorted(set(trained["k"]) & set(again["k"]) - {1})
+    if not counts:
+        return ""
+    count = UNITS if UNITS in counts else counts[-1]
+    before, after = (frame[frame["k"] == count]["test_error"] for frame in (trained, again))
+    return (
+        f"{count} units deleted at random, {before.median():.1f} % median error as trained and "
+        f"{after.median():.1f} % re-estimated ({len(after)} draws); intact "
+        f"{trained['baseline_error'].iloc[0]:.1f} and {again['baseline_error'].iloc[0]:.1f} %."
+    )
