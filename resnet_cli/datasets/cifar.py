@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100: where they may lie, and in which layout."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ class Cifar(DataSet):
     torchvision_folder: str
     label_columns: tuple[str, ...]
     """Names that a parquet file may have for the labels."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of classes, in lower case."""
     mirror: str
     """The repository of the parquet files on the Hugging Face Hub."""
     mirror_folder: str
@@ -60,9 +63,23 @@ class Cifar(DataSet):
                 )
         tried: dict[str, list[str]] = {}
         for place in places:
-            tried.setdefault(place.kind, []).append(str(place.folder))
+            kind = f"{place.kind} ({place.wanted(split)})"
+            tried.setdefault(kind, []).append(str(place.folder))
         looked = "; ".join(f"{kind} in {', '.join(folders)}" for kind, folders in tried.items())
         raise NotFoundError(f"{self.title} not found: looked for {looked}; {fix}")
+
+    def label_of(self, name: str) -> int | None:
+        """The label of a class by its name in any case, an alias, or its number; None if it is
+        none of these. `0_airplane` is the name after the number."""
+        text = re.sub(r"[ -]", "_", name.strip().lower())
+        text = self.aliases.get(text, text)
+        if re.fullmatch(r"\d{1,3}", text):
+            return int(text) if int(text) < len(self.classes) else None
+        match = re.fullmatch(r"(\d{1,3})_(.+)", text)
+        if match is not None:
+            label = self.label_of(match[2])
+            return label if label == int(match[1]) else None
+        return self.classes.index(text) if text in self.classes else None
 
     def places(self, root: Path) -> "list[Place]":
         """Everywhere the data set is looked for, in order."""
@@ -157,13 +174,16 @@ class ParquetFiles(Place):
     kind = "parquet files"
 
     def _files(self, split: SplitName) -> list[Path]:
-        return sorted(self.folder.glob(f"{split}-*.parquet"))
+        names = ("train",) if split == "train" else ("test", "validation")
+        patterns = [p for n in names for p in (f"{n}-*.parquet", f"{n}.parquet", f"{n}/*.parquet")]
+        found = (sorted(self.folder.glob(pattern)) for pattern in patterns)
+        return next((files for files in found if files), [])
 
     def splits(self) -> tuple[SplitName, ...]:
         return tuple(split for split in SPLITS if self._files(split))
 
     def wanted(self, split: SplitName) -> str:
-        return f"{split}-*.parquet"
+        return f"{split}-*.parquet, {split}.parquet or {split}/*.parquet"
 
     def read(self, split: SplitName, limit: int | None) -> "Split":
         from resnet_cli.datasets.cifar_files import read_parquet
@@ -222,7 +242,13 @@ CIFAR10 = Cifar(
     paper_title="CIFAR-10",
     torchvision_name="CIFAR10",
     torchvision_folder="cifar-10-batches-py",
-    label_columns=("label",),
+    label_columns=("label", "labels"),
+    aliases={
+        "plane": "airplane",
+        "aeroplane": "airplane",
+        "car": "automobile",
+        "auto": "automobile",
+    },
     mirror="uoft-cs/cifar10",
     mirror_folder="plain_text",
     # Of a complete, losslessly encoded copy in the mirror's layout, whose training means (0.4914,
@@ -246,7 +272,7 @@ CIFAR100 = Cifar(
     paper_title="CIFAR-100",
     torchvision_name="CIFAR100",
     torchvision_folder="cifar-100-python",
-    label_columns=("fine_label", "label"),
+    label_columns=("fine_label", "fine_labels", "label", "labels"),
     mirror="uoft-cs/cifar100",
     mirror_folder="cifar100",
 )

@@ -9,6 +9,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def _check_labels(
     _check_count(dataset, split, len(labels), where)
     num_classes = len(dataset.classes)
     per_class = len(labels) // num_classes
+    if labels.min() == 1 and labels.max() == num_classes:
+        raise UserError(
+            f"{where}: labels from 1 to {num_classes}; {dataset.title} has 0 to {num_classes - 1}: "
+            "subtract 1"
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
         raise UserError(
@@ -194,7 +200,7 @@ def read_parquet(
                 column = parquet.read(columns=[label]).column(label)
             if column.null_count:
                 raise UserError(f"{file}: {column.null_count:,} rows have no {label}")
-            labels.append(column.to_numpy().astype(np.int64))
+            labels.append(_labels(dataset, file, column))
         targets = np.concatenate(labels)
         _check_labels(dataset, split, targets, where)
         remaining = total = check_limit(limit, len(targets), split)
@@ -202,7 +208,7 @@ def read_parquet(
             pixels.append(_decode_rows(file, image, remaining, dataset.image_size))
             remaining -= len(pixels[-1])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: damaged, or no parquet file: {one_line(error)}") from None
+        raise UserError(_why_unreadable(file, error)) from None
     return Split.of_pixels(
         dataset.name,
         split,
@@ -213,11 +219,30 @@ def read_parquet(
     )
 
 
+SIGNATURES = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
+"""How the files of images begin."""
+
+
+def _why_unreadable(file: Path, error: Exception) -> str:
+    with suppress(OSError), file.open("rb") as stream:
+        if stream.read(40).startswith(b"version https://git-lfs"):
+            return f"{file}: is a Git LFS pointer, not the file itself; run git lfs pull"
+    return f"{file}: damaged, or no parquet file: {one_line(error)}"
+
+
 def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
     """The names of the image and the label column."""
     import pyarrow as pa
 
+    def is_label(kind: Any) -> bool:
+        if pa.types.is_dictionary(kind):
+            return is_label(kind.value_type)
+        checks = ("is_integer", "is_floating", "is_string", "is_large_string")
+        return any(getattr(pa.types, check)(kind) for check in checks)
+
     def is_image(kind: Any) -> bool:
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return True
         if pa.types.is_struct(kind):
             index = kind.get_field_index("bytes")
             return index >= 0 and is_image(kind.field(index).type)
@@ -225,19 +250,96 @@ def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
 
     names = dataset.label_columns
     kinds = dict(zip(schema.names, schema.types, strict=True))
+    twice = [name for name in ("img", "image", *names) if schema.names.count(name) > 1]
+    if twice:
+        raise UserError(f"{file}: has several columns named {twice[0]}; keep one")
     image = next((n for n in ("img", "image") if n in kinds and is_image(kinds[n])), None)
-    label = next((n for n in names if n in kinds and pa.types.is_integer(kinds[n])), None)
+    label = next((n for n in names if n in kinds and is_label(kinds[n])), None)
     if image is None or label is None:
         found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise UserError(
             f"{file}: has the columns {found}; expected for {dataset.title} are img or "
-            f"image (binary, or a struct with bytes) and {' or '.join(names)} (integers)"
+            f"image (encoded, in a binary column or a struct with bytes; or lists of pixels) and "
+            f"{' or '.join(names)} (numbers or names)"
         )
     return image, label
 
 
+def _labels(dataset: Cifar, file: Path, column: Any) -> npt.NDArray[np.int64]:
+    """The labels of a column of numbers, or of names of classes.
+
+    Raises:
+        UserError: a number is not whole, or a name is not that of a class.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.to_numpy()
+    if pa.types.is_integer(column.type):
+        return np.asarray(values, np.int64)
+    if pa.types.is_floating(column.type):
+        whole = np.asarray(np.nan_to_num(values), np.int64)
+        if (whole != values).any():
+            raise UserError(f"{file}: the labels are not whole numbers")
+        return whole
+    known = {name: dataset.label_of(name) for name in set(values.tolist())}
+    unknown = sorted(name for name, label in known.items() if label is None)
+    if unknown:
+        raise UserError(
+            f"{file}: {unknown[0][:50]!r} is not the name of a class of {dataset.title}"
+        )
+    return np.array([known[name] for name in values.tolist()], np.int64)
+
+
+def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[np.uint8]:
+    """The first `limit` images of a column of nested lists, [size, size, 3] or [3, size, size].
+
+    Raises:
+        UserError: the lists have other lengths, or values other than 0 to 255.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    parts = []
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=2048, columns=[column]):
+            values = batch.column(0)[:limit]
+            limit -= len(values)
+            shape = [len(values)]
+            while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+                lengths = set(pc.list_value_length(values).to_pylist())
+                shape.append(lengths.pop() if len(lengths) == 1 else -1)
+                values = values.flatten()
+            pixels = values.to_numpy(zero_copy_only=False)
+            if shape[1:] not in ([size, size, 3], [3, size, size]):
+                raise UserError(
+                    f"{file}: {column} has lists of {' x '.join(map(str, shape[1:]))} numbers; "
+                    f"expected are {size} x {size} x 3 or 3 x {size} x {size}"
+                )
+            if values.null_count or pixels.dtype.kind not in "iu" or not _fit_a_byte(pixels):
+                raise UserError(f"{file}: {column} has pixels other than 0 to 255")
+            pixels = pixels.astype(np.uint8).reshape(shape)
+            parts.append(pixels if shape[3] == 3 else pixels.transpose(0, 2, 3, 1))
+            if limit <= 0:
+                break
+    return np.ascontiguousarray(np.concatenate(parts))
+
+
+def _fit_a_byte(pixels: npt.NDArray[Any]) -> bool:
+    return pixels.size == 0 or (pixels.min() >= 0 and pixels.max() <= 255)
+
+
 def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[np.uint8]:
     """The first `limit` images of a file, uint8 [N, size, size, 3]."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        kind = parquet.schema_arrow.field(column).type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _pixel_lists(file, column, limit, size)
     encoded = list(_encoded_images(file, column, limit))
 
     def decode(row: int) -> npt.NDArray[np.uint8]:
@@ -245,6 +347,11 @@ def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
         where = f"{file}, row {row}"
         if content is None:
             raise UserError(f"{where}: holds no image bytes (a path alone is not enough)")
+        if len(content) == 3 * size * size and not content.startswith(SIGNATURES):
+            raise UserError(
+                f"{where}: {len(content):,} bytes of bare pixels, whose order is unknown; store "
+                f"lists of {size} x {size} x 3 numbers, or PNG"
+            )
         return pixels_of(open_rgb(io.BytesIO(content), where, side=size))
 
     return decode_all(len(encoded), size, decode)
@@ -281,20 +388,32 @@ def read_class_folders(
         other: that of the other split, if there is one.
 
     Raises:
-        UserError: the classes are others, or an image is damaged or of another size.
+        UserError: the classes are others, or an image is missing, damaged or of another size.
     """
-    classes = class_names(top)  # sorted; so are the published names, which keep their order
+    classes = class_names(top)
     if len(classes) != len(dataset.classes):
         raise UserError(
             f"{top}: has {len(classes)} class folders; {dataset.title} has {len(dataset.classes)}"
         )
     if other is not None:
         check_same_classes(top, other)
-    files, labels = image_files(top, root, classes)
+    known = [dataset.label_of(name) for name in classes]
+    strange = [name for name, label in zip(classes, known, strict=True) if label is None]
+    if strange or len(set(known)) != len(known):
+        raise UserError(
+            f"{top}: {', '.join((strange or classes)[:3])}: not the names of the classes of "
+            f"{dataset.title}, so their labels are unknown; rename the folders to "
+            f"{', '.join(dataset.classes[:3])} and so on, or use the data set imagefolder"
+        )
+    files, positions = image_files(top, root, classes)
+    labels = np.array(known, np.int64)[positions]
+    _check_labels(dataset, split, labels, str(top))
     n = check_limit(limit, len(files), split)
 
     def decode(i: int) -> npt.NDArray[np.uint8]:
         return pixels_of(open_rgb(files[i], files[i], side=dataset.image_size))
 
     pixels = decode_all(n, dataset.image_size, decode)
-    return Split.of_pixels(dataset.name, split, pixels, labels[:n], classes, f"class folders {top}")
+    return Split.of_pixels(
+        dataset.name, split, pixels, labels[:n], dataset.classes, f"class folders {top}"
+    )

@@ -20,8 +20,26 @@ from resnet_cli.runtime.errors import UserError, one_line
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+OTHER_SUFFIXES = (
+    "",
+    ".txt",
+    ".md",
+    ".csv",
+    ".json",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".db",
+    ".ini",
+)
+"""Of files that may lie next to images and are left out. Any other file is refused: images in it
+would be missing."""
 MAX_PIXELS = 40_000_000
 """Larger images of a folder are refused before they are decoded."""
 
@@ -78,13 +96,27 @@ def open_rgb(
         with Image.open(source, formats=IMAGE_FORMATS) as image:
             _check_size(image.size, where, side)
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _to_rgb(image, where)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(where) from None
     except Exception as error:  # Pillow's decoders raise errors of any type for a damaged file
         raise UserError(f"{where}: damaged, or not an image: {one_line(error)}") from None
+
+
+def _to_rgb(image: "Image.Image", where: str) -> "Image.Image":
+    """An image of any mode in RGB of 8 bits. 16 bits are scaled: Pillow itself clips them."""
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode[0] in "IF":
+        pixels = np.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise UserError(f"{where}: has pixels of 32 bits, whose range is unknown; use 8 bits")
+        image = Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def header_size(file: str) -> tuple[int, int]:
@@ -128,13 +160,34 @@ def _too_large(where: str) -> UserError:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class folders in a folder, sorted, hidden ones left out; none if there is no folder."""
+    """The class folders in a folder, sorted, hidden ones left out; none if there is no folder.
+
+    Raises:
+        UserError: a name is not text.
+    """
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
     except OSError:
         return []
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(_text(folder, name) for name in names if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that programs leave behind, such as `.ipynb_checkpoints`,
+    `._1.png` and `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _text(folder: Path, name: str) -> str:
+    """A name that is text in UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{ascii(str(folder / name))[1:-1]}: its name is not UTF-8; rename it"
+        ) from None
+    return name
 
 
 def check_same_classes(one: Path, other: Path) -> None:
@@ -157,43 +210,68 @@ def image_files(
     """All image files below the class folders, with their labels.
 
     They come in one fixed shuffled order, so that the first N are a fair subset of the classes.
+    Labels are positions in the sorted classes.
 
     Raises:
-        UserError: a class is empty, or a link leads out of `root`.
+        UserError: a class is empty, holds other files, or a link leads out of `root`.
     """
     import torch
-    from torchvision.datasets.folder import make_dataset
 
     from resnet_cli.runtime.seeding import stream
 
-    _check_link(folder, root.resolve())
-    for name in classes:
-        _check_link(folder / name, root.resolve())
-        _check_tree(folder / name, root.resolve())
-    indices = {name: index for index, name in enumerate(classes)}
-    try:
-        samples = make_dataset(folder, indices, extensions=IMAGE_SUFFIXES)
-    except FileNotFoundError as error:  # torchvision names the empty classes and the suffixes
-        raise UserError(f"{folder}: {one_line(error)}") from None
+    root = root.resolve()
+    _check_link(folder, root)
+    samples: list[tuple[str, int]] = []
+    for label, name in enumerate(sorted(classes)):
+        _check_link(folder / name, root)
+        files = _files_below(folder / name, root)
+        found = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
+        if not found:
+            raise UserError(f"{folder / name}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        others = [f for f in files if Path(f).suffix.lower() not in IMAGE_SUFFIXES + OTHER_SUFFIXES]
+        if others:
+            raise UserError(
+                f"{folder / name}: {len(others):,} files of other kinds, such as "
+                f"{Path(others[0]).name}; convert them to images "
+                f"({', '.join(IMAGE_SUFFIXES)}) or remove them"
+            )
+        samples += [(file, label) for file in found]
     order = torch.randperm(len(samples), generator=stream(0, "folder", len(samples)))
     shuffled = [samples[i] for i in order.tolist()]
     labels = np.array([label for _, label in shuffled], np.int64)
     return [path for path, _ in shuffled], labels
 
 
-def _check_tree(folder: Path, root: Path) -> None:
-    """Everything below a folder is a file or folder of its own, or a link to a file inside root."""
-    with os.scandir(folder) as entries:
+def _files_below(top: Path, root: Path) -> list[str]:
+    """All files below a folder, by folder and then by name, hidden ones left out.
+
+    Raises:
+        UserError: something is neither a file nor a folder of its own, or a link to a file inside
+            root; or it cannot be read.
+    """
+    found: list[tuple[str, str]] = []
+    folders = [str(top)]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as scanned:
+                entries = [entry for entry in scanned if not _is_hidden(entry.name)]
+        except OSError as error:  # such as a path of more than 4,096 bytes
+            place = folder if len(folder) < 200 else f"{folder[:200]}…"
+            raise UserError(f"{place}: cannot be read: {error.strerror}") from None
         for entry in entries:
-            path = Path(entry.path)
+            path = Path(folder, _text(Path(folder), entry.name))
             if entry.is_symlink():
                 _check_link(path, root)
                 if path.is_dir():
                     raise UserError(f"{path}: is a link to a folder, which is not followed")
             elif entry.is_dir():
-                _check_tree(path, root)
+                folders.append(entry.path)
+                continue
             elif not entry.is_file():
                 raise UserError(f"{path}: is neither file nor folder; remove it")
+            found.append((folder, entry.name))
+    return [os.path.join(folder, name) for folder, name in sorted(found)]
 
 
 def _check_link(path: Path, root: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_missing_split_matters_only_when_it_is_needed(tmp_path: Path) -> None:
     parquet_set(tmp_path, cifar.CIFAR10)
     (tmp_path / "test-00000-of-00001.parquet").unlink()
     assert len(load_split(CIFAR10, "train", tmp_path)) == 40
-    with pytest.raises(UserError, match=r"has no test split \(test-\*\.parquet is missing\)"):
+    with pytest.raises(UserError, match=r"has no test split \(test-\*\.parquet.* is missing\)"):
         load_split(CIFAR10, "test", tmp_path)
 
 
@@ -329,12 +329,13 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path, keep: int) -> None:
         load_split(CIFAR10, "test", tmp_path)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", ["test", "val"])
 def test_class_folders_have_the_canonical_order(tmp_path: Path, name: str) -> None:
-    class_folders(tmp_path / "cifar10" / name, list(cifar.CIFAR10.classes), per_class=3)
+    class_folders(tmp_path / "cifar10" / name, list(cifar.CIFAR10.classes), per_class=2)
     split = load_split(CIFAR10, "test", tmp_path)
     assert split.classes == cifar.CIFAR10.classes
-    assert len(split) == 30
+    assert len(split) == 20
     # Each fake image is one grey value that tells its class; pixels and labels belong together.
     assert (split.images[:, 0, 0, 0] == 20 * split.labels).all()
     assert split.labels.tolist() != sorted(split.labels.tolist())  # classes are mixed
@@ -346,14 +347,6 @@ def test_the_canonical_class_names_are_sorted() -> None:
         names = dataset(name).classes
         assert len(set(names)) == count
         assert list(names) == sorted(names)
-
-
-def test_class_folders_with_other_names_are_sorted(tmp_path: Path) -> None:
-    names = [f"n{i:02}" for i in range(10)]
-    class_folders(tmp_path / "train", names[::-1])
-    split = load_split(CIFAR10, "train", tmp_path)
-    assert list(split.classes) == names
-    assert (split.images[:, 0, 0, 0] == 20 * (9 - split.labels)).all()
 
 
 def test_class_folders_of_another_number_of_classes(tmp_path: Path) -> None:
@@ -369,8 +362,9 @@ def test_class_folders_must_agree_between_the_splits(tmp_path: Path) -> None:
         load_split(CIFAR10, "train", tmp_path)
 
 
+@pytest.mark.usefixtures("small")
 def test_class_folders_hold_images_of_32_pixels(tmp_path: Path) -> None:
-    class_folders(tmp_path / "train", list(cifar.CIFAR10.classes), size=16)
+    class_folders(tmp_path / "train", list(cifar.CIFAR10.classes), per_class=4, size=16)
     with pytest.raises(UserError, match=r"\.png: 16x16 pixels; expected 32x32"):
         load_split(CIFAR10, "train", tmp_path)
 
@@ -381,7 +375,7 @@ def test_find_tells_of_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     parquet_set(tmp_path / "cifar10", cifar.CIFAR10)
     torchvision_set(monkeypatch, tmp_path, cifar.CIFAR10)
     (tmp_path / "cifar-10-batches-py" / "test_0").write_bytes(b"")
-    class_folders(tmp_path / "train", list(cifar.CIFAR10.classes))
+    class_folders(tmp_path / "train", list(cifar.CIFAR10.classes), per_class=4)
     told = [f for f in dataset("cifar10").locations(tmp_path) if f.state != "missing"]
     assert [(f.place, f.state) for f in told] == [
         (str(tmp_path / "cifar-10-batches-py"), "damaged"),
