@@ -164,6 +164,8 @@ def _foreign(network: Network, plan: Plan | None, assume: Assumptions, state: St
     if state.others:
         others = " or ".join(f"--model weights={name}" for name in state.others[:3])
         notes.insert(0, f"weights: {state.container or 'top'}; the file also has {others}")
+    if plan is not None and "bias" not in plan.head.tensors:
+        notes.append("the classifier has no bias")
     if plan is not None and plan.channels == 1:
         notes.append("images converted to grey: 0.299 R + 0.587 G + 0.114 B, after normalisation")
     return Foreign(

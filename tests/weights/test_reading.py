@@ -512,6 +512,7 @@ def test_a_head_without_bias(state: State, tmp_path: Path) -> None:
     torch.save({k: v for k, v in state.items() if k != "linear.bias"}, tmp_path / "w.pt")
     loaded = assert_loads(tmp_path / "w.pt", state)
     assert not loaded.network.head.fc.bias.any()
+    assert "the classifier has no bias" in loaded.notes
 
 
 def test_names_keep_their_order(state: State, tmp_path: Path) -> None:
