@@ -19,12 +19,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SLOW = (
-    *("test_api.py", "test_wheel.py", "bench", "report", "run", "test_fuzz.py", "test_safety.py"),
-    *("cli/test_refusals.py", "cli/test_run.py", "cli/test_studies.py", "cli/test_tables.py"),
-    *("cli/test_train.py", "kernels", "models/test_networks.py"),
-    *("studies/test_contract.py", "studies/test_figures.py", "studies/test_lesion.py"),
-    *("training/test_crashes.py", "training/test_depth1001.py", "training/test_distributed.py"),
-    *("training/test_evaluation.py", "training/test_ownership.py", "training/test_runs.py"),
+    *("bench", "cli", "kernels", "report", "run"),
+    *("test_api.py", "test_fuzz.py", "test_safety.py", "test_wheel.py"),
+    *("models/test_adapt.py", "models/test_catalog.py", "models/test_imagenet.py"),
+    *("models/test_networks.py", "runtime/test_allocator.py", "studies/test_contract.py"),
+    *("studies/test_figures.py", "studies/test_lesion.py", "studies/test_signal.py"),
+    *("studies/test_toy.py", "studies/test_walks.py", "training/test_crashes.py"),
+    *("training/test_depth1001.py", "training/test_distributed.py", "training/test_epoch_log.py"),
+    *("training/test_evaluation.py", "training/test_loop.py", "training/test_ownership.py"),
+    "training/test_runs.py",
 )
 """Files and folders whose tests train networks, run whole commands or start processes: marked
 `slow`, and left out of `make check`."""

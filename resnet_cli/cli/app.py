@@ -1,5 +1,6 @@
 """The application that commands are added to, and what happens before each."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -45,6 +46,8 @@ def _root(
 ) -> None:
     keep_freed_memory()
     if context.invoked_subcommand in SHARED:
+        if sys.stderr.isatty() and processes.rank() == 0:
+            print("loading PyTorch", end="\r", file=sys.stderr, flush=True)
         processes.start()
     elif processes.rank() > 0:
         raise typer.Exit

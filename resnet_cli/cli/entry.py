@@ -2,6 +2,7 @@
 
 import errno
 import io
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,9 @@ _USAGE_ERROR: type[Exception] = next(
 def _usage_message(error: Any) -> str:
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "resnet-cli"
     message = error.format_message().replace("Value error, ", "")
+    surplus = re.fullmatch(r"Got unexpected extra argument\S* \((\S+)\)", message.strip())
+    if surplus is not None and any("--checkpoint" in p.opts for p in error.ctx.command.params):
+        message += f"; to name a network: --checkpoint {surplus[1]}"
     return f"{' '.join(message.split())} (see {path} --help)"
 
 

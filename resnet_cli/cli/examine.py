@@ -37,7 +37,7 @@ from resnet_cli.runtime.errors import UserError
     epilog=examples(
         "examine preact56-digits",
         "examine preact20-cifar10 --data-dir DATA --budget 5m",
-        "examine mine.pth theirs.safetensors --dataset cifar10 --data-dir DATA",
+        "examine mine.pth theirs.pth --dataset cifar10",
     )
 )
 def examine(

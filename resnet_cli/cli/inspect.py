@@ -34,14 +34,28 @@ from resnet_cli.runtime.errors import UserError
         "list --json",
     ),
 )
-def list_command(as_json: JsonOption = False) -> None:
-    """List the experiments that travel with the program."""
-    from resnet_cli.config.experiments import experiment_titles
+def list_command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """List the experiments that come with the program."""
+    from resnet_cli.config.experiments import listed_experiments
 
-    display = make_display(as_json)
-    titles = experiment_titles()
-    display.table("Experiments", ["name", "title"], list(titles.items()))
-    display.summary({"command": "list", "experiments": titles})
+    display = make_display(as_json, quiet)
+    found = listed_experiments()
+    rows = []
+    for one in found:
+        profiles = [f"{p} ({of['dataset']}): {of['time']}" for p, of in one.profiles.items()]
+        rows.append([one.name, one.title, "; ".join(profiles)])
+    display.table(
+        "Experiments, with the data and time of each profile (on two cores, if not on a GPU)",
+        ["name", "title", "profiles"],
+        rows,
+    )
+    display.summary(
+        {
+            "command": "list",
+            "experiments": {one.name: one.title for one in found},
+            "profiles": {one.name: one.profiles for one in found},
+        }
+    )
 
 
 @app.command(
@@ -57,6 +71,7 @@ def show(
     settings: SetOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Show an experiment's configuration with all defaults."""
     import yaml
@@ -65,9 +80,10 @@ def show(
 
     loaded = load_experiment(experiment, profile, settings or (), seed)
     content = loaded.model_dump(mode="json")
-    display = make_display(as_json)
-    display.line(f"# hash {loaded.hash}")
-    display.line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    display = make_display(as_json, quiet)
+    display.line(f"# hash {loaded.hash}", level=-1)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    display.line(text.rstrip(), level=-1)
     display.summary({"command": "show", "hash": loaded.hash, "config": content})
 
 
@@ -77,11 +93,11 @@ def show(
         "models --json",
     )
 )
-def models(as_json: JsonOption = False) -> None:
+def models(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """List the papers' networks: units, layers, parameters."""
     from resnet_cli.models.catalog import catalog
 
-    display = make_display(as_json)
+    display = make_display(as_json, quiet)
     rows = catalog()
     for size in dict.fromkeys(row["input"] for row in rows):
         display.table(
@@ -122,6 +138,7 @@ def data(
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Tell which data sets are there, and where. --download fetches one."""
@@ -131,7 +148,7 @@ def data(
     entries = {name: catalogue.dataset(name) for name in shown_datasets()}
     if dataset is not None and dataset not in entries:
         raise unknown("data set", dataset, entries)
-    display = make_display(as_json)
+    display = make_display(as_json, quiet)
     root = catalogue.data_root(data_dir)
     if download:
         if dataset is None:
@@ -253,6 +270,7 @@ def weights(
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """List the trained networks that come with the program. --export adds one."""
@@ -261,7 +279,7 @@ def weights(
     from resnet_cli.runtime.errors import unknown
     from resnet_cli.weights.cards import card_lines, cards, epochs_of, network_of
 
-    display = make_display(as_json, verbose=verbose)
+    display = make_display(as_json, quiet, verbose)
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
@@ -277,7 +295,7 @@ def weights(
         if chosen is None:
             raise unknown("bundled weights", card, [c["name"] for c in found])
         for heading, text in card_lines(chosen):
-            display.paragraph(f"{heading + ':':<14}{text}", hang=14)
+            display.paragraph(f"{heading + ':':<14}{text}", hang=14, level=-1)
         configuration = yaml.safe_dump(chosen["run"], sort_keys=False, allow_unicode=True)
         display.line(f"\n{configuration.rstrip()}", level=1)
         display.summary({"command": "weights", "weights": [chosen]})

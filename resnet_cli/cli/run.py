@@ -41,12 +41,14 @@ class RunOptions(TrainOptions):
     shard: ShardOption = None
     pretrained: PretrainedOption = False
 
-    def make_executor(self) -> "Executor":
+    def with_executor(self) -> "tuple[RunOptions, Executor]":
+        """The executor, and these options with the device that this process uses beside it."""
         from resnet_cli.run.executors import choose_executor
 
-        return choose_executor(
+        executor = choose_executor(
             self.executor, self.shard, self.ray_address, self.ray_cpus, self.device
         )
+        return replace(self, device=executor.local_device(self.device)), executor
 
     def context(self) -> "Context":
         context = super().context()
@@ -81,8 +83,6 @@ def run(
     from resnet_cli.results.layout import is_provenance
 
     display = options.display()
-    executor = options.make_executor()
-    options = replace(options, device=executor.local_device(options.device))
     recorded = [name for name in experiments if is_provenance(name)]
     if recorded:
         if len(experiments) > 1 or profile or options.settings or options.seed is not None:
@@ -90,7 +90,7 @@ def run(
                 f"{recorded[0]}: a provenance file is run alone and holds all settings; leave out "
                 "--profile, --set, --seed and other experiments"
             )
-        _rerun(Path(recorded[0]), options, executor, display, out)
+        _rerun(Path(recorded[0]), *options.with_executor(), display, out)
         return
     names = expand_names(experiments)
     if len(names) > 1:  # of a folder, those that have this profile; a single one is refused by name
@@ -98,6 +98,7 @@ def run(
     loaded = [options.load(name, profile) for name in names]
     if out is not None and len(loaded) > 1:
         raise UserError("--out takes one experiment; without it each has a folder of its own")
+    options, executor = options.with_executor()
     summary, failures = run_and_show(loaded, executor, options.session(display), out=out)
     display.summary({"command": "run"} | summary)
     failures.raise_first()
@@ -157,8 +158,7 @@ def reproduce(
     from resnet_cli.run.experiment import paper_experiments
 
     display = options.display()
-    executor = options.make_executor()
-    options = replace(options, device=executor.local_device(options.device))
+    options, executor = options.with_executor()
     papers = PAPERS if paper is None else (paper,)
     names = [name for one in papers for name in paper_experiments(one)]
     offered, left_out = _with_profile(names, profile, display)

@@ -1,11 +1,13 @@
 """What the commands share: from options to the objects they stand for."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
+from resnet_cli.weights.cards import bundled_path
 
 if TYPE_CHECKING:
     from resnet_cli.runtime.display import Display
@@ -65,6 +67,16 @@ def make_stopper(budget: str | None) -> "Stopper":
     from resnet_cli.runtime.interrupt import Stopper, parse_duration
 
     return Stopper(None if budget is None else parse_duration(budget))
+
+
+def check_checkpoint(reference: str | None) -> None:
+    """Refuse a name that is neither a file nor bundled weights, before torch loads.
+
+    Raises:
+        UserError: there is no such file or name.
+    """
+    if reference is not None and not os.path.lexists(reference):
+        bundled_path(reference)
 
 
 def find_network(

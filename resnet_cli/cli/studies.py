@@ -31,6 +31,7 @@ from resnet_cli.cli.options import (
     complete_experiment,
 )
 from resnet_cli.cli.shared import (
+    check_checkpoint,
     file_names,
     find_network,
     local_folder,
@@ -43,9 +44,10 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.config.fields import chance_error
+from resnet_cli.config.fields import chance_error, error_sentence
 from resnet_cli.runtime.errors import UserError, one_line
 from resnet_cli.studies.base import Option, Study, options_of, studies_of
+from resnet_cli.weights.cards import bundled_names
 
 if TYPE_CHECKING:
     from resnet_cli.studies.runner import Written
@@ -82,6 +84,7 @@ def evaluate_command(
     verbose: VerboseOption = False,
 ) -> None:
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
+    check_checkpoint(checkpoint)
     from resnet_cli.runtime.interrupt import watched
     from resnet_cli.training.evaluation import TOP5_FROM, evaluate
 
@@ -113,7 +116,7 @@ def evaluate_command(
     if top5_error is not None:
         display.line(f"top-5 error {top5_error:.2f} %", level=-1)
     display.line(f"loss {result.loss:.4f}", level=-1)
-    if result.error > 0.8 * chance:
+    if subject.loaded.run is None and result.error > 0.8 * chance:
         display.paragraph(
             f"hint: guessing gives {chance:.0f} %; were these weights trained with another "
             "normalisation? Try --normalize imagenet or --normalize cifar",
@@ -255,7 +258,7 @@ def _share(one: _Parameter, other: _Parameter) -> bool:
 
 def _first_message(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
-    return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
+    return error_sentence(errors()[0]) if errors else str(error)
 
 
 def _on_network(
@@ -284,6 +287,8 @@ def _on_network(
     Args:
         words: the study's options, for the default folder.
     """
+    stopper = make_stopper(budget)
+    check_checkpoint(checkpoint)
     from resnet_cli.studies.runner import run_study
     from resnet_cli.weights.assumptions import parse_overrides
 
@@ -292,7 +297,6 @@ def _on_network(
     more = {"images": images, "normalize-": normalize, "seed": unusual(seed, 0)}
     more |= {f"{key}-": value for key, value in parse_overrides(model or ()).items()}
     words = dict(words) | more | {context.engine: context.engine != "fast"}
-    stopper = make_stopper(budget)
     with stopper.listening():
         found = find_network(
             display, context, checkpoint, dataset, normalize, images, assume=model or ()
@@ -330,19 +334,22 @@ def _on_experiment(
         UserError: options that are for one network were given.
     """
     from resnet_cli.config.experiments import load_experiment
-    from resnet_cli.run.experiment import study_experiment
-    from resnet_cli.run.trainings import Session
 
     for name in ("checkpoint", "dataset", "normalize", "model", "seed"):
         if of_network[name]:
             raise UserError(f"--{name} and an EXPERIMENT exclude each other")
+    if experiment in bundled_names():
+        raise UserError(f"{experiment} is a network, no experiment: --checkpoint {experiment}")
     display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download)
+    stopper = make_stopper(budget)
     loaded = load_experiment(experiment, profile, settings or ())
+    from resnet_cli.run.experiment import study_experiment
+    from resnet_cli.run.trainings import Session
+
+    context = make_context(device, data_dir, download)
     words = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | dict(words)
     loaded = loaded.model_copy(update={"study": study})
     folder = writable(out or local_folder(command, loaded.name, words))
-    stopper = make_stopper(budget)
     with stopper.listening():
         written = study_experiment(loaded, Session(context, display, stopper), folder)
     show_files(display, written)

@@ -57,6 +57,9 @@ class TrainOptions:
     quiet: QuietOption = False
     verbose: VerboseOption = False
 
+    def __post_init__(self) -> None:
+        make_stopper(self.budget)  # a wrong duration is refused before PyTorch loads
+
     def display(self) -> "Display":
         return make_display(self.as_json, self.quiet, self.verbose)
 
@@ -105,6 +108,8 @@ def run_and_show(
         jobs = [
             Job(one, writable(experiment_folder(one, results), "--results")) for one in experiments
         ]
+    for one in experiments:
+        session.display.paragraph(_announcement(one))
     done, failures = run_jobs(jobs, executor, session, show_files, keep_going=keep_going)
     profiles = {one.name: one.profile for one in experiments}
     summary: dict[str, Any] = {
@@ -116,6 +121,19 @@ def run_and_show(
     if keep_going or executor.keeps_going:
         summary["failed"] = {name: str(error) for name, error in failures.in_order().items()}
     return summary, failures
+
+
+def _announcement(experiment: "Experiment") -> str:
+    """What an experiment trains, and how long it takes: `veit2016/fig5a (mini): 3 trainings on
+    digits, 14 minutes on two cores`."""
+    runs = experiment.runs()
+    datasets = ", ".join(dict.fromkeys(run.data.dataset for _, run in runs))
+    number = "1 training" if len(runs) == 1 else f"{len(runs)} trainings"
+    time = experiment.time or ""
+    where = "" if not time or "GPU" in time else " on two cores"
+    return f"{experiment.name} ({experiment.profile}): {number} on {datasets}" + (
+        f", {time}{where}" if time else ""
+    )
 
 
 @app.command(
@@ -134,9 +152,9 @@ def train(
     out: OutOption = None,
 ) -> None:
     """Train all cases and seeds of an experiment. Unfinished trainings are resumed."""
-    from resnet_cli.run.executors import Executor
-
     display = options.display()
     loaded = options.load(experiment, profile).model_copy(update={"study": None})
+    from resnet_cli.run.executors import Executor
+
     summary, _ = run_and_show([loaded], Executor(), options.session(display), out=out)
     display.summary({"command": "train"} | summary)

@@ -10,11 +10,12 @@ import fnmatch
 import glob
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.fields import validated
-from resnet_cli.config.schema import PROFILES, Experiment
+from resnet_cli.config.schema import PROFILES, DataConfig, Experiment
 from resnet_cli.config.yaml_reader import MAX_YAML_BYTES, merge, parse_yaml
 from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
 
@@ -35,13 +36,38 @@ def experiment_names() -> list[str]:
     return sorted(p.as_posix() for p in paths if not p.name.startswith("_"))
 
 
-def experiment_titles() -> dict[str, str]:
-    """Name -> title of all experiments that travel with the program."""
-    titles = {}
+@dataclass(frozen=True)
+class Listed:
+    """What a list of experiments shows of one."""
+
+    name: str
+    title: str
+    profiles: dict[str, dict[str, str]]
+    """Profile -> `dataset` and `time`."""
+
+
+def listed_experiments() -> list[Listed]:
+    """All experiments that come with the program."""
+    found = []
     for name in experiment_names():
         path = experiments_folder() / f"{name}.yaml"
-        titles[name] = str(_read(path).get("title", ""))
-    return titles
+        raw = _read(path)
+        times, overrides = _times(raw, path), raw.get("profiles") or dict.fromkeys(PROFILES)
+        profiles = {}
+        for profile in (p for p in PROFILES if p in overrides):
+            data = merge(raw, overrides[profile] or {}).get("data", {})
+            dataset = str(data.get("dataset", DataConfig.model_fields["dataset"].default))
+            profiles[profile] = {"dataset": dataset, "time": str(times.get(profile, ""))}
+        found.append(Listed(name, str(raw.get("title", "")), profiles))
+    return found
+
+
+def _times(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The key `time:`, taken out of a file's content: how long each profile takes."""
+    times = raw.pop("time", {})
+    if not isinstance(times, dict) or not set(times) <= set(PROFILES):
+        raise UserError(f"{path}: time: a mapping of {', '.join(PROFILES)} to text is expected")
+    return times
 
 
 def expand_names(names: Iterable[str]) -> list[str]:
@@ -84,6 +110,9 @@ def find_experiment(name: str) -> Path:
     if name not in experiment_names():
         if _is(Path.is_file, Path(name)):
             raise UserError(f"{shortened(name)}: is not a YAML file; end its name in .yaml")
+        ends = [known for known in experiment_names() if f"/{name}" in known and name]
+        if ends:
+            raise UserError(f"no experiment is called {name!r} alone; name {' or '.join(ends)}")
         raise unknown("experiment", name, experiment_names(), shown_by="resnet-cli list")
     return experiments_folder() / f"{name}.yaml"
 
@@ -119,6 +148,9 @@ def load_experiment(
         raise unknown("profile", profile, PROFILES)
     elif profiles and profile not in profiles:
         raise UserError(f"{path}: has no profile {profile!r} (it has {', '.join(profiles)})")
+    times = _times(raw, path)
+    if profile in times:
+        raw["time"] = times[profile]
     override = profiles.get(profile) or {}
     if not isinstance(override, dict):
         raise UserError(f"{path}: profiles.{profile}: a mapping of overrides is expected")

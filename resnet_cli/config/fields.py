@@ -86,6 +86,34 @@ def _one_line(text: str) -> str:
 Text = Annotated[str, AfterValidator(_one_line)]
 
 
+_SENTENCES = {
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+}
+"""Types of pydantic's errors in the words of YAML."""
+
+
+def error_sentence(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value, from one entry of `ValidationError.errors()`."""
+    sentence = _SENTENCES.get(error["type"])
+    if sentence is not None:
+        return sentence.format(**error.get("ctx", {}))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "must be")
+
+
 def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
     """`content` as a `model`.
 
@@ -110,7 +138,7 @@ def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
-        message = one_line(first["msg"].removeprefix("Value error, "), 300)
+        message = one_line(error_sentence(first), 300)
         given = first["input"]
         got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"
         where = f"{where}: " if where else ""

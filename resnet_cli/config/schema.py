@@ -390,10 +390,12 @@ class Experiment(Strict):
     note: Text | None = None
     """What this profile does otherwise than the paper."""
     question: Text | None = Field(default=None, exclude=True)
-    """What the experiment asks. Like the next two keys it is for readers and verdicts, determines
+    """What the experiment asks. Like the next three keys it is for readers and verdicts, determines
     no result, and is therefore part of no stored configuration and no hash."""
     published: Text | None = Field(default=None, exclude=True)
     """What the paper reports, in words."""
+    time: Text | None = Field(default=None, exclude=True)
+    """How long this profile takes: on two cores, where the text names no GPU."""
     decides_below: PositiveFloat | None = Field(default=None, exclude=True)
     """The test error, percent, that a reference network must reach before verdicts rest on its
     training; null: the published error of that network and one point more."""

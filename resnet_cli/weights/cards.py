@@ -13,7 +13,7 @@ from typing import Any
 
 from resnet_cli.config.editions import of_any_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 
 def bundled_folder() -> Path:
@@ -24,6 +24,19 @@ def bundled_folder() -> Path:
 def bundled_names() -> list[str]:
     """Names of the bundled weights, as `--checkpoint NAME` takes them."""
     return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
+
+
+def bundled_path(name: str) -> Path:
+    """The file of bundled weights.
+
+    Raises:
+        UserError: there are none of this name; it may be that of a file that does not exist.
+    """
+    if Path(name).parent != Path(".") or Path(name).suffix:
+        raise UserError(f"--checkpoint {shortened(name)}: no such file")
+    if name not in bundled_names():
+        raise unknown("bundled weights", name, bundled_names())
+    return bundled_folder() / f"{name}.safetensors"
 
 
 def bundled_weights_of(run: RunConfig) -> str | None:

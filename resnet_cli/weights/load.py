@@ -25,7 +25,7 @@ from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.results.run_file import check_files, read_run_file
-from resnet_cli.runtime.errors import UserError, shortened, unknown
+from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.weights import cards
 
 if TYPE_CHECKING:
@@ -155,11 +155,7 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
         check_files(path, read_run_file(path) or {}, WEIGHTS_FILE)
         path = path / WEIGHTS_FILE
     elif not is_there:
-        if path.parent != Path(".") or path.suffix:
-            raise UserError(f"--checkpoint {path}: no such file")
-        if str(reference) not in cards.bundled_names():
-            raise unknown("bundled weights", str(reference), cards.bundled_names())
-        path = cards.bundled_folder() / f"{reference}.safetensors"
+        path = cards.bundled_path(str(reference))
     if not path.is_file():
         raise UserError(f"--checkpoint {path}: is no file that holds weights")
     if path.suffix == ".py":

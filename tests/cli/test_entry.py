@@ -36,6 +36,7 @@ QUICK = {
     "compare": ["compare", "he2016", "--profile", "mini", "--results", RESULTS],
     "report": ["report", "--results", RESULTS, "--out", "page.html"],
     "eval": ["eval"],
+    "examine": ["examine", "preact56-digits", "--images", "20", "--budget", "1s", "--out", "o"],
     "lesion": ["lesion"],
     "paths": ["paths", "--lengths"],
     "signal": ["signal", "--batch-size", "8"],
@@ -147,3 +148,39 @@ def test_the_module_is_the_command(empty: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "fig3"], "name he2016/fig3 or veit2016/fig3"),
+        (["eval", "preact20-cifar10"], "--checkpoint preact20-cifar10"),
+        (["signal", "preact20-cifar10"], "--checkpoint preact20-cifar10"),
+        (["lesion", "--checkpoint", "preact20-cifar"], "did you mean 'preact20-cifar10'?"),
+        (["train", "--budget", "10"], "--budget '10'"),
+        (["lesion", "--budget", "10"], "--budget '10'"),
+        (["run", "quickstart", "--profile", "paper"], "has no profile 'paper'"),
+        (["paths", "--k", "x"], "--k"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_name_is_refused_before_pytorch_loads(
+    arguments: list[str], message: str, empty: Path
+) -> None:
+    script = (
+        "import sys\n"
+        "from resnet_cli.cli import run_command\n"
+        "code = run_command(sys.argv[1:])\n"
+        "print('torch' in sys.modules, code)"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+    assert done.stdout.splitlines()[-1] == "False 2"
+    assert message in done.stderr
+    assert "Input should" not in done.stderr
+
+
+def test_run_says_what_it_will_train_and_for_how_long(empty: Path, capsys: Captured) -> None:
+    assert run_command(["run", "veit2016/fig5a", "--profile", "smoke", "--budget", "0s"]) == 130
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "veit2016/fig5a (smoke): 1 training on digits, seconds on two cores"

@@ -14,6 +14,11 @@ def test_list_names_every_experiment(empty: Path, capsys: Captured) -> None:
     content = summary_of(["list"], capsys)
     assert list(content["experiments"]) == experiment_names()
     assert content["experiments"]["quickstart"]
+    for name, profiles in content["profiles"].items():
+        assert profiles
+        for about in profiles.values():
+            assert about["dataset"]
+            assert about["time"], name
     assert run_command(["list"]) == 0
     assert "quickstart" in capsys.readouterr().out
 

@@ -60,7 +60,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "wrong type": (
         [*TRAIN, "--set", "train.lr=fast"],
-        ["--set 'train.lr=fast': train.lr: ", "valid number (got 'fast')"],
+        ["--set 'train.lr=fast': train.lr: ", "must be a number (got 'fast')"],
     ),
     "wrong choice": (
         [*TRAIN, "--set", "model.shortcut=none"],
