@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -53,8 +54,9 @@ def _outcome(arguments: list[str] | None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:  # no permission, a name too long, a disk that fails
-        if error.filename is None:
-            raise
+        if error.filename is None:  # of the output: a full device, a terminal that is gone
+            _say(f"the output cannot be written: {error.strerror or error}")
+            return 1
         _say(f"{shortened(error.filename)}: {error.strerror}")
         return 2 if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:
@@ -105,4 +107,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is no crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(run_command())
+    code = run_command()
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its exit, and print a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)

@@ -42,11 +42,15 @@ def list_command(as_json: JsonOption = False, quiet: QuietOption = False) -> Non
     found = listed_experiments()
     rows = []
     for one in found:
-        profiles = [f"{p} ({of['dataset']}): {of['time']}" for p, of in one.profiles.items()]
-        rows.append([one.name, one.title, "; ".join(profiles)])
+        profiles: dict[str, list[str]] = {}
+        for profile, about in one.profiles.items():
+            time = "" if about["time"] == "seconds" else f" {about['time']}"
+            profiles.setdefault(about["dataset"], []).append(f"{profile}{time}")
+        shown = "; ".join(f"{data}: {', '.join(times)}" for data, times in profiles.items())
+        rows.append([one.name, one.title, shown])
     display.table(
-        "Experiments, with the data and time of each profile (on two cores, if not on a GPU)",
-        ["name", "title", "profiles"],
+        "Experiments, with the data of each profile and the time on two cores, if not seconds",
+        ["name", "title", "data: profiles"],
         rows,
     )
     display.summary(

@@ -25,6 +25,9 @@ from resnet_cli.runtime.text import visible
 
 PLAIN_SECONDS = 30.0
 """Seconds between progress lines where there is no terminal."""
+USUAL_WIDTH = 80
+SHORT_NAME = 24
+"""Characters of a table's first column up to which it is never wrapped."""
 
 
 class Update(Protocol):
@@ -50,7 +53,12 @@ class Display:
         self.verbosity = verbosity
         self.silent = silent
         self.console = Console(
-            stderr=as_json, highlight=False, emoji=False, soft_wrap=True, quiet=silent
+            stderr=as_json,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+            quiet=silent,
+            width=_stated_width(),
         )
 
     def line(self, text: str, *, level: int = 0) -> None:
@@ -62,7 +70,7 @@ class Display:
         """A long line for people. On a terminal, or if $COLUMNS sets a width, it is wrapped between
         words, the first line indented by `indent` and the others by `hang`. In a log it stays one
         line."""
-        if self.console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        if self.console.is_terminal or os.environ.get("COLUMNS"):
             text = self._filled(text, " " * indent, " " * hang)
         else:
             text = " " * indent + text
@@ -87,16 +95,18 @@ class Display:
         wrapped; numbers never are.
         """
         cells = [[_text(value) for value in row] for row in rows]
+        short = self.console.width >= USUAL_WIDTH and all(
+            len(row[0]) <= SHORT_NAME for row in cells
+        )
         numeric = [all(_is_number(row[index]) for row in cells) for index in range(len(columns))]
 
         def layout(separator: str) -> Table:
             table = Table()
-            for name, is_number in zip(columns, numeric, strict=True):
+            for index, (name, is_number) in enumerate(zip(columns, numeric, strict=True)):
                 header = name.replace(" ", separator) if is_number else name
                 justify: Literal["left", "right"] = "right" if is_number else "left"
-                table.add_column(
-                    escape(header), justify=justify, overflow="fold", no_wrap=is_number
-                )
+                whole = is_number or (index == 0 and short)
+                table.add_column(escape(header), justify=justify, overflow="fold", no_wrap=whole)
             for row in cells:
                 table.add_row(*map(escape, row))
             return table
@@ -153,6 +163,16 @@ class Display:
                 self.line(f"{label}: {done}/{total}{left} {remark}".rstrip())
 
         yield write
+
+
+def _stated_width() -> int | None:
+    """The width that $COLUMNS states, within reason; None if it is not set."""
+    columns = os.environ.get("COLUMNS")
+    if not columns:
+        return None
+    if not (columns.isascii() and columns.isdecimal() and len(columns) < 9 and int(columns)):
+        return USUAL_WIDTH
+    return min(max(int(columns), 40), 1000)
 
 
 def _text(value: object) -> str:

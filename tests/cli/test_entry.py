@@ -184,3 +184,18 @@ def test_run_says_what_it_will_train_and_for_how_long(empty: Path, capsys: Captu
     assert run_command(["run", "veit2016/fig5a", "--profile", "smoke", "--budget", "0s"]) == 130
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "veit2016/fig5a (smoke): 1 training on digits, seconds on two cores"
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["list", "--json"]], ids=" ".join)
+def test_output_on_a_full_device_is_one_line(arguments: list[str], empty: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "resnet_cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "the output cannot be written: No space left" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -239,3 +239,14 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: Captured
     assert not {"\x1b", "\u202e"} & set(out)
     assert out.startswith("a\\x1b[31m\\u202eb\n")
     assert r"\u202eb\n" in out
+
+
+@pytest.mark.parametrize("columns", ["0", "-5", "wide", "1e9", "9" * 30, "٣", "1"])
+def test_an_odd_width_still_gives_whole_tables(
+    columns: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    Display().table("Title", ["name", "error"], [["preact110", 6.25]])
+    out = capsys.readouterr().out
+    assert "preact110" in out
+    assert "6.25" in out
