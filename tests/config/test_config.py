@@ -634,7 +634,7 @@ def test_run_folder_names_network_data_seed_and_hash(load: Load) -> None:
         ("study={kind: delete, k: []}", "the range is empty; write 3, 1-20 or 1,5,9"),
         (
             "study={k: 3}",
-            r"study: needs kind: additivity, delete, greedy, path_survival, paths, reorder",
+            r"study: needs kind: additivity, delete, greedy, path_survival, paths",
         ),
         ("model={family: vgg, depth: 15, shortcut: dropout}", "shortcut is for residual networks"),
         ("model={depth: 14, units: [1, 2], stem: imagenet}", "model: "),
