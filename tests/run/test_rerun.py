@@ -39,7 +39,8 @@ def test_an_experiment_survives_its_own_description(name: str) -> None:
     for profile in experiment_profiles(name):
         experiment = load_experiment(name, profile)
         again = Experiment.model_validate(experiment.model_dump(mode="json"))
-        assert again == experiment
+        readers_own = dict.fromkeys(("question", "published", "time", "decides_below"))
+        assert again == experiment.model_copy(update=readers_own)
         assert [run.hash for _, run in again.runs()] == [run.hash for _, run in experiment.runs()]
 
 
