@@ -100,12 +100,12 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         PAPER,
-        "section4.3",
+        "section5",
         "Training with 23 of 54 units active in each batch does as well as training all",
         {"effective_paths": ("full", "active-23")},
         trains_as_well,
-        f"{paper_number('section4.3', 'error-active-23'):.2f} % against "
-        f"{paper_number('section4.3', 'error-full'):.2f} % with all",
+        f"{paper_number('section5', 'error-active-23'):.2f} % against "
+        f"{paper_number('section5', 'error-full'):.2f} % with all",
         short="Training 23 of 54 units does as well",
     ),
     Claim(

@@ -34,7 +34,7 @@ def trained_enough(
     Raises:
         NotMeasuredError: no table has the error of the network.
     """
-    limit = evidence.decides_below(experiment, published_error(PAPER, "section4.3", "full") or 0.0)
+    limit = evidence.decides_below(experiment, published_error(PAPER, "section5", "full") or 0.0)
     for table in tables:
         error = evidence.intact_error(table)
         if error is None:

@@ -1,4 +1,4 @@
-"""How the claims of paper 2 on paths are judged: Figures 6 and 7, section 4.3, the discussion.
+"""How the claims of paper 2 on paths are judged: Figures 6 and 7, section 5, the discussion.
 
 They rest on the published estimator, one path for a whole batch of images; the exact spectrum and
 one path for each image are additions of this program.
@@ -172,11 +172,11 @@ def highways_too(evidence: Evidence) -> list[Part]:
     return parts
 
 
-# --- section 4.3: training on effective paths ----------------------------------------------------
+# --- section 5: training on effective paths ----------------------------------------------------
 
 
 def trains_as_well(evidence: Evidence) -> list[Part]:
-    source = "section4.3"
+    source = "section5"
     full, active = (evidence.case(source, case) for case in ("full", "active-23"))
     if full.model is not None:
         of_54_units(len(make_places(full.model)))

@@ -100,7 +100,7 @@ class Claim:
 
     paper: str
     source: str
-    """Table, figure or section: `table1`, `fig5a`, `section4.3`."""
+    """Table, figure or section: `table1`, `fig5a`, `section5`."""
     text: str
     needs: Mapping[str, Sequence[str]]
     """Experiment, without its paper -> the cases that the judge reads; empty for all."""

@@ -69,6 +69,8 @@ def of_any_edition(stored: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: a newer edition wrote it.
     """
     content = {**stored, "edition": EDITION}
+    if stored.get("figure") == "section4.3":  # as the first edition called paper 2's section 5
+        content["figure"] = "section5"
     train = stored.get("train")
     if isinstance(train, Mapping):
         content["train"] = {"last_batch": "drop", "inactive_units": "freeze", **train}

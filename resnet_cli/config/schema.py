@@ -278,7 +278,7 @@ class TrainConfig(Strict):
     stochastic_depth: float | None = Field(default=None, gt=0, le=1)
     """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
     active_units: Count | None = None
-    """Train on effective paths only: so many units active in each batch (paper 2, section 4.3)."""
+    """Train on effective paths only: so many units active in each batch (paper 2, section 5)."""
     inactive_units: Literal["decay", "freeze"] = "decay"
     """Parameters of a unit that is inactive in a batch: `decay` moves them by momentum and weight
     decay, as in Huang et al.'s code (main.lua of yueatsprograms/Stochastic_Depth, whose optimizer

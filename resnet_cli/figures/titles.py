@@ -101,7 +101,7 @@ def network_title(label: str) -> str:
 
 
 def figure_title(figure: str | None) -> str:
-    """`fig5a` is "Figure 5a", `table1` "Table 1", `section4.3` "Section 4.3"; others are ""."""
+    """`fig5a` is "Figure 5a", `table1` "Table 1", `section5` "Section 5"; others are ""."""
     found = re.fullmatch(r"(fig|table|section)([\d.]+[a-z]?)", figure or "")
     if found is None:
         return ""

@@ -13,7 +13,7 @@ def survival_probabilities(config: TrainConfig, num_units: int) -> list[float]:
     """For each unit, in forward order, the probability that its F is active in a training step.
 
     Stochastic depth (Huang et al. 2016, arXiv:1603.09382, equation 4): linear decay,
-    p_l = 1 - l/L (1 - p_L), l from 1 to L. Active units (paper 2, section 4.3): k of n for all.
+    p_l = 1 - l/L (1 - p_L), l from 1 to L. Active units (paper 2, section 5): k of n for all.
     Evaluation weighs F by this probability (Huang et al., equation 5); paper 2 does not say how
     it evaluates, and the expected value of the trained sum is the same rule.
     """

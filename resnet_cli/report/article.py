@@ -146,9 +146,9 @@ ABOUT = (
                 "table",
                 "Training only short paths",
                 "In each batch 23 of the 54 units take part, so that only paths of up to 23 units "
-                "are trained (section 4.3).",
+                "are trained (section 5).",
                 "If short paths do the work, training the others is not needed.",
-                ("section4.3",),
+                ("section5",),
             ),
         ),
     ),

@@ -255,7 +255,7 @@ def _figure(
 
 
 def spoken(key: str) -> str:
-    """`table1` -> `Table 1`, `fig5a` -> `Figure 5a`, `section4.3` -> `Section 4.3`."""
+    """`table1` -> `Table 1`, `fig5a` -> `Figure 5a`, `section5` -> `Section 5`."""
     return figure_title(key) or {"text": "Section 4.1", "discussion": "Discussion"}.get(key, key)
 
 

@@ -120,8 +120,8 @@ def test_tables_of_one_source_are_read_together(write: Write) -> None:
 
 def test_the_provenance_names_the_source(write: Write) -> None:
     path = write("effective_paths", {"full": [6.0]}, paper="veit2016")
-    provenance_path(path).write_text(json.dumps({"config": {"figure": "section4.3"}}))
-    assert set(read_trainings(path.parents[1])) == {"section4.3"}
+    provenance_path(path).write_text(json.dumps({"config": {"figure": "section5"}}))
+    assert set(read_trainings(path.parents[1])) == {"section5"}
     provenance_path(path).write_text(json.dumps({"config": None}))
     assert set(read_trainings(path.parents[1])) == {"effective_paths"}
 
@@ -221,7 +221,7 @@ def test_top_1_where_the_paper_gives_top_1_and_top_5() -> None:
 
 
 def test_the_other_paper_and_a_case_it_has_no_number_for(write: Write) -> None:
-    path = write("section4.3", {"full": [6.0], "active-24": [5.0]}, paper="veit2016")
+    path = write("section5", {"full": [6.0], "active-24": [5.0]}, paper="veit2016")
     found = {row.case: row for row in rows("veit2016", read_trainings(path.parents[1]))}
     assert list(found) == ["active-23", "full", "active-24"]
     assert found["full"].published == 6.10

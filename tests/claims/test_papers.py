@@ -53,13 +53,13 @@ def test_top_5_errors() -> None:
     assert published_error("he2016", "table5", "original-152-224", top5=True) == 6.7
     assert published_error("he2016", "text", "bn_after_addition-101-224", top5=True) == 7.5
     assert published_error("he2016", "table1", "original", top5=True) is None
-    assert published_error("veit2016", "section4.3", "full", top5=True) is None
+    assert published_error("veit2016", "section5", "full", top5=True) is None
 
 
 def test_errors_of_veit2016() -> None:
-    assert published_error("veit2016", "section4.3", "active-23") == 5.96
-    assert published_error("veit2016", "section4.3", "full") == 6.10
-    assert published_error("veit2016", "section4.3", "active-24") is None
+    assert published_error("veit2016", "section5", "active-23") == 5.96
+    assert published_error("veit2016", "section5", "full") == 6.10
+    assert published_error("veit2016", "section5", "active-24") is None
 
 
 def test_sizes_of_the_tables() -> None:
@@ -167,7 +167,7 @@ def test_the_effective_lengths_are_the_share_of_paths_that_the_paper_says() -> N
     share = 100 * sum(math.comb(units, k) for k in range(first, last + 1)) / 2**units
     assert values["fig6c", "effective_paths_percent"] == pytest.approx(share, abs=0.02)
     assert values["fig3", "chance_error"] == 90
-    assert values["section4.3", "mean_length"] == values["section4.3", "active_units"] / 2
+    assert values["section5", "mean_length"] == values["section5", "active_units"] / 2
 
 
 def test_a_copy_is_returned() -> None:

@@ -15,6 +15,7 @@ from resnet_cli.claims.veit2016 import CLAIMS
 from resnet_cli.claims.verdict import Judgement, counts
 from resnet_cli.claims.words import evidence
 from resnet_cli.config.experiments import load_experiment
+from resnet_cli.config.schema import config_hash
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import header, write_table
 from resnet_cli.runtime.errors import UserError
@@ -371,6 +372,7 @@ def test_another_estimator_than_the_published_one_decides_nothing(tmp_path: Path
         path = tmp_path / "fig6" / f"{name}.provenance.json"
         content = json.loads(path.read_text())
         content["config"]["study"]["estimator"] = "image"
+        content["config_hash"] = config_hash(content["config"])
         path.write_text(json.dumps(content))
     for text in (EFFECTIVE, "falls exponentially"):
         assert judged(tmp_path, text).verdict == "not measured"
@@ -388,6 +390,7 @@ def test_claims_of_54_units_do_not_apply_to_others(tmp_path: Path) -> None:
     path = tmp_path / "effective_paths" / "table.provenance.json"
     content = json.loads(path.read_text())
     content["config"]["model"]["depth"] = 20
+    content["config_hash"] = config_hash(content["config"])
     path.write_text(json.dumps(content))
     assert judged(tmp_path, "23 of 54").reason is not None
 
@@ -450,7 +453,7 @@ def test_a_provenance_without_the_network(tmp_path: Path) -> None:
     assert judged(tmp_path, "matter most", "third-party").verdict == "not measured"
 
 
-# --- section 4.3 ---------------------------------------------------------------------------------
+# --- section 5 ---------------------------------------------------------------------------------
 
 
 def write_table43(folder: Path, **errors: Sequence[float | None]) -> None:

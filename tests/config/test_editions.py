@@ -130,6 +130,12 @@ def test_a_training_stored_before_its_last_batch_counted_dropped_it(
     assert again.train == now
 
 
+def test_the_first_editions_name_of_a_section_is_read() -> None:
+    stored = {"figure": "section4.3"}
+    assert of_any_edition(stored)["figure"] == "section5"
+    assert of_any_edition(stored | {"edition": 2})["figure"] == "section5"
+
+
 def test_a_newer_edition_is_refused() -> None:
     run = load_experiment("quickstart", "smoke").runs()[0][1]
     stored = run.model_dump(mode="json")

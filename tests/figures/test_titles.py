@@ -18,12 +18,10 @@ def test_titles_say_what_where_and_on_what() -> None:
 
 
 def test_names_in_words() -> None:
-    assert [
-        figure_title(name) for name in ("fig5a", "table1", "section4.3", "discussion", None)
-    ] == [
+    assert [figure_title(name) for name in ("fig5a", "table1", "section5", "discussion", None)] == [
         "Figure 5a",
         "Table 1",
-        "Section 4.3",
+        "Section 5",
         "",
         "",
     ]

@@ -19,7 +19,7 @@ from resnet_cli.claims.papers import published
 from resnet_cli.claims.verdict import JUDGED
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import load_experiment
-from resnet_cli.config.schema import PROFILES
+from resnet_cli.config.schema import PROFILES, config_hash
 from resnet_cli.report.article import ABOUT
 from resnet_cli.report.content import Part, content
 from resnet_cli.report.explorer import explorer_data
@@ -263,6 +263,7 @@ def test_a_title_cannot_become_a_tag(tmp_path: Path) -> None:
     provenance = tmp_path / "veit2016/mini/fig7/path_survival.provenance.json"
     told = json.loads(provenance.read_text())
     told["config"]["note"] = "<script>alert(1)</script>"
+    told["config_hash"] = config_hash(told["config"])
     provenance.write_text(json.dumps(told))
     text = write_report(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert" not in text

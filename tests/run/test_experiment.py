@@ -65,7 +65,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
 
 def test_cases_and_seeds_become_rows(tmp_path: Path, trainings: list[RunConfig]) -> None:
-    cases = [{"name": "original", "model": {"placement": "original"}}, {"name": "preact"}]
+    cases = [
+        {"name": "original", "model": {"placement": "original"}},
+        {"name": "preact", "model": {"stage_change": "projection"}},
+    ]
     experiment = make_experiment(cases=cases, seeds=(0, 3))
     written = run(experiment, tmp_path)
     out = tmp_path / "out"

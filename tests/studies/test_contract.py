@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from resnet_cli.cli import app
 from resnet_cli.config.registry import STUDIES, registered
-from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig, config_hash
 from resnet_cli.results.columns import all_tables
 from resnet_cli.results.layout import PROVENANCE_SUFFIX
 from resnet_cli.runtime.display import Display
@@ -138,6 +138,7 @@ def test_the_first_editions_provenance_counts_as_done(
             if key not in ("only", "batch_statistics")
         }
         del content["config"]["edition"]
+        content["config_hash"] = config_hash(content["config"])
         path.write_text(json.dumps(content))
     assert len(measure(subject, study, tmp_path).kept) == len(study.names())
 

@@ -559,7 +559,7 @@ def test_path_lengths_are_exact(n: int) -> None:
 
 
 def test_the_share_of_short_paths_that_paper_2_states() -> None:
-    """Section 4.3: the effective paths, of 5 to 17 units, are 0.45 % of all paths."""
+    """Section 5: the effective paths, of 5 to 17 units, are 0.45 % of all paths."""
     rows = path_lengths(54)
     assert round(100 * sum(row["fraction"] for row in rows[5:18]), 2) == 0.45
 

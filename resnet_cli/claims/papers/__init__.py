@@ -7,7 +7,7 @@ experiments use), `network`, `dataset`, `metric` (test_error, top1_error, top5_e
 given, `status` (ok, or fail: error above 20 %), `checked`, `remark`.
 
 veit2016.csv: Veit, Wilber, Belongie 2016, Residual Networks Behave Like Ensembles of Relatively
-Shallow Networks (arXiv:1605.06431). One number a row: `figure` (fig3 … fig8, section4.3, text),
+Shallow Networks (arXiv:1605.06431). One number a row: `figure` (fig3 … fig8, section5, text),
 `quantity`, `value`, `checked`, `remark`.
 
 `checked` is v for a number compared with the paper's text, m for one from memory, which may only
@@ -47,7 +47,7 @@ def published_error(paper: str, source: str, case: str, *, top5: bool = False) -
 
     Args:
         top5: the top-5 error instead.
-        source: the table or figure: `table1`, `section4.3`.
+        source: the table or figure: `table1`, `section5`.
         case: a slug of he2016.csv; for veit2016 what follows `error-` in `quantity`.
 
     Returns:

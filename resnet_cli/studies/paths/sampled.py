@@ -1,4 +1,4 @@
-"""The gradient of single paths, sampled (paper 2, section 4.3)."""
+"""The gradient of single paths, sampled (paper 2, section 5)."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -48,7 +48,7 @@ def sample_path_gradients(
     engine: Engine = "fast",
     report: Report = lambda done, total: None,
 ) -> list[Row]:
-    """Norms of the gradients of single paths (paper 2, section 4.3).
+    """Norms of the gradients of single paths (paper 2, section 5).
 
     Each sample draws a batch, sends it forward whole, and for each k leads the gradient of the
     mean loss back along paths of length k. Under torchrun each process takes its share of the
