@@ -42,7 +42,7 @@ def test_reproduce_he2016_smoke(
     cases = [case.name for case in load_experiment("he2016/signal", "smoke").cases]
     assert sorted(path.parent.name for path in signals.glob("*/signal.csv")) == sorted(cases)
     assert (signals / "signal.png").is_file()
-    assert len(list((tmp_path / "runs").iterdir())) == 25
+    assert len(list((tmp_path / "runs").iterdir())) == 30
     comparison = summary["comparisons"]["he2016"]
     measured = {r["source"] for r in comparison["rows"] if r["measured"] is not None}
     assert measured == {"table1", "table2", "table3", "table4"}

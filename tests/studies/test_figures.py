@@ -13,7 +13,7 @@ import torch
 
 from resnet_cli.claims.judge import judge_all
 from resnet_cli.claims.veit2016 import CLAIMS
-from resnet_cli.claims.words import evidence
+from resnet_cli.claims.words import evidence, judgement_to_dict
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import experiment_names, find_experiment
 from resnet_cli.config.experiments import load_experiment as load
@@ -263,7 +263,7 @@ def test_claims_are_judged_from_the_files(smoke: Smoke) -> None:
     by_source = {one.claim.source: one.verdict for one in judged}
     assert by_source["fig7"] == "holds"
     assert by_source["fig4"] == "not measured"
-    json.dumps([vars(claim) for claim in judged], allow_nan=False)
+    json.dumps([judgement_to_dict(one) for one in judged], allow_nan=False)
 
 
 # --- the options by hand -------------------------------------------------------------------------
