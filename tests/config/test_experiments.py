@@ -42,8 +42,10 @@ def test_every_experiment_opens_as_a_document(name: str) -> None:
     text = (experiments_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     head = re.match(r"(?:#.*\n)+", text)
     assert head is not None, "opens with a comment"
-    for part in ("Paper", "Command", "Time"):
+    for part in ("Paper", "Command"):
         assert f"\n# {part}: " in f"\n{head[0]}"
+    for profile in experiment_profiles(name):
+        assert load_experiment(name, profile).time, f"states how long {profile} takes"
     assert load_experiment(name).question is not None
     assert max(map(len, text.splitlines())) <= 110
 
