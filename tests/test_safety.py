@@ -150,7 +150,7 @@ def test_safetensors_that_claim_more_than_they_hold(
 ) -> None:
     Path("huge.safetensors").write_bytes(content)
     line = refused([*command, "--checkpoint", "huge.safetensors"], capsys)
-    assert line.startswith("huge.safetensors: no readable safetensors file")
+    assert line.startswith("huge.safetensors: not a readable safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_device_is_no_file_of_weights(capsys: Captured) -> None:
     """/dev/zero would be read without end, a pipe would be waited for."""
     os.mkfifo("pipe.safetensors")
     for name in ("/dev/zero", "pipe.safetensors"):
-        assert "is no file that holds weights" in refused(["eval", "--checkpoint", name], capsys)
+        assert ": not a file" in refused(["eval", "--checkpoint", name], capsys)
 
 
 # --- experiments ---------------------------------------------------------------------------------
@@ -331,10 +331,10 @@ def write_folder(bad: str) -> None:
 WORDS = {
     "a link out": "leads out of the data folder",
     "a folder's link out": "leads out of the data folder",
-    "truncated": "damaged, or no image",
+    "truncated": "damaged, or not an image",
     "bomb": "more than 40 megapixels are refused",
-    "pickle": "damaged, or no image",
-    "no image": "damaged, or no image",
+    "pickle": "damaged, or not an image",
+    "no image": "damaged, or not an image",
 }
 FOLDER_YAML = (
     VALID + "data: {dataset: imagefolder, image_size: 16, augment: crop, normalize: imagenet}\n"
@@ -358,7 +358,6 @@ def test_a_hostile_folder_of_images(bad: str, capsys: Captured) -> None:
     [
         {"a": [1], "b": [2]},
         {"img": ["text"], "label": [0]},
-        {"img": [b"x"], "label": ["zero"]},
         {"img": [{"path": "/etc/passwd"}], "label": [0]},
     ],
     ids=str,

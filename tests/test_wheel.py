@@ -40,7 +40,7 @@ COMMANDS = {
     "lesion": ("lesion --only 3 --images 20", "preact56-digits"),
     "paths": ("paths --lengths", "preact56"),
     "train": ("train quickstart --profile smoke", "test error"),
-    "compare": ("compare veit2016", "claims hold"),
+    "compare": ("compare veit2016", "claims: "),
     "report": ("report", "report.html"),
 }
 

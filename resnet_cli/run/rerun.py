@@ -146,7 +146,8 @@ def _check_weights(path: Path, provenance: Provenance) -> None:
 
 
 def _command(provenance: Provenance) -> str:
-    return one_line(provenance.command, 300) or "none is recorded"
+    command = provenance.command
+    return one_line(command, 300) if command.strip() else "none is recorded"
 
 
 def check_data(spec: RerunSpec, context: Context) -> None:

@@ -208,17 +208,16 @@ class Trainer:
             if graph is not None:
                 loss_sum, wrong = graph(images, labels, lr)
             else:
+                self.optimizer.zero_grad()  # a replayed graph leaves the gradients of its batch
                 loss_sum, wrong = combined(
                     self.network, lambda: self._backward(images, labels, active, size)
                 )
         is_bad = ~(loss_sum + self._sums[0]).isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(is_bad, iteration, self._first_bad)
         if iteration % self.look_every == 0 and self._has_diverged():
-            self.optimizer.zero_grad()
             return
         if graph is None:
             self._update(lr)
-            self.optimizer.zero_grad()
         position.iteration += 1
         position.images += size
         gained = torch.stack((loss_sum, wrong.double()))

@@ -152,12 +152,13 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
                 f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
                 "under runs/ or a checkpoint file"
             )
-        check_files(path, read_run_file(path) or {}, WEIGHTS_FILE)
         path = path / WEIGHTS_FILE
     elif not is_there:
         path = cards.bundled_path(str(reference))
     if not path.is_file():
-        raise UserError(f"--checkpoint {path}: is no file that holds weights")
+        raise UserError(f"--checkpoint {path}: not a file")
+    if path.name == WEIGHTS_FILE:
+        check_files(path.parent, read_run_file(path.parent) or {}, WEIGHTS_FILE)
     if path.suffix == ".py":
         _refuse_overrides(overrides, reference)
         adapted = load_adapted(path)
@@ -229,14 +230,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file.
 
     Raises:
-        UserError: the file is missing, truncated or no safetensors file.
+        UserError: the file is missing, truncated or not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{path}: damaged or no safetensors file ({' '.join(str(error).split())[:120]})"
+            f"{path}: damaged, or not a safetensors file ({' '.join(str(error).split())[:120]})"
         ) from None
 
 

@@ -154,7 +154,7 @@ def _read_safetensors(file: IO[bytes], path: Path) -> tuple[dict[str, Any], dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         why = one_line(error, 120)
         raise UserError(
-            f"{path}: no readable safetensors file, perhaps cut short ({why}); download or save "
+            f"{path}: not a readable safetensors file, perhaps cut short ({why}); download or save "
             "it again"
         ) from None
 

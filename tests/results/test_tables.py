@@ -296,7 +296,9 @@ def test_the_provenance_stands_beside_its_table(tmp_path: Path, provenance: Prov
     beside = json.loads((tmp_path / "path_gradients.provenance.json").read_text())
     assert provenance_path(path).name == "path_gradients.provenance.json"
     read = read_provenance(path)  # its configuration has no edition, so it is of the first
-    assert read["config"] == beside["config"] | {"edition": 2}
+    kept = {"last_batch": "drop", "inactive_units": "freeze"}
+    train = beside["config"]["train"] | kept
+    assert read["config"] == beside["config"] | {"edition": 2, "train": train}
     assert read | {"config": None} == beside | {"config": None}
     assert beside["profile"] == "smoke"
     assert beside["table"]["rows"] == 1

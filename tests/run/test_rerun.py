@@ -287,7 +287,7 @@ def test_other_data_are_refused(
     shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
     assert run_command(["run", "kept.provenance.json"]) == 0
     if yaml != STUDY:  # the table would be that of the runs that are there
-        assert "; move runs" in refused_data(Path("kept.provenance.json"), name, capsys)
+        assert "was trained on it" in refused_data(Path("kept.provenance.json"), name, capsys)
         shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
     shutil.rmtree("runs")
     shutil.rmtree("results")
@@ -479,7 +479,7 @@ def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
         (TYPED | {"only": []}, {}, "only: Tuple should have at least 1 item"),
         (TYPED | {"engine": "slow"}, {}, "engine: must be 'fast' or 'plain'"),
         (TYPED | {"study": {}}, {}, "study: needs kind: "),
-        (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: must be"),
+        (TYPED | {"data": {"dataset": "x"}}, {}, "data.dataset: unknown data set 'x'"),
         ({"benchmarks": 1}, {"command": " "}, "repeat its command: none is recorded"),
         ({"benchmarks": 1}, {"command": "a\nb " * 300}, "repeat its command: a b a b"),
     ],
