@@ -224,7 +224,7 @@ def test_other_weights_are_not_taken(
     Path("two.yaml").write_text(YAML)
     assert run_command(["train", "two.yaml"]) == 0
     one, two = sorted(Path("runs").iterdir())
-    weights = one / "weights.safetensors"
+    weights = shutil.copy(one / "weights.safetensors", "mine.safetensors")
     assert run_command(["lesion", "--checkpoint", str(weights), "--out", "first"]) == 0
     shutil.copy(two / "weights.safetensors", weights)
     assert run_command(["run", "first/lesion_delete.provenance.json"]) == 2
