@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2 # each computes with one thread; a file's tests stay together
 
-.PHONY: demo test check wheel bench torture install format clean
+.PHONY: demo test check findings docs wheel bench torture install format clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not slow"
 
+# The tables of README.md and docs/ that are written from results/.
+findings: $(VENV)/.installed
+	$(BIN)/python -m resnet_cli.report.findings
+
 # Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
 bench: $(VENV)/.installed
 	$(BIN)/resnet-cli bench --out results/bench
@@ -46,7 +50,7 @@ bench: $(VENV)/.installed
 wheel: $(VENV)/.installed-dev
 	$(BIN)/hatchling build --target wheel
 
-# Faults at random moments of whole commands; what is left after each is given again.
+# Faults at random moments of whole commands; what is left after each is run again.
 torture: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/training/torture.py
 

@@ -51,7 +51,6 @@ def _of_shortcuts() -> Iterator[Claim]:
     yield of_table(
         "A shortcut scaled by a constant, 0 (a plain network) or 0.5, is worse than the identity",
         SCALINGS,
-        "A shortcut of 0 or 0.5 is worse",
     )
     yield of_table("Exclusive gating, at any initial bias, is worse than the identity", EXCLUSIVE)
     yield of_table(

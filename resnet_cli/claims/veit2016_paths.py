@@ -7,9 +7,10 @@ one path for each image are additions of this program.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.papers import case_title, published_error
@@ -81,20 +82,30 @@ def _holds_almost_all(share: Quantity, shown: Sequence[Quantity] = ()) -> Part:
     return Part(decided(tested), tested, (share, *shown))
 
 
-def falls_exponentially(evidence: Evidence) -> list[Part]:
+def line_of_norms(means: "Series[float]") -> Any:
+    """The straight line through log10 of the mean gradient norm over the path length; None of
+    fewer than three lengths.
+
+    Args:
+        means: by path length.
+    """
     from scipy import stats
 
+    means = means[means > 0]
+    if len(means) < 3:
+        return None
+    return stats.linregress(means.index.to_numpy(float), np.log10(means.to_numpy(float)))
+
+
+def falls_exponentially(evidence: Evidence) -> list[Part]:
     table = evidence.tables("fig6", "path_gradients")[0]
     if (table.config.get("study") or {}).get("estimator", "batch") != "batch":
         raise NotMeasuredError
     if short := trained_enough(evidence, "fig6", [table]):
         return [short]
-    means = table.frame.groupby("k")["grad_norm"].mean()
-    means = means[means > 0]
-    if len(means) < 3:
+    fit = line_of_norms(table.frame.groupby("k")["grad_norm"].mean())
+    if fit is None:
         raise NotMeasuredError
-    k, logs = means.index.to_numpy(dtype=float), np.log10(means.to_numpy(dtype=float))
-    fit = stats.linregress(k, logs)
     name = "fall of log10(norm) per unit"
     tested = Quantity(name, -float(fit.slope), float(fit.stderr), len(table.frame), "")
     straight = Quantity("R2 of the line", float(fit.rvalue) ** 2, unit="")

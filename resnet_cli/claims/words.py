@@ -17,6 +17,7 @@ from resnet_cli.claims.verdict import (
     Verdict,
 )
 from resnet_cli.config.fields import FAILS_ABOVE
+from resnet_cli.figures.titles import figure_title
 
 CAVEATS: dict[str, str] = {
     "smoke": "small networks trained for seconds on digits: it shows that the code runs, and "
@@ -37,6 +38,11 @@ COUNTED: dict[Verdict, str] = {
     "not measured": "not measured",
 }
 """Verdicts after a number."""
+
+
+def source_title(key: str) -> str:
+    """`table1` -> `Table 1`, `fig5a` -> `Figure 5a`, `section5` -> `Section 5`."""
+    return figure_title(key) or {"text": "Section 4.1", "discussion": "Discussion"}.get(key, key)
 
 
 def number(quantity: Quantity) -> str:

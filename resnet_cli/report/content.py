@@ -12,12 +12,11 @@ from pathlib import Path
 from resnet_cli.claims.compare import Comparison, Row, compare, measured_profiles
 from resnet_cli.claims.judge import CLAIMS
 from resnet_cli.claims.verdict import JUDGED, Claim, Judgement, Verdict, counts
-from resnet_cli.claims.words import decisive, evidence, seeds
+from resnet_cli.claims.words import decisive, evidence, seeds, source_title
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import PROFILES, Experiment
 from resnet_cli.datasets.catalogue import title_of
-from resnet_cli.figures.titles import figure_title
 from resnet_cli.report.article import ABOUT, Paper, Story
 from resnet_cli.report.labels import (
     checkpoint_label,
@@ -217,7 +216,7 @@ def _claim_rows(paper: str, comparisons: Sequence[Comparison]) -> list[ClaimRow]
         for comparison in comparisons
     ]
     return [
-        ClaimRow(claim, spoken(claim.source), outcomes)
+        ClaimRow(claim, source_title(claim.source), outcomes)
         for claim, *outcomes in zip(CLAIMS[paper], *by_profile, strict=True)
     ]
 
@@ -254,11 +253,6 @@ def _figure(
     )
 
 
-def spoken(key: str) -> str:
-    """`table1` -> `Table 1`, `fig5a` -> `Figure 5a`, `section5` -> `Section 5`."""
-    return figure_title(key) or {"text": "Section 4.1", "discussion": "Discussion"}.get(key, key)
-
-
 @cache
 def _experiment(name: str) -> Experiment | None:
     """An experiment for its question; None where no file has this name."""
@@ -292,7 +286,7 @@ def _error_tables(comparisons: Sequence[Comparison]) -> list[ErrorTable]:
             (row.title, _published(row), [_measured(measured[p].get(case)) for p in columns])
             for case, row in cases.items()
         ]
-        title = f"{spoken(source)}, {title_of(dataset)}"
+        title = f"{source_title(source)}, {title_of(dataset)}"
         tables.append(ErrorTable(title, columns, body))
     return tables
 

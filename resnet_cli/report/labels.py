@@ -54,7 +54,8 @@ def checkpoint_label(told: Provenance) -> str:
     names = " and ".join(_networks(_models(told)))
     if source.name in bundled_names():
         return f"{names}, ours, {training_length(read_card(source.name))}"
-    if publisher := re.match(r"(\w+)-\w+", source.stem):
+    publisher = re.match(r"(?:resnet\d+-)?(\w+)", source.stem)  # publisher-network, or the reverse
+    if publisher and "-" in source.stem:
         return f"{names}, published by {publisher[1]}"
     return f"{names}, {source.name}" if source.name else names
 

@@ -288,11 +288,11 @@ def _shown(
         frame = worst.head(MOST_SHOWN)
     elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
         summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
-        columns = ["k", "samples", "min error", "median error", "max error"]
+        columns = ["k", "samples", "min error (%)", "median error (%)", "max error (%)"]
         return title, columns, [[k, int(n), *rest] for k, n, *rest in summary.itertuples()]
     shown = ["blocks", "test_error", "kl_divergence", "agreement"]
     rows = [list(row) for row in frame[shown].itertuples(index=False)]
-    columns = ["blocks", "test error", "KL divergence", "agreement"]
+    columns = ["blocks", "test error (%)", "KL divergence (nats)", "agreement (%)"]
     if (frame["k"] == 1).all():
         columns = ["unit", "place", *columns[1:]]
         rows = [[blocks, _place(places[int(blocks)]), *rest] for blocks, *rest in rows]
@@ -306,7 +306,7 @@ def _place(place: "Place") -> str:
 
 def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[Any]]]:
     """The error of each class, intact and by deletion."""
-    columns = ["class", "images", "intact", "mean with units deleted", "worst"]
+    columns = ["class", "images", "intact (%)", "mean with units deleted (%)", "worst (%)"]
     rows = [
         [
             name,

@@ -95,7 +95,7 @@ def test_the_first_screen_has_each_paper_in_short(page: Path, parts: list[Part])
     cards = html.unescape(page.read_text(encoding="utf-8").partition('id="explorer"')[0])
     for part in parts:
         assert part.paper.says in cards
-        assert len(part.headlines) == 3
+        assert 2 <= len(part.headlines) <= 3
         for row in part.headlines:
             assert row.claim.short in cards
 

@@ -17,7 +17,7 @@ from resnet_cli.results.layout import CHECKPOINT_FILE, WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.checkpoint import Position, save_checkpoint
 from resnet_cli.weights import cards
-from resnet_cli.weights.cards import bundled_folder, bundled_names, read_card, unusual_width
+from resnet_cli.weights.cards import bundled_folder, bundled_names, unusual_width
 from resnet_cli.weights.load import (
     load_network,
     read_safetensors,
@@ -182,14 +182,6 @@ def test_every_bundled_file_loads_and_is_no_larger_than_need_be() -> None:
         assert loaded.run is not None
         assert loaded.normalization is not None
         assert "test_error" in loaded.outcome
-
-
-def test_the_readme_names_every_bundled_file_and_its_error() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    text = " ".join(readme[readme.index("Bundled, as float16") :].split("\n\n")[0].split())
-    for name in bundled_names():
-        after = text[text.index(f"`{name}`") :]
-        assert f"({read_card(name)['test_error']:.2f} %)" in after.split(")")[0] + ")", name
 
 
 def test_bundled_weights_by_name(

@@ -1,0 +1,212 @@
+"""The tables of README.md and docs/ that are written from the results.
+
+`python -m resnet_cli.report.findings` (`make findings`) rewrites the parts of these files between
+`<!-- findings NAME -->` and `<!-- end -->`, from the claims and the tables in `results/`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pandas import DataFrame, Series
+
+from resnet_cli.claims.compare import Comparison, compare, measured_profiles
+from resnet_cli.claims.evidence import Evidence, published_trainings
+from resnet_cli.claims.judge import judge
+from resnet_cli.claims.papers import PAPERS
+from resnet_cli.claims.veit2016_paths import line_of_norms
+from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, counts
+from resnet_cli.claims.words import decisive, number, source_title
+from resnet_cli.config.schema import PROFILES
+from resnet_cli.datasets.catalogue import title_of
+from resnet_cli.report.labels import network_label
+from resnet_cli.results.tables import atomic_write, read_provenance, read_table
+from resnet_cli.weights.cards import cards, network_of, training_length
+
+FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
+MOST_NUMBERS = 2
+"""Measured quantities in a cell of the short table."""
+
+
+def rewritten(text: str, results: Path) -> str:
+    """A file's text with its generated parts replaced.
+
+    Raises:
+        KeyError: a part has an unknown name.
+    """
+    found = comparisons(results)
+    parts: dict[str, Callable[[], str]] = {
+        "short": lambda: short_table(found),
+        "counts": lambda: counts_table(found),
+        "networks": lambda: networks_table(results),
+        "weights": weights_table,
+        "he2016": lambda: claims_table(found["he2016"]),
+        "veit2016": lambda: claims_table(found["veit2016"]),
+    }
+
+    def replacement(match: re.Match[str]) -> str:
+        start, name, end = match.group(1), match.group(2), match.group(4)
+        return f"{start}\n{parts[name]()}\n{end}"
+
+    marked = r"(<!-- findings (\w+) -->)\n(.*?)(<!-- end -->)"
+    return re.sub(marked, replacement, text, flags=re.DOTALL)
+
+
+def comparisons(results: Path) -> dict[str, list[Comparison]]:
+    """Of each paper, at every profile that has results, the one nearest to the paper's first."""
+    return {
+        paper: [
+            compare(paper, name, results)
+            for name in measured_profiles(paper, results)
+            if name in PROFILES
+        ]
+        for paper in PAPERS
+    }
+
+
+def short_table(found: dict[str, list[Comparison]]) -> str:
+    """The claims that have a short form, each at the profile that decides it, else at the first
+    that measured it."""
+    rows = []
+    for of_paper in found.values():
+        for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
+            rows += [_short_row(_decided(judgements))] if judgements[0].claim.short else []
+    return _table(("claim", "published", "measured", "verdict"), rows)
+
+
+def counts_table(found: dict[str, list[Comparison]]) -> str:
+    """How many claims have which verdict, by paper and profile."""
+    rows = [
+        [f"{paper}, `{comparison.profile}`", *map(str, counts(comparison.judgements).values())]
+        for paper, of_paper in found.items()
+        for comparison in of_paper
+    ]
+    return _table(("claims", *VERDICTS), rows)
+
+
+def claims_table(of_paper: Sequence[Comparison]) -> str:
+    """Every claim of a paper, its verdict at each profile, and what the decided ones rest on."""
+    rows = []
+    for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
+        decided = _decided(judgements)
+        rests = decisive(decided) if decided.verdict in JUDGED else ""
+        claim = decided.claim
+        text = f"{claim.text} (check)" if claim.is_check else claim.text
+        verdicts = [judgement.verdict for judgement in judgements]
+        rows.append([source_title(claim.source), text, *verdicts, rests])
+    profiles = [f"`{comparison.profile}`" for comparison in of_paper]
+    return _table(("source", "claim", *profiles, "measured"), rows)
+
+
+def networks_table(results: Path) -> str:
+    """Each network whose gradient was measured at every path length, by depth: what deleting one
+    unit costs it, and how the gradient of a path changes with its length."""
+    lesions: dict[str, tuple[Series[float], DataFrame]] = {}
+    for path in sorted(results.glob("veit2016/**/lesion_delete.csv")):
+        frame = read_table(path)
+        single = frame[frame["k"] == 1]
+        if len(single):
+            lesions.setdefault(
+                _weights(path), (single["test_error"] - single["baseline_error"], frame)
+            )
+    rows = []
+    for path in results.glob("veit2016/**/fig6/path_spectrum.csv"):
+        spectrum, told = read_table(path), read_provenance(path)
+        lesioned = lesions.get(_weights(path))
+        line = line_of_norms(spectrum.set_index("k")["mean_norm"])
+        if lesioned is None or line is None:
+            continue
+        rises, frame = lesioned
+        exact = float(spectrum["exact_norm"].sum())
+        name = network_label(path.relative_to(results / "veit2016").parts[0], told)
+        rows.append(
+            (
+                name,
+                len(spectrum) - 1,
+                f"{frame['baseline_error'].iloc[0]:.2f}",
+                f"{rises.median():+.2f}",
+                f"{10**line.slope:.2f}",
+                f"{spectrum['total'].sum() / exact:.3g}",
+            )
+        )
+    header = (
+        "network",
+        "units",
+        "error (%)",
+        "median rise, one unit deleted (points)",
+        "gradient of a path, per unit",
+        "sampled total / exact total",
+    )
+    rows.sort(key=lambda row: (row[1], row[0]))
+    return _table(header, [[str(cell) for cell in row] for row in rows])
+
+
+def weights_table() -> str:
+    """The bundled weights."""
+    rows = [
+        [
+            f"`{card['name']}`",
+            network_of(card),
+            title_of(card["dataset"]),
+            training_length(card),
+            f"{card['test_error']:.2f}",
+        ]
+        for card in cards()
+    ]
+    return _table(("name", "network", "data", "training", "test error (%)"), rows)
+
+
+def _weights(table: Path) -> str:
+    """The hash of the weights that a table was measured on; of unknown ones its own path."""
+    checkpoint = read_provenance(table).get("checkpoint") or {}
+    return str(checkpoint.get("sha256") or table)
+
+
+def _short_row(judgement: Judgement) -> list[str]:
+    claim = judgement.claim
+    return [
+        f"“{claim.text}” ({source_title(claim.source)})",
+        _published(claim),
+        _brief(judgement),
+        f"{judgement.verdict} (`{judgement.profile}`)",
+    ]
+
+
+def _published(claim: Claim) -> str:
+    """The paper's numbers: as the claim states them, else those that would decide it."""
+    if claim.published:
+        return claim.published
+    as_measured = Evidence(claim.paper, "paper", Path(), published_trainings(claim.paper))
+    return _brief(judge(claim, as_measured))
+
+
+def _brief(judgement: Judgement) -> str:
+    """The first measured quantities of the comparison that the verdict rests on."""
+    of_verdict = [part for part in judgement.parts if part.verdict == judgement.verdict]
+    part = judgement.deciding or next((part for part in of_verdict if part.measured), None)
+    shown = part.measured[:MOST_NUMBERS] if part is not None else ()
+    return "; ".join(f"{quantity.name}: {number(quantity)}" for quantity in shown)
+
+
+def _decided(judgements: Sequence[Judgement]) -> Judgement:
+    """The first judgement that decides, else the first with a measurement, else the first."""
+    decided = (judgement for judgement in judgements if judgement.verdict in JUDGED)
+    measured = (judgement for judgement in judgements if judgement.verdict != "not measured")
+    return next(decided, next(measured, judgements[0]))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Rewrite the generated parts of FILES in the working folder."""
+    for name in FILES:
+        path = Path(name)
+        atomic_write(path, rewritten(path.read_text(encoding="utf-8"), Path("results")))
+
+
+if __name__ == "__main__":
+    main()
