@@ -216,9 +216,8 @@ def test_ray_gives_what_the_serial_run_gives_though_a_worker_is_killed(
 def test_stopped_on_ray_it_saves_and_resumes(
     folder: Path, cluster: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """By its budget before a task began, by a signal while both workers train."""
-    Path("two.yaml").write_text(YAML.replace("EPOCHS", "40") + "seeds: [0, 1]\n")
-    command = ["run", "two.yaml", "--executor", "ray"]
+    """A signal while both workers train and a third task waits; resumed without Ray."""
+    Path("three.yaml").write_text(YAML.replace("EPOCHS", "40") + "seeds: [0, 1, 2]\n")
     monkeypatch.setattr("resnet_cli.run.ray_executor.SAVE_SECONDS", 120.0)  # on a busy machine
 
     def stop() -> None:
@@ -230,26 +229,21 @@ def test_stopped_on_ray_it_saves_and_resumes(
             time.sleep(0.02)
 
     cluster()
-    assert run_command([*command, "--budget", "0s"]) == 130
-    assert "stopped with 2 of 2 tasks to do" in capsys.readouterr().err
-    cluster()
     watcher = threading.Thread(target=stop)
     watcher.start()
-    assert run_command(command) == 130
+    assert run_command(["run", "three.yaml", "--executor", "ray"]) == 130
     watcher.join()
     error = capsys.readouterr().err
-    assert "stopped with 2 of 2 tasks to do" in error
+    assert "stopped with 3 of 3 tasks to do" in error
     assert "not saved" not in error
     assert len({path.parent for path in Path("runs").glob("*/checkpoint*")}) == 2
     assert runs() == set()
-    cluster()
-    assert run_command(command) == 0
-    assert len(runs()) == 2
-    made = Path("results/local/two/mini")
-    made.rename("ray")
-    Path("runs").rename("runs-ray")
-    assert run_command(["run", "two.yaml"]) == 0
-    assert_same_results(made, Path("ray"))
+    assert run_command(["run", "three.yaml"]) == 0
+    made = Path("results/local/three/mini")
+    made.rename("resumed")
+    Path("runs").rename("runs-resumed")
+    assert run_command(["run", "three.yaml"]) == 0
+    assert_same_results(made, Path("resumed"))
 
 
 def test_a_failure_on_ray_stops_one_experiment_alone(
