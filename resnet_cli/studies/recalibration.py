@@ -320,6 +320,8 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     ):
         by_count.axhline(rows["test_error"].mean(), color=color, linestyle="--", linewidth=1)
     by_count.set_xscale("log")
+    by_count.set_xticks(counts, [f"{count:,}" for count in counts])
+    by_count.minorticks_off()
     by_count.set_xlabel("training images (dashed: as trained)")
     by_count.set_ylim(bottom=0)
     set_title(figure, title)
