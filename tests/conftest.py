@@ -42,13 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The same inputs each time, so that a test that passed does not fail by chance."""
+    """The same inputs each time and no time limit, so that what passed does not fail by chance."""
+    settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+    settings.load_profile("repeatable")
     settings.register_profile(
         "fuzz",
+        settings.get_profile("repeatable"),
         max_examples=config.getoption("--fuzz-cases"),
-        derandomize=True,
-        database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -266,10 +266,10 @@ def test_one_bias_does_not_stand_for_six(judge: Judge, tmp_path: Path) -> None:
 
 
 def test_the_network_that_was_trained_is_named(judge: Judge) -> None:
-    judged = judge("cpu", table2={"original-110": [5.0], "bn_after_addition-110": [9.0]})
+    judged = judge("smoke", table2={"original-110": [5.0], "bn_after_addition-110": [9.0]})
     found = find(judged, "BN after the addition is worse than the original unit")
-    assert found.networks[0] == "resnet38"
-    assert "original unit, 38: 5.00 %" in evidence(found)[0]
+    assert found.networks[0] == "resnet8"
+    assert "original unit, 8: 5.00 %" in evidence(found)[0]
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -140,8 +140,6 @@ def test_measured_errors_name_another_network_than_the_papers(parts: list[Part])
     error = measured.loc[["original"], "test_error"].median()
     assert row[2][at].startswith(f"{error:.2f}")
     assert "ResNet" not in row[2][at]
-    if "cpu" in table.columns:
-        assert "ResNet-38" in row[2][list(table.columns).index("cpu")]
 
 
 def test_every_experiment_measured_is_there_with_its_command(parts: list[Part]) -> None:

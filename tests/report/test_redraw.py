@@ -33,7 +33,7 @@ def test_redrawn_plots_are_those_that_run_drew(
             "veit2016/third-party/fig6",
             ["path_spectrum.png", "path_spectrum_stages.png", "paths.png"],
         ),
-        ("he2016/cpu/table1", ["table.png", "training.png"]),
+        ("he2016/mini/table1", ["table.png", "training.png"]),
     ],
 )
 def test_plots_are_drawn_again_from_tables_alone(
