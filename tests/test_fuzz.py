@@ -448,6 +448,7 @@ def test_a_provenance_is_run_or_refused(folder: Path, content: bytes) -> None:
     except UserError as error:
         one_line(error)
         codes = set()
+    there = {*Path().rglob("*")}
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_command(["run", str(path)])
@@ -455,7 +456,7 @@ def test_a_provenance_is_run_or_refused(folder: Path, content: bytes) -> None:
     assert err.getvalue().count("\n") == 1
     assert ("here the work would begin" in err.getvalue()) == (code == 1)
     assert "Traceback" not in out.getvalue() + err.getvalue()
-    assert not Path("results").exists()
+    assert {*Path().rglob("*")} == there
 
 
 @cases(0.1)

@@ -1,6 +1,7 @@
 """Commands on one network: eval, and those of the studies (lesion, paths, signal)."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ def evaluate_command(
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
     check_checkpoint(checkpoint)
     from resnet_cli.runtime.interrupt import watched
+    from resnet_cli.studies.finite import check_outputs
     from resnet_cli.training.evaluation import TOP5_FROM, evaluate
 
     display = make_display(as_json, quiet, verbose)
@@ -110,6 +112,9 @@ def evaluate_command(
     with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
         report = watched(update, stopper, "stopped; nothing was measured")
         result = evaluate(subject.loaded.network, batches, report=report)
+    if not math.isfinite(result.loss):
+        check_outputs(subject, "test")
+        raise UserError(f"{subject.loaded.source}: its loss on these images is {result.loss}")
     chance = chance_error(subject.loaded.num_classes)
     display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
     top5_error = result.top5_error if subject.loaded.num_classes >= TOP5_FROM else None

@@ -20,9 +20,13 @@ class Column:
 
     name: str
     kind: Kind
-    """`text`; `whole`: an integer of any size; `number`: a float, empty where not measured."""
+    """`text`; `whole`: an integer of any size; `number`: a float."""
     meaning: str
     """For results/README.md."""
+    may_be_empty: bool = False
+    """Of a number: empty where it was not measured."""
+    may_be_infinite: bool = False
+    """Of a number: infinite or NaN is a measurement, as the loss of a network that diverged."""
 
 
 def text(name: str, meaning: str) -> Column:
@@ -35,9 +39,9 @@ def whole(name: str, meaning: str) -> Column:
     return Column(name, "whole", meaning)
 
 
-def number(name: str, meaning: str) -> Column:
-    """A column of floats."""
-    return Column(name, "number", meaning)
+def number(name: str, meaning: str, *, empty: bool = False, infinite: bool = False) -> Column:
+    """A column of floats; whether a value may be missing, or infinite or NaN."""
+    return Column(name, "number", meaning, empty, infinite)
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,23 @@ OWN = (
             _SEED,
             whole("epoch", "passes over the training split done, from 1"),
             whole("iteration", "optimizer steps done"),
-            number("lr", "learning rate of the last step"),
-            number("train_loss", "mean over the epoch's batches, training mode, nats"),
-            number("train_error", "percent, over the same batches"),
-            number("test_loss", "on the test split, nats; empty in epochs without evaluation"),
-            number("test_error", "percent; empty in epochs without evaluation"),
-            number("images_per_second", "training throughput"),
-            number("seconds", "time since the training began, without interruptions"),
+            number("lr", "learning rate of the last step", empty=True),
+            number(
+                "train_loss",
+                "mean over the epoch's batches, training mode, nats",
+                empty=True,
+                infinite=True,
+            ),
+            number("train_error", "percent, over the same batches", empty=True),
+            number(
+                "test_loss",
+                "on the test split, nats; empty in epochs without evaluation",
+                empty=True,
+                infinite=True,
+            ),
+            number("test_error", "percent; empty in epochs without evaluation", empty=True),
+            number("images_per_second", "training throughput", empty=True),
+            number("seconds", "time since the training began, without interruptions", empty=True),
         ),
     ),
     Table(
@@ -97,12 +111,13 @@ OWN = (
                 "`ok`; `fail`: test error above 20 %, as in the paper (`fail_above:` of the YAML); "
                 "`diverged`: a loss was not finite",
             ),
-            number("test_error", "percent, after the last epoch; empty when diverged"),
-            number("best_error", "percent, the lowest of all evaluations"),
+            number("test_error", "percent, after the last epoch; empty when diverged", empty=True),
+            number("best_error", "percent, the lowest of all evaluations", empty=True),
             number(
                 "paper_error",
                 'percent, the published number for the case; empty where it is "fail" or there is '
                 "none",
+                empty=True,
             ),
         ),
     ),
@@ -113,8 +128,12 @@ OWN = (
             _EXPERIMENT,
             _CASE,
             _SEED,
-            number("top5_error", "percent, after the last epoch; empty when diverged"),
-            number("paper_top5_error", "percent, the published number; empty where there is none"),
+            number("top5_error", "percent, after the last epoch; empty when diverged", empty=True),
+            number(
+                "paper_top5_error",
+                "percent, the published number; empty where there is none",
+                empty=True,
+            ),
         ),
     ),
     Table(
@@ -149,11 +168,16 @@ OWN = (
             number("target", "the value to reach"),
             text("better", "whether `higher` or `lower` is better"),
             text("reached", "`yes` or `no`"),
-            number("gflops", "arithmetic of ours, in 1e9 multiplications and additions a second"),
+            number(
+                "gflops",
+                "arithmetic of ours, in 1e9 multiplications and additions a second",
+                empty=True,
+            ),
             number(
                 "share_of_peak",
                 "of what a float32 matrix product of 2048 x 2048 reached on the same threads just "
                 "before",
+                empty=True,
             ),
             text("remark", "sizes, and how far results differ"),
         ),
@@ -165,9 +189,13 @@ OWN = (
             text("item", "the check or measurement"),
             text("precision", "`float32`, `tf32` or `bfloat16`"),
             text("side", "`fast`, or `plain`: eager, batch-norm groups one after another"),
-            number("value", "median over the repeats, in `measured_in`; empty when it failed"),
-            number("lowest", "over the repeats"),
-            number("highest", "over the repeats"),
+            number(
+                "value",
+                "median over the repeats, in `measured_in`; empty when it failed",
+                empty=True,
+            ),
+            number("lowest", "over the repeats", empty=True),
+            number("highest", "over the repeats", empty=True),
             text("measured_in", "`images/s`; of checks what the difference is a share of"),
             text(
                 "remark",

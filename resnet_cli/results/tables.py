@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import itertools
+import math
 import operator
 import os
 import stat
@@ -64,7 +65,8 @@ def write_table(
         folder: made if missing.
 
     Raises:
-        UserError: no such table, or the files cannot be written.
+        UserError: no such table, the files cannot be written, or a number is missing or not finite
+            in a column that does not allow it.
         ValueError: a row's columns are not the table's, or a status is unknown.
         TypeError: a value is not of its column's kind.
     """
@@ -97,7 +99,8 @@ def read_table(path: Path) -> pandas.DataFrame:
 
     Raises:
         UserError: the file cannot be read, its name is no table's, its columns differ, or a value
-            is no number; the line names the file and the first column that differs.
+            is no number or one that its column does not allow; the line names the file and the
+            first column that differs.
     """
     columns = table_of(path.stem).columns
     expected = [column.name for column in columns]
@@ -182,10 +185,27 @@ def _as_text(value: object, column: Column, where: str) -> str:
         except TypeError:
             raise TypeError(f"{where}: a whole number is expected, not {value!r}") from None
     if value is None:
+        _check_number(math.nan, column, where, is_missing=True)
         return ""
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise TypeError(f"{where}: a number or None is expected, not {value!r}")
+    _check_number(float(value), column, where)
     return repr(float(value))
+
+
+def _check_number(value: float, column: Column, where: str, *, is_missing: bool = False) -> None:
+    """Refuse a number that its column does not allow.
+
+    Raises:
+        UserError: it is missing, infinite or NaN.
+    """
+    if is_missing:
+        if not column.may_be_empty:
+            raise UserError(f"{where}: no value; this column has one in every row")
+    elif not math.isfinite(value) and not column.may_be_infinite:
+        raise UserError(
+            f"{where}: {value} is not finite; the network or its images give no valid measurement"
+        )
 
 
 def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Series[Any]":
@@ -196,16 +216,15 @@ def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Serie
         return pandas.Series(values, dtype=str, name=name)
     numbers: list[float] = []
     for number, value in enumerate(values):
+        where = f"{path}: row {number + 1}, column {name!r}"
         try:
-            if is_whole:
-                numbers.append(int(value))
-            else:
-                numbers.append(float(value) if value else float("nan"))
+            numbers.append(int(value) if is_whole else float(value or "nan"))
         except ValueError:
             raise UserError(
-                f"{path}: row {number + 1}, column {name!r}: {value[:40]!r} is no "
-                f"{'whole ' if is_whole else ''}number"
+                f"{where}: {value[:40]!r} is no {'whole ' if is_whole else ''}number"
             ) from None
+        if not is_whole:
+            _check_number(numbers[-1], column, where, is_missing=not value)
     if not is_whole:
         return pandas.Series(numbers, dtype="float64", name=name)
     small = all(abs(number) < 2**63 for number in numbers)

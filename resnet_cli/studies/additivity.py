@@ -33,6 +33,7 @@ from resnet_cli.studies.lesion import (
     K,
     LesionStudy,
     draw_deletions,
+    measured_columns,
     recalibrated,
 )
 
@@ -70,8 +71,12 @@ LESION_ADDITIVITY = Table(
             "summed_damage",
             "the sum of the error increases of its units, each deleted alone",
         ),
-        number("joint_loss_damage", "increase of the loss, nats; it does not saturate"),
-        number("summed_loss_damage", "the sum of the loss increases of its units"),
+        number(
+            "joint_loss_damage",
+            "increase of the loss, nats; it does not saturate; not finite where the loss is not",
+            infinite=True,
+        ),
+        number("summed_loss_damage", "the sum of the loss increases of its units", infinite=True),
         *ERRORS,
     ),
     note="For the same seed the sets are those of lesion_delete.csv.",
@@ -227,11 +232,8 @@ def damage_rows(sets: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: i
             "summed_damage": sum(single[unit].error - baseline.error for unit in each.units),
             "joint_loss_damage": joint.loss - baseline.loss,
             "summed_loss_damage": sum(single[unit].loss - baseline.loss for unit in each.units),
-            "test_error": joint.error,
-            "baseline_error": baseline.error,
-            "images": joint.images,
-            "seed": seed,
         }
+        | {c.name: measured_columns(joint, baseline, seed)[c.name] for c in ERRORS}
         for each, joint in zip(sets, lesioned[len(used) :], strict=True)
     ]
 

@@ -112,6 +112,11 @@ class Study(StudyConfig):
         """The images that it measures on; None: no images."""
         return "test" if self.needs_network else None
 
+    @property
+    def normalises_by_batch(self) -> bool:
+        """Batch norms take the statistics of the images, as in training, not the running ones."""
+        return False
+
     def names(self) -> tuple[str, ...]:
         """The tables that these settings write, in the order in which they are measured."""
         return tuple(table.name for table in self.tables)

@@ -1,5 +1,6 @@
 """What the studies that delete or move units share: draws, columns, and marks in figures."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,8 +30,16 @@ ERRORS = (
     whole("seed", "seed of the draws"),
 )
 PREDICTIONS = (
-    number("loss", "mean cross-entropy, nats"),
-    number("kl_divergence", "mean KL(intact ‖ changed) of the predicted distributions, nats"),
+    number(
+        "loss",
+        "mean cross-entropy, nats; not finite where an output of the changed network is not",
+        infinite=True,
+    ),
+    number(
+        "kl_divergence",
+        "mean KL(intact ‖ changed) of the predicted distributions, nats",
+        infinite=True,
+    ),
     number("agreement", "percent of images for which the intact network predicts the same class"),
 )
 
@@ -169,7 +178,16 @@ def draw_deletions(num_units: int, ks: Iterable[int], samples: int, seed: int) -
 
 
 def measured_columns(outcome: "Outcome", baseline: "Outcome", seed: int) -> Row:
-    """The columns ERRORS and PREDICTIONS of one changed network."""
+    """The columns ERRORS and PREDICTIONS of one changed network.
+
+    Raises:
+        UserError: the loss of the intact network is not finite.
+    """
+    if not math.isfinite(baseline.loss):
+        raise UserError(
+            f"the loss of the intact network on {baseline.images:,} images is {baseline.loss}; a "
+            "change cannot be measured against it"
+        )
     return {
         "test_error": outcome.error,
         "baseline_error": baseline.error,

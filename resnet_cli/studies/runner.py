@@ -22,6 +22,7 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Row, Study, stored_study
+from resnet_cli.studies.finite import check_outputs
 from resnet_cli.studies.progress import Pieces, Progress
 from resnet_cli.studies.subject import Subject
 
@@ -59,7 +60,8 @@ def run_study(
 
     Raises:
         Interrupted: `should_stop` returned true; the same call continues from there.
-        UserError: the study names units or lengths that the network does not have.
+        UserError: the study names units or lengths that the network does not have, or the network's
+            outputs are not finite.
     """
     study.check(subject)
     run = _StudyRun(subject, study, config, seed, out, profile, display, should_stop)
@@ -163,6 +165,10 @@ class _StudyRun:
         if not missing:
             return {}
         loaded, left = self.subject.loaded, list(missing)
+        split = self.study.split
+        if split is not None:
+            by_batch = self.study.normalises_by_batch
+            check_outputs(self.subject, split, batch_statistics=by_batch)
         pieces = Pieces(
             self._path(missing[0]),
             identity(self.config)

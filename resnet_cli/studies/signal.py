@@ -100,10 +100,12 @@ class Signal(Study):
                     "shortcut_factor",
                     "lambda of the unit: its constant scale, times the mean of 1 - g(x) of a gate; "
                     "empty where a convolution is the shortcut, and in the last row",
+                    empty=True,
                 ),
                 number(
                     "shortcut_product",
                     "product of these from this unit to the last, as in equation (8)",
+                    empty=True,
                 ),
                 number(
                     "shortcut_gain",
@@ -124,6 +126,10 @@ class Signal(Study):
     @property
     def split(self) -> "SplitName":
         return "train"
+
+    @property
+    def normalises_by_batch(self) -> bool:
+        return True
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"

@@ -27,6 +27,7 @@ from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.results.run_file import check_files, read_run_file
 from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.weights import cards
+from resnet_cli.weights.state import check_values
 
 if TYPE_CHECKING:
     from resnet_cli.weights.assumptions import Assumption
@@ -138,8 +139,8 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
             `resnet_cli.weights.assumptions`.
 
     Raises:
-        UserError: nothing is there, it is damaged, it is not what a finished run wrote, or it fits
-            no network.
+        UserError: nothing is there, it is damaged, it is not what a finished run wrote, it fits no
+            network, or a weight is not finite.
     """
     path = Path(reference)
     try:
@@ -162,6 +163,7 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
     if path.suffix == ".py":
         _refuse_overrides(overrides, reference)
         adapted = load_adapted(path)
+        check_values(adapted.network.state_dict(), path)
         digest = weights_hash(adapted.network)
         return Loaded(adapted.network, None, adapted.num_classes, str(reference), digest)
     source = str(reference)
@@ -255,9 +257,11 @@ def _ours(
         if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
             raise TypeError
         mean, std = tensors["normalization.mean"], tensors["normalization.std"]
-        if mean.dim() != 3 or len(mean) != 3 or std.shape != (3, 1, 1) or not bool((std > 0).all()):
+        if mean.dim() != 3 or len(mean) != 3 or std.shape != (3, 1, 1):
             raise TypeError
-        normalization = Normalization(mean.float(), std.float())
+        normalization = Normalization.from_dict({"mean": mean, "std": std})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
     state = {
@@ -275,6 +279,7 @@ def _ours(
     wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:
         raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+    check_values(state, path)
     network = build(run.model, len(class_names))
     network.load_state_dict(state)
     set_survival(network, run.train)

@@ -101,7 +101,7 @@ def find_state(content: Any, path: Path, wanted: str | None = None) -> State:
     tensors, notes = _cleaned(found[chosen], path)
     normalization, tensors, more = _normalization(tensors, path)
     others = tuple(name for name in found if name != chosen and _alike(found[name], tensors))
-    _check_values(tensors, path)
+    check_values(tensors, path)
     return State(tensors, chosen, others, normalization, (*notes, *more))
 
 
@@ -284,7 +284,7 @@ def _normalization(
     return Normalization(mean, std), rest, [f"inputs normalised by {_shown(means[0])} of the file"]
 
 
-def _check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
+def check_values(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Refuse weights that no training that went well leaves behind.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cli.results.columns import all_tables, described, table_of
@@ -79,6 +79,11 @@ def gradient_row(**changes: object) -> dict[str, object]:
     return {"k": 3, "sample": 0, "grad_norm": 0.1, "images": 128, "seed": 0} | changes
 
 
+def lesion_row(**changes: object) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(header("lesion_delete"), 1.5)
+    return row | {"k": 1, "sample": 0, "blocks": "7", "images": 360, "seed": 0} | changes
+
+
 def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*.tmp")]
 
@@ -112,15 +117,12 @@ def test_the_bytes_of_a_table(tmp_path: Path, provenance: Provenance) -> None:
     rows = [
         gradient_row(grad_norm=0.1),
         gradient_row(sample=numpy.int64(1), grad_norm=numpy.float64(1e-21)),
-        gradient_row(sample=2, grad_norm=None),
         gradient_row(sample=3, grad_norm=3),
-        gradient_row(sample=4, grad_norm=math.nan),
     ]
     path = write_table(rows, "path_gradients", tmp_path / "new" / "folder", provenance)
     assert path == tmp_path / "new" / "folder" / "path_gradients.csv"
     assert path.read_bytes() == (
-        b"k,sample,grad_norm,images,seed\n"
-        b"3,0,0.1,128,0\n3,1,1e-21,128,0\n3,2,,128,0\n3,3,3.0,128,0\n3,4,nan,128,0\n"
+        b"k,sample,grad_norm,images,seed\n3,0,0.1,128,0\n3,1,1e-21,128,0\n3,3,3.0,128,0\n"
     )
     assert leftovers(tmp_path) == []
 
@@ -131,15 +133,15 @@ def test_the_order_of_a_rows_keys_does_not_matter(tmp_path: Path, provenance: Pr
     assert path.read_text() == "k,sample,grad_norm,images,seed\n3,0,0.1,128,0\n"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(), max_size=20))
 def test_floats_read_back_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
     folder = tmp_path_factory.mktemp("floats")
-    rows = [gradient_row(sample=i, grad_norm=value) for i, value in enumerate(values)]
-    path = write_table(rows, "path_gradients", folder, PLAIN)
+    path = write_table([lesion_row(loss=value) for value in values], "lesion_delete", folder, PLAIN)
     numpy.testing.assert_array_equal(
-        read_table(path)["grad_norm"].to_numpy(), numpy.array(values, dtype=float)
+        read_table(path)["loss"].to_numpy(), numpy.array(values, dtype=float)
     )
 
 
@@ -147,11 +149,8 @@ PLAIN = collect({}, seeds=[0], started=datetime.now(UTC))
 
 
 def test_kinds_of_columns_when_read(tmp_path: Path) -> None:
-    row: dict[str, Any] = dict.fromkeys(header("lesion_delete"), 1.5)
-    row |= {"k": 1, "sample": 0, "blocks": "7", "images": 360, "seed": 0}
-    path = write_table(
-        [row, row | {"blocks": "4 17", "loss": None}], "lesion_delete", tmp_path, PLAIN
-    )
+    rows = [lesion_row(), lesion_row(blocks="4 17", loss=math.nan)]
+    path = write_table(rows, "lesion_delete", tmp_path, PLAIN)
     table = read_table(path)
     assert list(table["blocks"]) == ["7", "4 17"]
     assert table["k"].dtype == "int64"
@@ -221,6 +220,51 @@ def test_a_row_that_breaks_the_contract(
     with pytest.raises(error, match=match):
         write_table([gradient_row(**change)], "path_gradients", tmp_path, PLAIN)
     assert list(tmp_path.iterdir()) == []
+
+
+ROWS: dict[str, dict[str, object]] = {
+    "path_gradients": gradient_row(),
+    "lesion_delete": lesion_row(),
+    "path_spectrum_stages": {"stage": 1, "k": 0, "paths": 1, "exact_norm": 0.5, "share_exact": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("stem", "column", "allowed"),
+    [
+        ("path_gradients", "grad_norm", ()),
+        ("lesion_delete", "baseline_error", ()),
+        ("lesion_delete", "loss", ("nan", "inf", "-inf")),
+        ("path_spectrum_stages", "share_exact", ("",)),
+    ],
+)
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-inf"])
+def test_a_number_is_missing_or_not_finite_only_where_its_column_allows_it(
+    stem: str, column: str, allowed: tuple[str, ...], value: str, tmp_path: Path
+) -> None:
+    row = ROWS[stem] | {column: float(value) if value else None}
+    path = tmp_path / f"{stem}.csv"
+    if value in allowed:
+        write_table([row], stem, tmp_path, PLAIN)
+        assert path.read_text().splitlines()[1].split(",")[header(stem).index(column)] == value
+        assert not math.isfinite(read_table(path)[column].iloc[0])
+        return
+    with pytest.raises(UserError, match=rf"{stem}, row 0, column {column}: "):
+        write_table([row], stem, tmp_path, PLAIN)
+    assert not path.exists()
+    write_table([ROWS[stem]], stem, tmp_path, PLAIN)
+    cells = path.read_text().splitlines()[1].split(",")
+    cells[header(stem).index(column)] = value
+    path.write_text(f"{','.join(header(stem))}\n{','.join(cells)}\n")
+    with pytest.raises(UserError, match=rf"{stem}\.csv: row 1, column '{column}': "):
+        read_table(path)
+
+
+def test_no_committed_table_lacks_a_number_that_its_column_requires() -> None:
+    paths = list(README.parent.rglob("*.csv"))
+    assert len(paths) > 100
+    for path in paths:
+        read_table(path)
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What holds for every study: skipped when done, resumed within a table, drawn, offered."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.results.columns import all_tables
 from resnet_cli.results.layout import PROVENANCE_SUFFIX
 from resnet_cli.runtime.display import Display
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.studies.base import Study, options_of
 from resnet_cli.studies.runner import Written, run_study
@@ -121,6 +123,21 @@ def test_an_interrupted_study_resumes_within_its_table(
             interruptions += 1
     assert tables(parts) == tables(whole)
     assert not list(parts.glob("*.partial*"))
+
+
+def test_a_network_whose_outputs_overflow_is_refused(
+    subject: Subject, study: Study, tmp_path: Path
+) -> None:
+    if study.split is None:
+        return
+    network = copy.deepcopy(subject.loaded.network)
+    with torch.no_grad():
+        for parameter in network.units[2].F.parameters():
+            parameter.mul_(1e30)
+    overflowing = replace(subject, loaded=replace(subject.loaded, network=network))
+    with pytest.raises(UserError, match=r"the output of unit 2 is not finite"):
+        measure(overflowing, study, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("undrawn")

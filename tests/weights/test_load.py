@@ -1,6 +1,7 @@
 """Our weights files: what they carry, how small they can be, and what is said of bad ones."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,34 @@ def test_a_normalisation_of_another_shape(
     changed = {"normalization.mean": torch.ones(mean), "normalization.std": torch.ones(std)}
     file.write_bytes(save(tensors | changed, metadata))
     assert "its description is damaged" in one_line(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "model.units.1.F.3.weight",
+            float("nan"),
+            r"units\.1\.F\.3\.weight: 1 of \d+ values are not",
+        ),
+        (
+            "model.units.0.F.1.running_mean",
+            float("inf"),
+            "running_mean: 1 of 4 values are not finite",
+        ),
+        ("model.units.0.F.1.running_var", -1.0, "running_var: a running variance is negative"),
+        ("normalization.std", 0.0, "every mean must be a number and every std above 0"),
+        ("normalization.std", float("nan"), "every mean must be a number and every std above 0"),
+        ("normalization.mean", float("inf"), "every mean must be a number and every std above 0"),
+    ],
+)
+def test_a_value_that_no_training_leaves_is_named(
+    name: str, value: float, words: str, file: Path
+) -> None:
+    tensors, metadata = read_safetensors(file)
+    tensors[name].view(-1)[0] = value
+    file.write_bytes(save(tensors, metadata))
+    assert re.search(words, one_line(file))
 
 
 def test_a_missing_weight_is_named(file: Path) -> None:

@@ -41,7 +41,7 @@ Batch = tuple["Tensor", "Tensor"]
 """Images and labels."""
 
 _LENGTH = whole("k", "units that a path passes by their residual branch")
-_SHARE = number("share_exact", "exact_norm as a share of its sum over k, 0 to 1")
+_SHARE = number("share_exact", "exact_norm as a share of its sum over k, 0 to 1", empty=True)
 TABLES = (
     Table(
         "path_lengths",
@@ -73,25 +73,30 @@ TABLES = (
             _LENGTH,
             whole("paths", "as in path_lengths.csv"),
             number(
-                "mean_norm", "mean of grad_norm over the samples; empty for a length not sampled"
+                "mean_norm",
+                "mean of grad_norm over the samples; empty for a length not sampled",
+                empty=True,
             ),
-            number("std_norm", "their standard deviation"),
+            number("std_norm", "their standard deviation", empty=True),
             number(
                 "total",
                 "paths × mean_norm, the estimate of paper 2, which takes no account of paths that "
                 "cancel",
+                empty=True,
             ),
             number(
                 "exact_norm",
                 "norm of the gradient that all paths of this length deliver together; empty unless "
                 "measured",
+                empty=True,
             ),
-            number("share_total", "total as a share of its sum over k, 0 to 1"),
+            number("share_total", "total as a share of its sum over k, 0 to 1", empty=True),
             _SHARE,
             number(
                 "cancellation",
                 "exact_norm / total: what is left of the paths' gradients when those of one length "
                 "are added as vectors instead of by their norms",
+                empty=True,
             ),
         ),
     ),
@@ -238,6 +243,10 @@ class Paths(Study):
     @property
     def split(self) -> "SplitName | None":
         return None if self.lengths_only else "train"
+
+    @property
+    def normalises_by_batch(self) -> bool:
+        return self.batch_statistics
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
