@@ -262,7 +262,7 @@ def test_a_number_is_missing_or_not_finite_only_where_its_column_allows_it(
 
 def test_no_committed_table_lacks_a_number_that_its_column_requires() -> None:
     paths = list(README.parent.rglob("*.csv"))
-    assert len(paths) > 100
+    assert paths
     for path in paths:
         read_table(path)
 
