@@ -234,6 +234,8 @@ def _chosen(
         if study not in parameter.studies:
             goes = [p.option.flag for p in parameters if p.option.selects]
             fit = [p.option.flag for p in parameters if p.option.selects and _share(p, parameter)]
+            if selecting and not fit:
+                raise UserError(f"{selecting[0].option.flag} and {flag} exclude each other")
             raise UserError(f"{flag} goes with {' or '.join(fit or goes)}")
     study.check_options({flag: given[p.key] for flag, p in set_.items()})
     values, words = {}, {}
@@ -380,6 +382,12 @@ def add_command(
     def run(**given: Any) -> None:
         study, words = _chosen(command, parameters, {p.key: given.pop(p.key) for p in parameters})
         if with_experiment and given["experiment"] is not None:
+            if not study.takes_experiment:
+                flag = next(option.flag for option in options_of(type(study)).values())
+                raise UserError(
+                    f"{flag} is measured on one network: name it by --checkpoint, or run an "
+                    f"experiment with study: {{kind: {study.kind}}}"
+                )
             _on_experiment(command, study, words, **given)
             return
         for name, flag in (("profile", "--profile"), ("settings", "--set")):
@@ -428,6 +436,7 @@ add_command(
         "lesion --greedy 20",
         "lesion --additivity 2-10",
         "lesion --blocks 1 --recalibrate 1000",
+        "lesion --influence 1-3",
         "lesion --checkpoint preact110-cifar10 --data-dir DATA",
     ),
 )
@@ -441,6 +450,7 @@ add_command(
         "paths --exact --stages",
         "paths --lengths",
         "paths --exact --estimator image",
+        "paths --cumulative",
     ),
 )
 add_command(
@@ -451,5 +461,7 @@ add_command(
         "signal",
         "signal --checkpoint preact110-cifar10 --data-dir DATA",
         "signal he2016/table1 --profile mini",
+        "signal --iterative 1000",
+        "signal --effects 500",
     ),
 )

@@ -25,8 +25,11 @@ STUDIES: dict[str, str] = {
     "greedy": "resnet_cli.studies.greedy:GreedyDeletion",
     "additivity": "resnet_cli.studies.additivity:Additivity",
     "recalibration": "resnet_cli.studies.recalibration:Recalibration",
+    "influence": "resnet_cli.studies.influence:BlockInfluence",
     "paths": "resnet_cli.studies.paths.study:Paths",
     "signal": "resnet_cli.studies.signal:Signal",
+    "iterative": "resnet_cli.studies.iterative:IterativeInference",
+    "effects": "resnet_cli.studies.effects:Effects",
     "path_survival": "resnet_cli.studies.path_survival:PathSurvival",
 }
 """The studies, in the order in which they are listed."""

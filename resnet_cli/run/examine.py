@@ -124,7 +124,7 @@ def examine(
     sizes = _sizes(subject, out, len(batches), budget, seed, display)
     written, parts = Written(), []
     for name, study, images in studies(subject, sizes):
-        limited = subject_of_images(subject, images)
+        limited = subject.first(images)
         found = run_study(
             limited,
             study,
@@ -159,13 +159,6 @@ def studies(subject: Subject, sizes: Sizes) -> list[tuple[str, Study, int]]:
         found.append(("paths", Paths(samples=sizes.paths, batch_size=BATCH), sizes.images))
     found.append(("signal", Signal(batch_size=BATCH), sizes.images))
     return found
-
-
-def subject_of_images(subject: Subject, images: int) -> Subject:
-    """The network with the first test images only."""
-    available = len(subject.batches("test"))
-    data = subject.data.model_copy(update={"test_images": min(images, available)})
-    return Subject(subject.loaded, data, subject.normalization, subject.context)
 
 
 def _sizes(
@@ -218,7 +211,7 @@ def fitting(num_units: int, seconds: float, budget: float, available: int) -> Si
 
 def seconds_per_image(subject: Subject) -> float:
     """Seconds of one image's forward pass, the faster of two measurements."""
-    few = subject_of_images(subject, TIMED_IMAGES).batches("test")
+    few = subject.first(TIMED_IMAGES).batches("test")
     times = []
     for _ in range(2):
         begun = time.perf_counter()

@@ -1,10 +1,13 @@
-"""Intervals that hold a stated share of something."""
+"""Intervals that hold a stated share of something, and a rank correlation with its own."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 SHARES = (0.5, 0.9, 0.95, 0.99)
 """The shares for which intervals of path lengths are given."""
+ALMOST_ONE = 1 - 1e-12
+"""Fisher's z of a correlation of 1 is infinite."""
 
 
 def shortest_interval(
@@ -37,3 +40,35 @@ def shortest_interval(
         if sums[best] >= enough:
             return int(lengths[best]), int(lengths[best + width - 1])
     raise AssertionError("unreachable: the whole range holds everything")
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Pairs."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, n = {self.n})"
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
+    """Spearman's rank correlation of the pairs that are finite; None where fewer than 4 are, or one
+    side does not vary.
+
+    The interval is that of Fisher's z with the standard error sqrt((1 + r^2 / 2) / (n - 3))
+    (Bonett and Wright 2000, Psychometrika 65).
+    """
+    from scipy.stats import norm, spearmanr
+
+    pairs = [pair for pair in zip(x, y, strict=True) if all(map(math.isfinite, pair))]
+    if len(pairs) < 4 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    value = float(spearmanr(pairs).statistic)
+    z = math.atanh(max(-ALMOST_ONE, min(ALMOST_ONE, value)))
+    margin = float(norm.ppf(0.975)) * math.sqrt((1 + value**2 / 2) / (len(pairs) - 3))
+    return RankCorrelation(value, math.tanh(z - margin), math.tanh(z + margin), len(pairs))

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,14 @@ class Subject:
                 f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
             )
         return self.context.batches(self.data, name, self.normalization)
+
+    def first(self, images: int | None) -> "Subject":
+        """The network with the first test images only; None: all of them."""
+        if images is None:
+            return self
+        available = len(self.batches("test"))
+        data = self.data.model_copy(update={"test_images": min(images, available)})
+        return replace(self, data=data)
 
     def other_images(self, name: SplitName) -> str | None:
         """A line for people if the images at hand are not those that the network's own training

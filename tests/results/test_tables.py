@@ -67,6 +67,15 @@ HEADERS["recalibration"] = (
     "statistics,recalibration_images,subset,blocks,statistics_of,test_error,baseline_error,images,"
     "seed,loss,kl_divergence,agreement"
 )
+HEADERS["influence"] = (
+    "n,unit,block_influence,angular_distance,test_error,baseline_error,images,seed,loss,"
+    "kl_divergence,agreement"
+)
+HEADERS["iterative"] = (
+    "unit,cosine,norm_ratio,test_error,baseline_error,images,seed,loss,kl_divergence,agreement"
+)
+HEADERS["effects"] = "deleted,unit,relative_change,images"
+HEADERS["path_cumulative"] = "k,cosine,relative_norm,images"
 README = Path(__file__).parents[2] / "results" / "README.md"
 
 

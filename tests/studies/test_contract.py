@@ -30,8 +30,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"max_units": 2, "samples": 2, "recalibrate": 40},
     "additivity": {"k": (2,), "samples": 3, "recalibrate": 40},
     "recalibration": {"counts": (10, 20), "subsets": 2, "count": 20},
-    "paths": {"samples": 2, "batch_size": 8, "stages": True, "unit": 1},
+    "influence": {"lengths": (1, 2)},
+    "paths": {"samples": 2, "batch_size": 8, "cumulative": True, "stages": True, "unit": 1},
     "signal": {"batch_size": 8},
+    "iterative": {"images": 25},
+    "effects": {"images": 25},
     "path_survival": {"deleted": (1, 2)},
 }
 """Quick settings of each study; a new study needs a line."""

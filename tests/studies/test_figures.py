@@ -42,6 +42,7 @@ def test_no_figure_is_missing() -> None:
     figures = {"fig3", "fig4", "fig5a", "fig5b", "fig6", "fig7", "fig8", "effective_paths"}
     beyond = {"highway_lesion", "highway_paths", "greedy", "additivity"}
     beyond |= {"recalibration", "stage_change"}
+    beyond |= {"influence", "iterative", "effects", "shortest_paths"}
     assert {name.removeprefix("veit2016/") for name in NAMES} == figures | beyond
 
 
@@ -54,6 +55,7 @@ def test_a_file_opens_as_a_document(name: str) -> None:
     assert starts[:2] == ["Paper", "Command"]
     experiment = load(name)
     assert experiment.question
+    assert experiment.time
     assert experiment.published
     assert f"resnet-cli run {name} --profile" in opening
     assert "arXiv:1605.06431" in opening
@@ -187,6 +189,10 @@ FILES = {
     "effective_paths": ["table.csv", "table.png", "training.csv", "training.png"],
     "greedy": ["lesion_delete.csv", "lesion_greedy.csv", "lesion_greedy.png"],
     "additivity": ["lesion_additivity.csv", "lesion_additivity.png"],
+    "influence": ["influence.csv", "influence.png"],
+    "iterative": ["iterative.csv", "iterative.png"],
+    "effects": ["effects.csv", "effects.png"],
+    "shortest_paths": ["path_cumulative.csv", "path_cumulative.png", "path_spectrum.csv"],
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from resnet_cli.studies.intervals import shortest_interval
+from resnet_cli.studies.intervals import rank_correlation, shortest_interval
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,22 @@ def test_shortest_interval(weights: list[float], share: float, interval: tuple[i
 def test_no_interval_of_nothing() -> None:
     with pytest.raises(ValueError, match="no weight is positive"):
         shortest_interval([0, 1], [0.0, math.nan], 0.9)
+
+
+def test_a_rank_correlation_by_hand() -> None:
+    found = rank_correlation([1, 2, 3, 4, math.nan], [10, 30, 20, 40, 50])
+    assert found is not None
+    assert (found.value, found.n) == (pytest.approx(1 - 6 * 2 / (4 * 15)), 4)
+    assert found.low < found.value < found.high <= 1
+    many = [math.sin(i) for i in range(200)], [math.sin(i) + math.cos(3 * i) for i in range(200)]
+    more = rank_correlation(*many)
+    assert more is not None
+    # The probable error of r in samples of a normal distribution, about (1 - r^2) / sqrt(n).
+    assert more.high - more.low == pytest.approx(2 * 1.96 * (1 - more.value**2) / 200**0.5, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([], [])]
+)
+def test_what_does_not_vary_has_no_rank_correlation(x: list[float], y: list[float]) -> None:
+    assert rank_correlation(x, y) is None

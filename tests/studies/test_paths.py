@@ -428,6 +428,11 @@ def test_the_exact_spectrum_does_not_depend_on_chunks(
     assert found.norms == pytest.approx([float(g.norm()) for g in expected], rel=1e-8)
     assert found.images == 7
     assert found.check < 1e-12
+    whole = ordinary_gradient(network, images, labels).flatten()
+    for (cosine, norm), up_to in zip(found.cumulative, expected.cumsum(0).flatten(1), strict=True):
+        assert cosine == pytest.approx(float(functional.cosine_similarity(up_to, whole, dim=0)))
+        assert norm == pytest.approx(float(up_to.norm() / whole.norm()))
+    assert found.cumulative[-1] == pytest.approx((1, 1))
     assert seen == [(min(done, 7), 7) for done in range(chunk, 7 + chunk, chunk)]
 
 

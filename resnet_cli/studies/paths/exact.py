@@ -33,6 +33,9 @@ class ExactSpectrum:
     check: float
     """|| sum over k - ordinary gradient || / || ordinary gradient ||."""
     images: int
+    cumulative: Sequence[tuple[float, float]] = ()
+    """For each k, of the gradient that all paths of at most length k deliver together: its cosine
+    with the ordinary gradient, and its norm over that one's. NaN where a norm is zero."""
 
 
 def exact_spectrum(
@@ -55,7 +58,7 @@ def exact_spectrum(
         counted: the units that count for a path's length; None: all (`gradient_by_length`).
     """
     num_counted = len(network.units) if counted is None else len(set(counted))
-    squares = torch.zeros(num_counted + 1, dtype=torch.float64)
+    sums = torch.zeros(3, num_counted + 1, dtype=torch.float64)
     difference = ordinary_square = 0.0
     total = len(labels)
     chunk = SWEEP_CHUNK
@@ -68,9 +71,13 @@ def exact_spectrum(
         cut = CutNetwork(network, x, y, engine=engine)
         by_length = gradient_by_length(cut, counted) * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
+        squares = by_length.square().flatten(1).sum(1)
+        whole = by_length.sum(0)
+        up_to = by_length.flatten(1).cumsum_(0)
+        found = [squares, up_to @ ordinary.flatten(), up_to.square().sum(1)]
         return (
-            by_length.square().flatten(1).sum(1).cpu(),
-            float((by_length.sum(0) - ordinary).square().sum()),
+            torch.stack(found).cpu(),
+            float((whole - ordinary).square().sum()),
             float(ordinary.square().sum()),
         )
 
@@ -86,10 +93,18 @@ def exact_spectrum(
             own.append(found)
             report(min(start + chunk, end) - starts.start, end - starts.start)
     for of_chunk, its_difference, its_ordinary in processes.collect(own):
-        squares += of_chunk
+        sums += of_chunk
         difference += its_difference
         ordinary_square += its_ordinary
-    return ExactSpectrum(squares.sqrt().tolist(), _relative(difference, ordinary_square), total)
+    squares, products, up_to = sums
+    cosines = products / (up_to * ordinary_square).sqrt()
+    shares = (up_to / ordinary_square).sqrt()
+    return ExactSpectrum(
+        squares.sqrt().tolist(),
+        _relative(difference, ordinary_square),
+        total,
+        list(zip(cosines.tolist(), shares.tolist(), strict=True)),
+    )
 
 
 def exact_spectrum_of_unit(

@@ -179,6 +179,36 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
 
 
 @styled
+def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
+    """Cosine with the whole gradient, and relative norm, of what all paths of up to each length
+    deliver together.
+
+    Args:
+        cumulative: rows of path_cumulative.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(cumulative, "path_cumulative")
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    k = cumulative["k"]
+    axes.plot(k, cumulative["cosine"], color=PALETTE[0], label="cosine with the whole gradient")
+    axes.set_ylabel("cosine")
+    axes.set_ylim(min(0.0, float(cumulative["cosine"].min())) - 0.05, 1.05)
+    norms = axes.twinx()
+    norms.plot(k, cumulative["relative_norm"], "-.", color=PALETTE[1], label="relative norm")
+    norms.set_ylabel("relative norm")
+    norms.set_ylim(bottom=0)
+    norms.grid(visible=False)
+    norms.spines["right"].set_visible(True)
+    axes.set_xlabel("longest path length k (units passed)")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
 def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
     """Exact spectra by path length, one curve for each stage or unit, each as shares of its sum.
 

@@ -73,6 +73,14 @@ def spectrum_rows(
     return rows
 
 
+def cumulative_rows(exact: "ExactSpectrum") -> list[Row]:
+    """Rows of path_cumulative.csv."""
+    return [
+        {"k": k, "cosine": cosine, "relative_norm": norm, "images": exact.images}
+        for k, (cosine, norm) in enumerate(exact.cumulative)
+    ]
+
+
 def exact_rows(key: str, value: int, exact: "ExactSpectrum") -> list[Row]:
     """Rows of path_spectrum_stages.csv and path_spectrum_unit.csv: one spectrum's exact norms.
 

@@ -22,6 +22,7 @@ from resnet_cli.studies.intervals import SHARES, shortest_interval
 from resnet_cli.studies.paths import figures
 from resnet_cli.studies.paths.lengths import (
     check_lengths,
+    cumulative_rows,
     exact_rows,
     path_lengths,
     spectrum_rows,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
 
+ALIGNED = (0.5, 0.9, 0.99)
+"""Cosines with the whole gradient for which the length of the paths is given."""
 Batch = tuple["Tensor", "Tensor"]
 """Images and labels."""
 
@@ -101,6 +104,20 @@ TABLES = (
         ),
     ),
     Table(
+        "path_cumulative",
+        "longest path length",
+        (
+            whole("k", "residual branches that a path has at most"),
+            number(
+                "cosine",
+                "cosine of the gradient at the input that all these paths deliver together with "
+                "the whole gradient",
+            ),
+            number("relative_norm", "its L2 norm over that of the whole gradient"),
+            whole("images", "images in the batch"),
+        ),
+    ),
+    Table(
         "path_spectrum_stages",
         "stage and path length",
         (
@@ -134,6 +151,10 @@ TABLES = (
 )
 
 
+SWEEPS = ("--exact", "--cumulative", "--stages", "--unit")
+"""The options that take an exact sweep."""
+
+
 class Paths(Study):
     """Path lengths and the gradient by path length (paper 2, Figure 6)."""
 
@@ -157,6 +178,14 @@ class Paths(Study):
         Option("--exact", "Add the exact spectrum: all paths of each length.", default=False),
     ] = True
     """Add the exact spectrum: the gradient that all paths of a length deliver together."""
+    cumulative: Annotated[
+        bool,
+        Option(
+            "--cumulative",
+            "Add the direction of the gradient that all paths of up to each length deliver.",
+        ),
+    ] = False
+    """Also the cosine of the gradient of all paths of up to each length with the whole gradient."""
     stages: Annotated[bool, Option("--stages", "Add the exact spectrum of each stage.")] = False
     """Also the exact spectrum of each stage: only its units count for a path's length."""
     unit: Annotated[
@@ -196,6 +225,8 @@ class Paths(Study):
     pictures: ClassVar = {
         "paths": "number of paths, gradient of one path, and their product, by path length",
         "path_spectrum": "share of the gradient by path length, sampled and exact",
+        "path_cumulative": "cosine with the whole gradient of what all paths of up to a length "
+        "deliver, and its relative norm, by that length",
         "path_spectrum_stages": "exact share of the gradient by path length in each stage",
         "path_spectrum_unit": "exact share of the gradient at one unit's weights by path length",
     }
@@ -206,13 +237,13 @@ class Paths(Study):
     @classmethod
     def check_options(cls, given: Mapping[str, Any]) -> None:
         if "--lengths" in given:
-            for flag in ("--k", "--exact", "--stages", "--unit", "--batch-statistics"):
+            for flag in ("--k", *SWEEPS, "--batch-statistics"):
                 if flag in given:
                     raise UserError(
                         f"--lengths and {flag} exclude each other: --lengths only counts paths, no "
                         "gradient is measured"
                     )
-        if "--batch-statistics" in given and {"--exact", "--stages", "--unit"} & set(given):
+        if "--batch-statistics" in given and set(SWEEPS) & set(given):
             raise UserError(
                 "the exact spectrum uses running statistics, with which images do not see one "
                 "another; it could not be compared with samples by --batch-statistics"
@@ -222,9 +253,16 @@ class Paths(Study):
         if self.lengths_only:
             return ("path_lengths",)
         names = ["path_lengths", "path_gradients", "path_spectrum"]
+        names += ["path_cumulative"] if self.cumulative else []
         names += ["path_spectrum_stages"] if self.stages else []
         names += ["path_spectrum_unit"] if self.unit is not None else []
         return tuple(names)
+
+    def identity(self, table: str | None = None) -> dict[str, Any]:
+        found = super().identity(table)
+        if table not in (None, "path_cumulative"):
+            found.pop("cumulative", None)
+        return found
 
     def check(self, subject: "Subject") -> None:
         check_lengths(self.lengths(subject), subject.num_units)
@@ -264,9 +302,13 @@ class Paths(Study):
         else:
             gradients = progress.rows("path_gradients")
         batch = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
-        if progress.wants("path_spectrum"):
-            exact = self._exact(subject, batch, progress) if self.exact else None
-            yield "path_spectrum", spectrum_rows(subject.num_units, gradients, exact), ("train",)
+        if progress.wants("path_spectrum") or progress.wants("path_cumulative"):
+            swept = self.exact or self.cumulative
+            exact = self._exact(subject, batch, progress) if swept else None
+            rows = spectrum_rows(subject.num_units, gradients, exact if self.exact else None)
+            yield "path_spectrum", rows, ("train",)
+            if exact is not None:
+                yield "path_cumulative", cumulative_rows(exact), ("train",)
         if progress.wants("path_spectrum_stages"):
             yield "path_spectrum_stages", self._by_stage(subject, batch, progress), ("train",)
         if progress.wants("path_spectrum_unit"):
@@ -346,6 +388,14 @@ class Paths(Study):
                 heading.over("Gradient by path length, sampled and exact"),
             ),
         )
+        if self.cumulative:
+            yield NamedFigure(
+                "path_cumulative",
+                lambda: figures.cumulative_figure(
+                    tables["path_cumulative"],
+                    heading.over("Direction of the gradient of all paths of up to a length"),
+                ),
+            )
         if self.stages:
             yield NamedFigure(
                 "path_spectrum_stages",
@@ -385,7 +435,10 @@ class Paths(Study):
                 sentence, intervals = _intervals(name, list(frame["k"]), of_lengths, num_units)
                 sentences.append(sentence)
                 facts[f"intervals_{name}"] = intervals
-        for stem in self.names()[3:]:
+        if self.cumulative:
+            sentence, facts["cosine_up_to_k"] = _direction(tables["path_cumulative"], num_units)
+            sentences.append(sentence)
+        for stem in [name for name in self.names()[3:] if name != "path_cumulative"]:
             key = tables[stem].columns[0]
             facts[f"exact_norm_by_{key}_and_k"] = {
                 str(which): _by_length(rows, "exact_norm")
@@ -446,6 +499,21 @@ def _intervals(
         f"{name}: {words} units; {first}-{last} are {100 * inside:.2g} % of all paths",
         {f"{share:g}": list(interval) for share, interval in intervals.items()},
     )
+
+
+def _direction(frame: "pandas.DataFrame", num_units: int) -> tuple[str, dict[str, float]]:
+    """From which length on the shortest paths point where the whole gradient does, in words, and
+    the cosine by length."""
+    found = []
+    for cosine in ALIGNED:
+        # From there on, not only there: the first paths may point that way by chance.
+        below = frame.index[~(frame["cosine"] >= cosine)]
+        length = int(below[-1]) + 1 if len(below) else 0
+        found.append(f"{cosine:g} from length {length}")
+    return (
+        f"the gradient of all paths of up to a length has a cosine with the whole gradient of at "
+        f"least {' on, of '.join(found)} on, of {num_units}"
+    ), _by_length(frame, "cosine")
 
 
 def _by_length(frame: "pandas.DataFrame", column: str) -> dict[str, float]:

@@ -1,0 +1,183 @@
+"""How much each later unit depends on an earlier one: skip unit i and see what every later residual
+branch computes (Csordas, Manning and Potts 2025, arXiv:2505.13898).
+
+With F_j the output of unit j's residual branch in the intact network and F_j^(i) that with unit i
+deleted, the effect of i on j is |F_j^(i) - F_j| / |F_j|, L2 norms of the whole activation of an
+image, averaged over the images. The paper takes the maximum over the positions of a text instead.
+A chain of units that build on one another has effects near or above 1 far from the diagonal; an
+ensemble of units that work in parallel has small ones.
+
+Deleting a unit leaves its shortcut, so units that change the shape are skipped like any other.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from resnet_cli.figures.style import WIDTH, new_figure, not_empty, set_title, styled
+from resnet_cli.results.columns import Table, number, whole
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from resnet_cli.datasets.batches import Batches
+    from resnet_cli.figures.titles import Heading
+    from resnet_cli.models.network import Network
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.subject import Subject
+
+
+class Effects(Study):
+    """The effect of deleting each unit on every later unit's residual branch (arXiv:2505.13898)."""
+
+    kind: Literal["effects"] = "effects"
+    images: Annotated[
+        PositiveInt | None,
+        Option(
+            "--effects",
+            "Delete each unit and measure how every later residual branch changes, on the first N "
+            "test images.",
+            metavar="N",
+            selects=True,
+        ),
+    ] = None
+    """Only the first N test images; null: all."""
+
+    command = "signal"
+    title = "Effect of deleting a unit on later residual branches"
+    pictures: ClassVar = {
+        "effects": "heat map of the relative change of each later residual branch by deleted unit",
+    }
+    tables = (
+        Table(
+            "effects",
+            "deleted unit and later unit (arXiv:2505.13898)",
+            (
+                whole("deleted", "i, the deleted unit"),
+                whole("unit", "j, a later unit"),
+                number(
+                    "relative_change",
+                    "mean over the images of |F_j without i - F_j| / |F_j|, L2 norms; images on "
+                    "which F_j is zero do not count",
+                ),
+                whole("images", "test images measured on"),
+            ),
+        ),
+    )
+
+    @property
+    def test_images(self) -> int | None:
+        return self.images
+
+    def check(self, subject: "Subject") -> None:
+        if subject.num_units < 2:
+            raise UserError("this network has one unit; effects on later units take at least two")
+
+    def measure(
+        self, subject: "Subject", seed: int, progress: "Progress"
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        batches = subject.first(self.images).batches("test")
+        with progress.of(f"effects of deleting units of {subject.label}") as report:
+            found = effects(subject.loaded.network, batches, report)
+        rows = [
+            {"deleted": i, "unit": j, "relative_change": change, "images": len(batches)}
+            for (i, j), change in found.items()
+        ]
+        yield "effects", rows, ("test",)
+
+    def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
+        title = heading.over(f"Effect of deleting a {heading.unit} on later residual branches")
+        yield NamedFigure("effects", lambda: effects_figure(tables["effects"], title))
+
+    def summary(self, tables: Tables, subject: "Subject") -> Summary:
+        frame = tables["effects"]
+        of_unit = frame.groupby("deleted")["relative_change"]
+        following = frame[frame["unit"] == frame["deleted"] + 1]["relative_change"]
+        half = subject.num_units // 2
+        means = {
+            "next_unit": known(following.mean()),
+            "within_first_half": known(frame[frame["unit"] < half]["relative_change"].mean()),
+            "within_second_half": known(frame[frame["deleted"] >= half]["relative_change"].mean()),
+        }
+        most = of_unit.mean()
+        sentence = (
+            f"deleting a unit changes the next residual branch by {following.mean():.2f} of its "
+            f"norm on average, and all later ones by {frame['relative_change'].mean():.2f}"
+        )
+        if most.notna().any():
+            sentence += f"; unit {most.idxmax()} changes them most, by {most.max():.2f}"
+        return Summary(
+            {"mean_effect": known(frame["relative_change"].mean())} | means,
+            f"{subject.label}: {frame['images'].iloc[0]:,} images, relative change of later F",
+            ["deleted unit", "next unit", "mean of later units", "largest"],
+            [[unit, rows.iloc[0], rows.mean(), rows.max()] for unit, rows in of_unit],
+            [sentence],
+        )
+
+
+def effects(
+    network: "Network",
+    batches: "Batches",
+    report: "Report" = lambda done, total: None,
+) -> dict[tuple[int, int], float]:
+    """(deleted unit, later unit) -> the relative change of the later one's residual branch; NaN
+    where that is zero on every image."""
+    import torch
+
+    from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
+
+    units = network.unit_list
+    pairs = [(i, j) for i in range(len(units)) for j in range(i + 1, len(units))]
+
+    @torch.no_grad()
+    def compared(images: "Tensor", _: "Tensor") -> "Tensor":
+        x, inputs, branches = network.stem(images), [], []
+        for unit in units:
+            shortcut, residual = unit.branches(x)
+            inputs.append(x)
+            branches.append(residual)
+            x = unit.after(shortcut + residual)
+        found = []
+        for i, unit in enumerate(units[:-1]):
+            x = unit.skip(inputs[i])
+            for j in range(i + 1, len(units)):
+                shortcut, residual = units[j].branches(x)
+                x = units[j].after(shortcut + residual)
+                change = (residual - branches[j]).flatten(1).double().norm(dim=1)
+                found.append(finite_sum(change / branches[j].flatten(1).double().norm(dim=1)))
+        return torch.stack(found)
+
+    changes = means(sum_over_images(network, batches, compared, report)).tolist()
+    return dict(zip(pairs, changes, strict=True))
+
+
+@styled
+def effects_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
+    """A heat map: the relative change of each later unit's residual branch, by deleted unit; from 1
+    on one colour, where the change is as large as the branch itself.
+
+    Args:
+        frame: rows of effects.csv.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    not_empty(frame, "effects")
+    figure = new_figure(WIDTH, WIDTH * 0.85)
+    axes = figure.subplots()
+    matrix = frame.pivot(index="unit", columns="deleted", values="relative_change")
+    last = int(frame["unit"].max())
+    matrix = matrix.reindex(index=range(last + 1), columns=range(last + 1))
+    image = axes.imshow(matrix.to_numpy(dtype=float), vmin=0, vmax=1, cmap="viridis")
+    axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("deleted unit")
+    axes.set_ylabel("later unit")
+    figure.colorbar(image, ax=axes, extend="max", label="relative change of F")
+    set_title(figure, title)
+    return figure

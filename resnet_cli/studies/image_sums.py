@@ -1,0 +1,54 @@
+"""Sums over the images of a split, a chunk at a time: on a CPU one on each core."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_cli.datasets.batches import Batches
+from resnet_cli.models.network import Network, evaluation_mode
+from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.walks import chunk_size
+
+MOST_IMAGES = 64
+"""In a chunk, whose activations may all be kept for a backward pass."""
+
+
+def sum_over_images(
+    network: Network,
+    batches: Batches,
+    measure: Callable[[Tensor, Tensor], Tensor],
+    report: Report = lambda done, total: None,
+) -> Tensor:
+    """The sum of `measure(images, labels)` over all images, the network in evaluation mode.
+
+    Args:
+        measure: sums over some images [N, C, H, W] and labels [N]; float64 of one shape.
+        report: called with (images done, all images); keeps the chunks' sums if it keeps pieces.
+    """
+    count, chunk = len(batches), min(MOST_IMAGES, chunk_size(network, batches))
+    starts = range(0, count, chunk)
+
+    def measured(starts: Sequence[int]) -> Iterator[Tensor]:
+        parts = (batches.evaluation(start, start + chunk) for start in starts)
+        parallel = network.device.type == "cpu"
+        return map_in_threads(lambda part: measure(*part).cpu(), parts, parallel=parallel)
+
+    found: list[Tensor] = []
+    with evaluation_mode(network):
+        for start, sums in zip(starts, pieces_of(report, starts, measured), strict=True):
+            found.append(sums)
+            report(min(start + chunk, count), count)
+    return torch.stack(found).sum(0)
+
+
+def finite_sum(values: Tensor) -> Tensor:
+    """[2]: the sum of the finite values and their number, float64; for a mean over many chunks."""
+    finite = values.isfinite()
+    return torch.stack([values.where(finite, 0.0).double().sum(), finite.double().sum()])
+
+
+def means(sums: Tensor) -> Tensor:
+    """[..., 2] of `finite_sum` -> [...]: the means; NaN where nothing was finite."""
+    return sums[..., 0] / sums[..., 1]
