@@ -1,6 +1,6 @@
 """Vision Transformers and ConvNeXt as lists of units: equal logits, and every study on them."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import resnet_cli as rc
 from resnet_cli.models.adapt import Parts, adapt
 from resnet_cli.models.network import Network, same_shape_groups
 from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.effects import effects
+from resnet_cli.studies.influence import influence
+from resnet_cli.studies.iterative import refinement
 from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.signal import measure_signal
 from resnet_cli.studies.walks import along, delete, intact, reorder
@@ -315,3 +318,31 @@ def test_transformers_itself(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(x), theirs(x).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_and_effects_of_tokens() -> None:
+    """Attention and perceptron by torchvision's own modules."""
+    theirs = small_vit()
+    network = recognise(theirs, IMAGES).network
+    batches = rc.tensors(IMAGES, LABELS, device="cpu").batches
+    assert batches is not None
+    with torch.no_grad():
+        tokens = [network.stem(IMAGES)]
+        for layer in theirs.encoder.layers:
+            y = layer.ln_1(tokens[-1])
+            tokens.append(tokens[-1] + layer.self_attention(y, y, y, need_weights=False)[0])
+            tokens.append(tokens[-1] + layer.mlp(layer.ln_2(tokens[-1])))
+        scores = influence(network, batches, (1,))
+        for unit, (before, after) in enumerate(pairwise(tokens)):
+            cosines = functional.cosine_similarity(before, after, dim=2)
+            assert scores[1, unit][0] == pytest.approx(1 - float(cosines.mean()), rel=1e-3)
+        ratios = [(b - a).flatten(1).norm(dim=1) for a, b in pairwise(tokens)]
+        last = theirs.encoder.layers[1]
+        without = last.mlp(last.ln_2(tokens[2]))
+        change = (without - (tokens[4] - tokens[3])).flatten(1).norm(dim=1) / ratios[3]
+    for unit, (cosine, ratio) in enumerate(refinement(network, batches)):
+        expected = (ratios[unit] / tokens[unit].flatten(1).norm(dim=1)).mean()
+        assert ratio == pytest.approx(float(expected), rel=1e-3)
+        assert -1 <= cosine <= 1
+    found = effects(network, batches)
+    assert found[2, 3] == pytest.approx(float(change.mean()), rel=1e-3)
