@@ -17,8 +17,8 @@ def main(depth: int, steps: int) -> None:
     keep_freed_memory()
     processes.start()
     work = steps_in_groups(Settings(), depth, steps)
-    processes.collect([None])  # begin together
-    seconds = processes.collect([timed(work)])
+    processes.gather_lists([None])  # begin together
+    seconds = processes.gather_lists([timed(work)])
     if processes.rank() == 0:
         print(max(seconds))
     processes.finish(0)

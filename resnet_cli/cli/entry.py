@@ -98,7 +98,7 @@ def _usage_message(error: Any) -> str:
 
 def _say(message: str) -> None:
     """One line on stderr, whatever a file or an argument put into the message."""
-    if processes.may_speak():
+    if processes.may_print_errors():
         print(f"resnet-cli: {visible(message)}", file=sys.stderr, flush=True)
 
 

@@ -86,7 +86,7 @@ def evaluate_command(
 ) -> None:
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
     check_checkpoint(checkpoint)
-    from resnet_cli.runtime.interrupt import watched
+    from resnet_cli.runtime.interrupt import interruptible
     from resnet_cli.studies.finite import check_outputs
     from resnet_cli.training.evaluation import TOP5_FROM, evaluate
 
@@ -110,7 +110,7 @@ def evaluate_command(
     if line is not None:
         display.paragraph(line)
     with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
-        report = watched(update, stopper, "stopped; nothing was measured")
+        report = interruptible(update, stopper, "stopped; nothing was measured")
         result = evaluate(subject.loaded.network, batches, report=report)
     if not math.isfinite(result.loss):
         check_outputs(subject, "test")

@@ -1,1 +1,1 @@
-"""What all other packages use: device, threads, processes, seeding, interrupts, display, errors."""
+"""What every package uses: devices, threads, processes, seeding, interrupts, display, errors."""

@@ -1,4 +1,4 @@
-"""Which device computes, and how precisely."""
+"""The device that computes, and its precision."""
 
 import os
 from collections.abc import Iterator
@@ -11,24 +11,24 @@ from resnet_cli.runtime.errors import UserError
 
 
 def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun each process's own.
+    """The device named `auto`, `cpu`, `cuda` or `cuda:n`; under torchrun, this process's own.
 
     float32 means float32: convolutions on CUDA do not round their inputs to TF32, as they would by
-    default. What may be rounded says bfloat16 (`autocast`).
+    default. `arithmetic` and `autocast` allow lower precision.
 
     Args:
-        deterministic: only kernels that give the same bits every time, also on CUDA, where they
-            are slower and the fastest is not searched for. On a CPU all are.
+        deterministic: use only deterministic kernels. On CUDA these are slower, and cuDNN does not
+            search for the fastest; on a CPU all kernels are deterministic.
 
     Raises:
-        UserError: there is no such device here, or one is named for several processes.
+        UserError: the device does not exist here, or several processes were given the same one.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if processes.size() > 1 and name.startswith("cuda"):
         if name != "cuda":
             raise UserError(
-                f"--device {name}: under torchrun each process takes a device of its own; use cuda"
+                f"--device {name}: under torchrun each process uses its own device; use cuda"
             )
         name = f"cuda:{processes.local_rank()}"
     try:
@@ -39,7 +39,7 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
         raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:n")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; "
+            f"--device {name}: torch finds {torch.cuda.device_count()} CUDA devices here; "
             "use --device cpu or auto"
         )
     _set_float32("ieee")
@@ -48,20 +48,20 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
             torch.cuda.set_device(device)  # NCCL requires it
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(deterministic)
     return device
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Automatic mixed precision as `train.precision` says; bfloat16 needs no loss scaling."""
+    """Automatic mixed precision for `train.precision`; bfloat16 needs no loss scaling."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """With `tf32`, convolutions and products on CUDA round their inputs to TF32 (10 bits); with any
-    other precision what is float32 stays float32. For a backward pass as much as a forward pass."""
+    """With `tf32`, convolutions and matrix products on CUDA round their inputs to TF32 (10 bits);
+    with any other precision, float32 stays float32. Applies to forward and backward passes."""
     _set_float32("tf32" if precision == "tf32" else "ieee")
     try:
         yield
@@ -70,6 +70,6 @@ def arithmetic(precision: str) -> Iterator[None]:
 
 
 def _set_float32(arithmetic: str) -> None:
-    """How CUDA's convolutions and products treat float32: `ieee` or `tf32`."""
+    """Set how convolutions and matrix products on CUDA treat float32: `ieee` or `tf32`."""
     torch.backends.cudnn.conv.fp32_precision = arithmetic  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = arithmetic

@@ -23,11 +23,11 @@ from rich.table import Table
 
 from resnet_cli.runtime.text import visible
 
-PLAIN_SECONDS = 30.0
+LOG_SECONDS = 30.0
 """Seconds between progress lines where there is no terminal."""
 USUAL_WIDTH = 80
 SHORT_NAME = 24
-"""Characters of a table's first column up to which it is never wrapped."""
+"""A table's first column is never wrapped if it has at most this many characters."""
 
 
 class Update(Protocol):
@@ -45,7 +45,7 @@ class Display:
 
     Args:
         verbosity: -1 prints only results and errors, 0 also progress, 1 also details.
-        silent: print nothing at all, as in all processes under torchrun but the first.
+        silent: print nothing at all; used under torchrun by every process except the first.
     """
 
     def __init__(self, *, as_json: bool = False, verbosity: int = 0, silent: bool = False) -> None:
@@ -62,14 +62,14 @@ class Display:
         )
 
     def line(self, text: str, *, level: int = 0) -> None:
-        """A line for people, if the verbosity is at least `level`."""
+        """Print a line if the verbosity is at least `level`."""
         if self.verbosity >= level:
             self.console.print(visible(text, keep="\n"), markup=False)
 
     def paragraph(self, text: str, *, indent: int = 0, hang: int = 4, level: int = 0) -> None:
-        """A long line for people. On a terminal, or if $COLUMNS sets a width, it is wrapped between
-        words, the first line indented by `indent` and the others by `hang`. In a log it stays one
-        line."""
+        """Print a long line. On a terminal, or if $COLUMNS sets a width, it is wrapped between
+        words, with the first line indented by `indent` and the others by `hang`. In a log it stays
+        one line."""
         if self.console.is_terminal or os.environ.get("COLUMNS"):
             text = self._filled(text, " " * indent, " " * hang)
         else:
@@ -88,11 +88,11 @@ class Display:
         )
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table with right-aligned numbers, no wider than the terminal. Floats are shown to two
-        decimals.
+        """Print a table with right-aligned numbers, no wider than the terminal. Floats are shown
+        to two decimals.
 
-        Where it would be too wide, the headers of numbers break between words, and text is
-        wrapped; numbers never are.
+        If it would be too wide, the headings of numeric columns break between words and text
+        columns are wrapped. Numbers are never wrapped.
         """
         cells = [[_text(value) for value in row] for row in rows]
         short = self.console.width >= USUAL_WIDTH and all(
@@ -115,18 +115,18 @@ class Display:
         unlimited = self.console.options.update_width(10_000)
         if self.console.measure(table, options=unlimited).maximum > self.console.width:
             table = layout("\n")
-        # Not the table's own title, which would be no wider than the table.
+        # rich would wrap the table's own title to the width of the table.
         self.console.print(self._filled(visible(title)), markup=False, style="bold")
         self.console.print(table, soft_wrap=False)
 
     def summary(self, content: Mapping[str, Any]) -> None:
-        """The one machine-readable line on stdout, under --json."""
+        """Print the one machine-readable line on stdout, with --json."""
         if self.as_json and not self.silent:
             print(json.dumps(content, sort_keys=True), file=sys.stdout, flush=True)
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Update]:
-        """Yields `update(done, total, remark)`: a bar on a terminal, else an occasional line."""
+        """Yield `update(done, total, remark)`: a bar on a terminal, else a line now and then."""
         if self.verbosity < 0 or self.silent:
             yield _silent
             return
@@ -147,14 +147,14 @@ class Display:
                 yield update
             return
         begun = last = time.monotonic()
-        before: int | None = None  # done when the display began, for resumed work
+        before: int | None = None  # already done at the start, when work is resumed
 
         def write(done: int, total: int, remark: str = "") -> None:
             nonlocal begun, before, last
             now = time.monotonic()
             if before is None:
                 before, begun = (0, begun) if done <= 1 else (done, now)
-            if now - last >= PLAIN_SECONDS and done < total:
+            if now - last >= LOG_SECONDS and done < total:
                 last = now
                 left = ""
                 if done > before:
@@ -166,7 +166,7 @@ class Display:
 
 
 def _stated_width() -> int | None:
-    """The width that $COLUMNS states, within reason; None if it is not set."""
+    """The width in $COLUMNS, limited to 40-1000 characters; None if it is not set."""
     columns = os.environ.get("COLUMNS")
     if not columns:
         return None
@@ -182,8 +182,8 @@ def _text(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a number: 1,730,522; +4.04; 0.27 M; 81.5 %; 1e-05; 0.25 to 1.05; or `-`,
-    a missing one."""
+    """Whether a text is a number (1,730,522; +4.04; 0.27 M; 81.5 %; 1e-05; 0.25 to 1.05) or `-`,
+    which marks a missing number."""
     return text == "-" or re.fullmatch(_NUMBER, text) is not None
 
 

@@ -1,9 +1,9 @@
-"""How studies and training compute: fast, or the way one would write it by hand."""
+"""How studies and training compute: optimized, or in the most direct way."""
 
 from typing import Literal, get_args
 
 Engine = Literal["fast", "plain"]
-"""Both give the same numbers to rounding. `plain` evaluates every deletion and order whole, module
-by module, leads every gradient back by autograd, and trains batch-norm groups one after another and
-uncompiled; it is there to compare with."""
+"""Both give the same numbers up to rounding. `plain` is the reference: it evaluates the whole
+network for every deletion and order, computes every gradient with autograd, and trains batch-norm
+groups one after another without compilation."""
 ENGINES: tuple[Engine, ...] = get_args(Engine)

@@ -13,22 +13,22 @@ class RunError(RuntimeError):
 
 
 def shortened(text: object, limit: int = 200) -> str:
-    """A name for an error line: of a very long one, the beginning and the end."""
+    """A name for an error message; a long one is cut to its beginning and end."""
     shown = str(text)
     half = limit // 2
     return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
 
 
 MOST_NAMES = 120
-"""Most characters of a list of valid names that is shown in addition to the nearest name."""
+"""A longer list of valid names, in characters, is left out if there is a similar name."""
 
 
 def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> UserError:
-    """The error for a name that does not exist: names the nearest valid one, and lists all.
+    """The error for a name that does not exist; it suggests the most similar valid name and lists
+    all of them.
 
     Args:
-        shown_by: a command that shows all names, named instead of the list. Without one, a long
-            list is left out where there is a nearest name.
+        shown_by: a command that shows all names, mentioned instead of the list.
     """
     names = sorted(known)
     name = shortened(name)

@@ -11,15 +11,15 @@ from types import FrameType
 from resnet_cli.runtime.errors import UserError
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The user, the system or the budget ended the run; its state is saved. Exit code 130."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The user, the system or the time budget ended the run; its state is saved. Exit code 130."""
 
 
 def parse_duration(text: str) -> float:
-    """`90s`, `150m` or `2h` as seconds.
+    """`90s`, `150m` or `2h` in seconds.
 
     Raises:
-        UserError: the text is not such a duration.
+        UserError: the text does not have this form.
     """
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text.strip())
     if match is None:
@@ -27,13 +27,13 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def watched(
+def interruptible(
     report: Callable[[int, int], None], should_stop: Callable[[], bool], message: str
 ) -> Callable[[int, int], None]:
-    """`report`, which also interrupts the current work when it should stop and is not done.
+    """A progress report that also interrupts unfinished work once `should_stop` returns True.
 
     Args:
-        message: of `Interrupted`.
+        message: the text of `Interrupted`.
     """
 
     def report_or_stop(done: int, total: int) -> None:
@@ -45,7 +45,7 @@ def watched(
 
 
 class Stopper:
-    """Says whether to stop: after a first signal, or when the budget is spent."""
+    """Whether to stop: True after a first signal, or once the time budget is used up."""
 
     def __init__(self, budget_seconds: float | None = None) -> None:
         self.signalled = False
@@ -62,7 +62,7 @@ class Stopper:
     def listening(self) -> Iterator[None]:
         """Handle SIGINT and SIGTERM: the first sets a flag, a second ends the process at once.
 
-        Ending at once does no harm: files are only replaced as a whole.
+        Ending at once is safe, because files are only ever replaced as a whole.
         """
 
         def handle(signum: int, frame: FrameType | None) -> None:

@@ -1,9 +1,8 @@
 """Random streams as pure functions of a seed and a position.
 
-Nothing in this project draws from a generator that outlives a step: the permutation of an epoch,
-the crops of an iteration, the dropout of an iteration and the draws of a study each come from a
-new stream, named by its position. The random state of a run is therefore its
-seed and its iteration number, and resuming is exact by construction.
+No generator outlives a step: the permutation of an epoch, the crops and the dropout of an iteration
+and the draws of a study each come from a new stream, named by its position. The random state of a
+run is therefore just its seed and iteration number, and resuming is exact by construction.
 """
 
 import hashlib

@@ -1,10 +1,11 @@
-"""Text from files and arguments, made safe to show."""
+"""Make text from files and arguments safe to show."""
 
 import unicodedata
 
 CONTROL = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-"""Unicode categories of what changes how other text is shown: control characters (terminal escapes,
-line breaks), formats (bidirectional overrides), lone surrogates, line and paragraph separators."""
+"""Unicode categories of characters that change how other text is shown: control characters
+(terminal escapes, line breaks), format characters (bidirectional overrides), lone surrogates, line
+and paragraph separators."""
 
 
 def is_control(character: str) -> bool:
@@ -13,10 +14,10 @@ def is_control(character: str) -> bool:
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Text in which every control character is spelled out, such as `\x1b`.
+    r"""Text in which every control character is escaped, such as `\x1b`.
 
     Args:
-        keep: characters left as they are.
+        keep: characters that are not escaped.
     """
     if text.isprintable():
         return text

@@ -1,8 +1,8 @@
 """Independent tasks on a processor's cores, one thread each.
 
-A chunk of images that fits a core's cache passes through a whole study faster on one core than when
-many threads share each operation: no data move between cores, and no thread waits for another at
-each operation.
+A chunk of images that fits in a core's cache passes through a whole study faster on one core than
+with many threads sharing each operation: data do not move between cores, and threads do not wait
+for one another after each operation.
 """
 
 from collections import deque
@@ -21,8 +21,8 @@ def map_in_threads(
 ) -> Iterator[R]:
     """function(item) for each item, in order; if `parallel`, in as many threads as torch uses.
 
-    Items are drawn as they are needed, in the calling thread. Each thread computes with one PyTorch
-    thread, so results do not depend on their number. Without `parallel`, as on a GPU, everything
+    Items are drawn in the calling thread as they are needed. Each thread uses one PyTorch thread,
+    so results do not depend on the number of threads. Without `parallel`, as on a GPU, everything
     runs in the calling thread.
     """
     workers = torch.get_num_threads() if parallel else 1

@@ -23,7 +23,7 @@ from resnet_cli.results.layout import partial_table
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
-from resnet_cli.runtime.interrupt import watched
+from resnet_cli.runtime.interrupt import interruptible
 
 T = TypeVar("T")
 Report = Callable[[int, int], None]
@@ -136,7 +136,7 @@ class KeptReport:
         message: str,
         kept: Pieces | None,
     ) -> None:
-        self._report = watched(report, should_stop, message)
+        self._report = interruptible(report, should_stop, message)
         self._should_stop, self._message = should_stop, message
         self.kept = kept
 

@@ -199,8 +199,8 @@ def evaluate_walks(
         network.train(was_training)
     # With more processes than chunks, some have no result. Sums are added up chunk by chunk in
     # the order of the images, so that they do not depend on the number of processes.
-    of_chunks = processes.collect([torch.stack([each.cpu() for each in sums])] if sums else [])
-    of_classes = processes.collect([] if by_class is None else [by_class.cpu()])
+    of_chunks = processes.gather_lists([torch.stack([each.cpu() for each in sums])] if sums else [])
+    of_classes = processes.gather_lists([] if by_class is None else [by_class.cpu()])
     total = torch.cat(of_chunks).sum(0)
     wrong_by_class = torch.stack(of_classes).sum(0)
     outcomes = {

@@ -53,7 +53,7 @@ class Context:
         key = (data, name)
         if key not in self._splits:
             load = partial(load_split, data, name, self.data_dir, self.download)
-            self._splits[key] = processes.one_writes(load) if self.download else load()
+            self._splits[key] = processes.first_then_others(load) if self.download else load()
         return self._splits[key]
 
     def fingerprint(self, data: DataConfig, name: SplitName) -> str | None:

@@ -57,7 +57,7 @@ def combined(network: Network, backward: Callable[[], Outcome]) -> Outcome:
             buffer.zero_()
     loss_sum, wrong = backward()
     sums = torch.stack((loss_sum.double(), wrong.double()))
-    processes.add_up(sums)
+    processes.sum_over_processes(sums)
     _add_up_gradients(network.parameters())
     _combine_statistics(norms, before)
     return sums[0], sums[1]
@@ -67,7 +67,7 @@ def _add_up_gradients(parameters: Iterable[Tensor]) -> None:
     """Sum gradients over processes; units that were not active have none in any of them."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    processes.add_up(flat)
+    processes.sum_over_processes(flat)
     for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(summed.view(gradient.shape))
 

@@ -95,7 +95,9 @@ def evaluate(
     count = len(batches)
     per_image = [torch.stack(both).cpu() for both in zip(predictions, corrects, strict=True)]
     own = (int(wrong), int(wrong_top5), has_top5, float(loss), per_image)
-    wrongs, wrongs_top5, have_top5, losses, per_images = zip(*processes.collect([own]), strict=True)
+    wrongs, wrongs_top5, have_top5, losses, per_images = zip(
+        *processes.gather_lists([own]), strict=True
+    )
     predicted, is_correct = torch.cat([part for parts in per_images for part in parts], 1)
     return Evaluation(
         count,

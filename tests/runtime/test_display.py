@@ -207,7 +207,7 @@ def test_short_work_shows_no_progress_in_a_log(capsys: Captured) -> None:
 
 
 def test_quiet_shows_no_progress(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(display_module, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(display_module, "LOG_SECONDS", 0.0)
     with Display(verbosity=-1).progress("training") as update:
         update(1, 2)
     assert capsys.readouterr().out == ""

@@ -175,7 +175,7 @@ def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (processes.rank(), processes.size()) == (0, 1)
     assert processes.any_of(True)
     assert not processes.any_of(False)
-    assert processes.collect([1, 2]) == [1, 2]
+    assert processes.gather_lists([1, 2]) == [1, 2]
     assert processes.gather(torch.ones(2)).tolist() == [[1, 1]]
     with pytest.raises(ZeroDivisionError):
         processes.from_first(lambda: 1 // 0)
@@ -187,7 +187,7 @@ def test_one_process_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
 def _agree() -> dict[str, Any]:
     rank = processes.rank()
     tensor = torch.tensor([1.0, rank])
-    processes.add_up(tensor)
+    processes.sum_over_processes(tensor)
     try:
         processes.from_first(lambda: Path("missing").read_text())
         error = ""
@@ -196,15 +196,15 @@ def _agree() -> dict[str, Any]:
     return {
         "rank": rank,
         "any": (processes.any_of(rank == 1), processes.any_of(False)),
-        "collected": processes.collect([f"{rank}a", f"{rank}b"][: rank + 1]),
+        "collected": processes.gather_lists([f"{rank}a", f"{rank}b"][: rank + 1]),
         "first": processes.from_first(lambda: rank),
         "gathered": processes.gather(torch.tensor([rank, 5])).tolist(),
         "sum": tensor.tolist(),
         "error": error,
-        "found": processes.one_writes(lambda: _write_or_find(rank)),
+        "found": processes.first_then_others(lambda: _write_or_find(rank)),
         "threads": torch.get_num_threads(),
         "device": str(pick_device("auto")),
-        "may_speak": sum(processes.collect([processes.may_speak()])),
+        "may_print_errors": sum(processes.gather_lists([processes.may_print_errors()])),
     }
 
 
@@ -228,7 +228,7 @@ def test_processes_agree(tmp_path: Path) -> None:
         "found": True,
         "threads": 1,
         "device": "cpu",
-        "may_speak": 1,
+        "may_print_errors": 1,
     }
 
 

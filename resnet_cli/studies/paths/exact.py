@@ -92,7 +92,7 @@ def exact_spectrum(
         for start, found in zip(starts, pieces_of(report, starts, measured), strict=True):
             own.append(found)
             report(min(start + chunk, end) - starts.start, end - starts.start)
-    for of_chunk, its_difference, its_ordinary in processes.collect(own):
+    for of_chunk, its_difference, its_ordinary in processes.gather_lists(own):
         sums += of_chunk
         difference += its_difference
         ordinary_square += its_ordinary

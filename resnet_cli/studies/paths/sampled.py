@@ -99,7 +99,7 @@ def sample_path_gradients(
                 measure = _by_batch([draw_path(num_units, k, seed, sample) for k in ks])
             found = _norms(network, images, labels, measure, told, report, engine)
         own.append(found)
-    norms = processes.collect(own)
+    norms = processes.gather_lists(own)
     return [
         {"k": k, "sample": sample, "grad_norm": found[index], "images": images_used, "seed": seed}
         for index, k in enumerate(ks)
