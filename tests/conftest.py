@@ -26,7 +26,7 @@ SLOW = (
     *("studies/test_figures.py", "studies/test_lesion.py", "studies/test_signal.py"),
     *("studies/test_toy.py", "studies/test_walks.py", "training/test_crashes.py"),
     *("training/test_depth1001.py", "training/test_distributed.py", "training/test_epoch_log.py"),
-    *("training/test_evaluation.py", "training/test_loop.py", "training/test_ownership.py"),
+    *("training/test_evaluation.py", "training/test_loop.py", "training/test_lock.py"),
     "training/test_runs.py",
 )
 """Files and folders whose tests train networks, run whole commands or start processes: marked

@@ -1,2 +1,2 @@
-"""Faster layers, put into a network from outside: Winograd's convolutions on processors (the extra
-`resnet-cli[fast]`), and batch norm over groups of a batch on CUDA devices."""
+"""Faster layers that replace those of a network from outside: Winograd convolutions on CPUs (the
+extra `resnet-cli[fast]`), and batch norm over groups of a batch on CUDA devices."""

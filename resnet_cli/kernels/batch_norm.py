@@ -1,12 +1,12 @@
 """Training batch norm over groups of a batch in one pass, with the ReLU that follows it.
 
 Paper 1 trains batches of 128 on two GPUs, so its batch statistics are over 64 images. On one device
-the groups go through the network together: convolutions run once over the whole batch, and only
-the statistics are taken by group. The numbers are those of one group after another.
+the groups pass through the network together: convolutions run once over the whole batch, and only
+the statistics are computed per group. The results equal those of one group after another.
 
-`apply_groups` does this to a network from outside: parameters, buffers and their names stay as they
-are, and evaluation is torch's own. On CUDA four Triton kernels do the work, two forward and two
-backward; elsewhere torch's batch norm does it on each group's slice.
+`apply_groups` changes a network from outside: parameters, buffers and their names are unchanged,
+and evaluation uses torch's implementation. On CUDA, training uses four Triton kernels, two forward
+and two backward; elsewhere it applies torch's batch norm to each group.
 
 Shapes: N images, C channels, H and W pixels, G groups of N / G consecutive images; the kernels see
 channels_last activations as a matrix of N H W rows and C columns.
@@ -22,29 +22,29 @@ from torch.nn import functional
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm whose training statistics are over groups of the batch; `relu` takes the ReLU
-    that follows along."""
+    """A batch norm whose training statistics are over groups of the batch; with `relu`, it also
+    applies the ReLU that follows."""
 
     groups: int
     relu: bool
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]; running statistics see the groups in order."""
+        """[N, C, H, W] -> [N, C, H, W]; running statistics are updated with each group in order."""
         if not self.training:
             return super().forward(x)
         return group_batch_norm(self, x, self.groups, self.relu)
 
 
 class ReLUWhenEvaluating(nn.ReLU):
-    """The ReLU after a `GroupedBatchNorm2d`, which does its work in training."""
+    """The ReLU after a `GroupedBatchNorm2d`, which applies it during training."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.training else super().forward(x)
 
 
 def apply_groups(network: nn.Module, groups: int) -> None:
-    """Have the network's batch norms take their training statistics over so many equal groups, and
-    the ReLUs that follow them along."""
+    """Make the network's batch norms compute their training statistics over `groups` equal groups,
+    each fused with the ReLU that follows it."""
     followed: dict[nn.Module, nn.Module] = {}
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -60,18 +60,19 @@ def apply_groups(network: nn.Module, groups: int) -> None:
 
 
 def group_batch_norm(norm: nn.BatchNorm2d, x: Tensor, groups: int, relu: bool) -> Tensor:
-    """Batch norm of each of `groups` equal parts of the batch by its own statistics, and a ReLU.
+    """Batch norm of each of `groups` equal parts of the batch with its own statistics, optionally
+    followed by a ReLU.
 
     Args:
-        norm: holds the parameters, and the running statistics, which are updated.
-        x: [N, C, H, W], float32 or bfloat16 on CUDA, any elsewhere.
+        norm: holds the parameters and the running statistics, which are updated.
+        x: [N, C, H, W]; float32 or bfloat16 on CUDA, any floating-point type elsewhere.
     """
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
     if x.is_cuda and has_triton():
         rows = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         flat = rows.reshape(-1, x.shape[1])
-        y = _Fused.apply(
+        y = _GroupedBatchNormFunction.apply(
             flat,
             norm.weight,
             norm.bias,
@@ -104,7 +105,7 @@ def group_batch_norm(norm: nn.BatchNorm2d, x: Tensor, groups: int, relu: bool) -
 
 @cache
 def has_triton() -> bool:
-    """Triton can be imported; torch's CUDA builds for Linux bring it."""
+    """Whether Triton can be imported; it comes with torch's CUDA builds for Linux."""
     try:
         import triton  # noqa: F401
     except ImportError:
@@ -112,8 +113,8 @@ def has_triton() -> bool:
     return True
 
 
-class _Fused(torch.autograd.Function):
-    """The four kernels as one differentiable function of a matrix of rows."""
+class _GroupedBatchNormFunction(torch.autograd.Function):
+    """The four Triton kernels as one differentiable function of a matrix [N H W, C]."""
 
     @staticmethod
     def forward(

@@ -1,9 +1,9 @@
 """The Triton kernels of `batch_norm`: two for the forward pass, two for the backward pass.
 
-All see activations as a matrix of rows (images times pixels) and C channels, the rows of a group
-together. In each pass the first kernel adds up over P parts of each group's rows, in float32; the
-second adds up the parts, and goes through all rows once more. Sums are of the distance from the
-group's first row, so that a mean far from zero costs no accuracy.
+All treat activations as a matrix of rows (images times pixels) and C channels, with the rows of a
+group next to each other. In each pass, the first kernel computes sums over each of P parts of a
+group's rows in float32; the second adds these sums and passes over all rows again. The forward sums
+are of the difference from the group's first row, so a mean far from zero does not reduce accuracy.
 """
 
 import torch
@@ -11,10 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_PARTS = 128
-"""Parts of a group's rows, each the work of one program."""
+MAX_PARTS = 128
+"""Largest number of parts of a group's rows; one program processes each part."""
 BLOCK_ELEMENTS = 4096
-"""Elements that a program holds at once."""
+"""Elements that a program processes at once."""
 
 
 def forward(
@@ -32,8 +32,8 @@ def forward(
     """Normalised rows, and each group's mean and reciprocal standard deviation [G, C].
 
     Args:
-        x: [G R, C], contiguous, float32 or bfloat16; R rows a group.
-        running_mean, running_var, count: updated as by G batches, one after another.
+        x: [G R, C], contiguous, float32 or bfloat16; R rows per group.
+        running_mean, running_var, count: updated as after G successive batches.
     """
     rows, channels = x.shape[0] // groups, x.shape[1]
     grid, sizes = _launch(groups, rows, channels)
@@ -74,7 +74,7 @@ def backward(
     groups: int,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients at the rows [G R, C], the weight [C] and the bias [C]."""
+    """Gradients with respect to x [G R, C], the weight [C] and the bias [C]."""
     rows, channels = x.shape[0] // groups, x.shape[1]
     grid, sizes = _launch(groups, rows, channels)
     sums = torch.empty((groups, grid[0], 2, channels), dtype=torch.float32, device=x.device)
@@ -101,10 +101,10 @@ def backward(
 
 
 def _launch(groups: int, rows: int, channels: int) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """The grid (parts, groups, blocks of channels), and the sizes that kernels are compiled for."""
+    """The grid (parts, groups, blocks of channels) and the sizes for which kernels are compiled."""
     block_c = min(triton.next_power_of_2(channels), 64)
     block_r = BLOCK_ELEMENTS // block_c
-    parts = min(triton.next_power_of_2(triton.cdiv(rows, block_r)), MOST_PARTS)
+    parts = min(triton.next_power_of_2(triton.cdiv(rows, block_r)), MAX_PARTS)
     sizes = {"BLOCK_C": block_c, "BLOCK_R": block_r, "PARTS": parts, "num_warps": 8}
     return (parts, groups, triton.cdiv(channels, block_c)), sizes
 
@@ -143,7 +143,7 @@ def _sums(
 
 @triton.jit
 def _add_parts(sums_ptr, group, channels, c, in_c, PARTS: tl.constexpr):
-    """Both sums of a group, over its parts."""
+    """Both sums of a group, added over its parts."""
     part = tl.arange(0, PARTS)
     at = ((group * PARTS + part) * 2)[:, None] * channels + c[None, :]
     first = tl.load(sums_ptr + at, mask=in_c[None, :], other=0.0)
@@ -192,7 +192,7 @@ def _normalise(
     if part == 0:
         tl.store(mean_ptr + group * channels + c, mean, mask=in_c)
         tl.store(rstd_ptr + group * channels + c, rstd, mask=in_c)
-        if group == 0:  # one program sees all groups, in order
+        if group == 0:  # one program updates running statistics with all groups, in order
             running_mean = tl.load(running_mean_ptr + c, mask=in_c, other=0.0)
             running_var = tl.load(running_var_ptr + c, mask=in_c, other=0.0)
             for each in tl.static_range(GROUPS):

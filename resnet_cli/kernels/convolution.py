@@ -1,17 +1,17 @@
-"""3x3 convolutions with a quarter of the multiplications, on processors and in float32.
+"""3x3 convolutions with a quarter of the multiplications, on CPUs in float32.
 
 Winograd's F(4x4, 3x3) (Lavin and Gray 2016, arXiv:1509.09308, section 4): a tile of 4x4 outputs
 comes from 6x6 inputs d and the 3x3 kernel g as
 
     A^T [ (G g G^T) * (B^T d B) ] A        (* elementwise)
 
-Over all tiles and channels that is one matrix product for each of the 36 elements of a transformed
+Over all tiles and channels, this is one matrix product for each of the 36 elements of a transformed
 tile: 36 multiplications for 16 outputs instead of 144. Direct convolution already runs as fast as a
-matrix product on the same cores; only fewer multiplications can be faster. The gradients are
+matrix product on the same cores, so only fewer multiplications can be faster. The gradients are
 computed by the transposes of the same three steps.
 
-Results differ from direct convolution by rounding, about 1e-6 of the largest value. A value that is
-not finite makes its whole tile so.
+Results differ from those of direct convolution by rounding, about 1e-6 of the largest value. A
+value that is not finite makes all outputs of its tile so.
 
 Shapes: N images, C channels in, K channels out, H and W pixels; tensors in channels_last format.
 """
@@ -39,15 +39,15 @@ G = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-"""The transform of the kernels; those of inputs and outputs are written out in `transforms`."""
+"""The transform of the kernels; those of inputs and outputs are in `transforms`."""
 
 BLOCK_VALUES = 4096
-"""Tiles times channels of a block: transformed, it fits a core's second-level cache."""
+"""Tiles times channels of a block; once transformed, it fits in a core's second-level cache."""
 MIN_TILES = 64
-"""Fewest tiles of a block: matrix products of fewer rows are slow."""
+"""Minimum number of tiles of a block: matrix products with fewer rows are slow."""
 
 NO_MINIMUM = np.float32(-np.inf)
-"""In place of a ReLU's 0: no value is below it, and NaN is passed on."""
+"""Used instead of a ReLU's 0: no value is below it, and NaN stays NaN."""
 
 Floats = NDArray[np.float32]
 
@@ -81,9 +81,9 @@ class _Convolution(torch.autograd.Function):
 
 
 @functools.cache
-@torch.inference_mode(False)  # training uses it as well
+@torch.inference_mode(False)  # the cached tensor is also used in training
 def _weight_matrix(dtype: torch.dtype) -> Tensor:
-    """G x G [36, 9] (Kronecker product), which transforms a 3x3 kernel given as a column."""
+    """The Kronecker product of G with itself [36, 9], which transforms a flattened 3x3 kernel."""
     matrix = torch.tensor(G, dtype=dtype)
     return torch.kron(matrix, matrix)
 
@@ -108,9 +108,9 @@ def convolve_transformed(
 
     Args:
         x: float32 [N, C, H, W]; H and W multiples of 4.
-        weights: of `transform_weight`, [36, C, K].
-        scale, shift: [C]; None: 1 and 0.
-        bias: [K]; None: 0.
+        weights: [36, C, K], from `transform_weight`.
+        scale, shift: [C]; None means 1 and 0.
+        bias: [K]; None means 0.
 
     Returns:
         [N, K, H, W].
@@ -135,7 +135,7 @@ def convolve_transformed(
 def _backward(
     x: Tensor, weights: Tensor, gradient: Tensor, wants_input: bool, wants_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients at x and at the kernels, given the gradient [N, K, H, W] at the outputs."""
+    """The gradients with respect to x and the kernels, given that of the outputs [N, K, H, W]."""
     count, ins, height, width = x.shape
     outs = weights.shape[2]
     block = _block(ins, outs, height, width)
@@ -166,29 +166,29 @@ def _backward(
 
 
 def _values(x: Tensor) -> Floats:
-    """[N, C, H, W] in channels_last format -> its values [N * H * W * C], not copied."""
+    """[N, C, H, W] in channels_last format -> its values [N * H * W * C], without a copy."""
     values: Floats = x.permute(0, 2, 3, 1).reshape(-1).numpy()
     return values
 
 
 class _Block:
-    """Working memory and compiled transforms of one thread for the tiles of a few images.
+    """One thread's working memory and compiled transforms for the tiles of a few images.
 
     A tile is written to, and read from, all 36 matrices at once. They have an odd number of rows,
-    the last of which may be unused: at a power of two, the same row of all matrices would map to
+    the last of which may be unused: with a power of two, the same row of all matrices would map to
     the same few sets of the cache.
     """
 
-    @torch.inference_mode(False)  # training uses the memory as well
+    @torch.inference_mode(False)  # the memory is also used in training
     def __init__(self, ins: int, outs: int, height: int, width: int) -> None:
         self.height, self.width = height, width
         self.tiles = (height // OUT) * (width // OUT)
-        """Of one image."""
+        """The number of tiles of one image."""
         wanted = max(MIN_TILES, BLOCK_VALUES // max(ins, outs))
         self.images = max(1, wanted // self.tiles)
         rows = self.images * self.tiles | 1
         self.padded, self.sums = np.zeros((2, (height + 2) * (width + 2) * ins), np.float32)
-        """An image with a border of zeros; and the gradient at one."""
+        """An image with a border of zeros, and the gradient with respect to it."""
         self.input_tiles = torch.zeros(ELEMENTS, rows, ins)
         self.output_tiles = torch.zeros(ELEMENTS, rows, outs)
         self.inputs = self.input_tiles.view(-1).numpy()
@@ -197,17 +197,17 @@ class _Block:
         self.transform_outputs, self.transform_outputs_transposed = output_transforms(outs, rows)
 
     def parts(self, count: int) -> Iterator[tuple[int, int, int, int]]:
-        """(first image, one past the last, height, width) of each block."""
+        """(first image, last image + 1, height, width) of each block."""
         for first in range(0, count, self.images):
             yield first, min(first + self.images, count), self.height, self.width
 
 
-_of_thread = threading.local()
+_thread_local = threading.local()
 
 
 def _block(*shape: int) -> _Block:
-    """This thread's block of a shape."""
-    blocks: dict[tuple[int, ...], _Block] = _of_thread.__dict__.setdefault("blocks", {})
+    """This thread's block for a shape."""
+    blocks: dict[tuple[int, ...], _Block] = _thread_local.__dict__.setdefault("blocks", {})
     if shape not in blocks:
         blocks[shape] = _Block(*shape)
     return blocks[shape]

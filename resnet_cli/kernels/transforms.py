@@ -1,8 +1,8 @@
 """The transforms of Winograd's F(4x4, 3x3), compiled by numba.
 
 Lavin and Gray 2016 (arXiv:1509.09308), section 4: B^T d B of inputs d [6, 6], A^T m A of products m
-[6, 6], and the transposes of both for the gradients. Code is compiled once on a machine for each
-number of channels and kept in `__pycache__` or, where that cannot be written, in numba's cache
+[6, 6], and the transposes of both for the gradients. The code is compiled once per machine for each
+number of channels and cached in `__pycache__` or, if that cannot be written, in numba's cache
 folder.
 
 Images are [N, H, W, C], flattened. Transformed tiles are [36, rows, C], flattened: one matrix for
@@ -20,17 +20,17 @@ import numba
 import numpy as np
 
 OUT, IN = 4, 6
-"""Rows and columns of a tile: of its outputs, and of its inputs."""
+"""Rows and columns of a tile's outputs and of its inputs."""
 
-# Sizes are constants of a closure, so that the compiler knows them; arrays are sliced before the
-# innermost loops. Otherwise it cannot tell that the elements of a tile do not overlap and that no
-# index is negative, and does not vectorize.
+# Sizes are constants of a closure, so the compiler knows them, and arrays are sliced before the
+# innermost loops. Otherwise the compiler could not infer that the elements of a tile do not overlap
+# and that no index is negative, and would not vectorize.
 
 Kernel = Callable[..., Any]
 
 
 def _compiled(function: Callable[..., object]) -> Kernel:
-    """The function in machine code, cached on disk where a folder can be written."""
+    """The compiled function, cached on disk if a folder can be written."""
     compiler = functools.partial(
         numba.njit, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}
     )
@@ -84,12 +84,12 @@ BT, B, AT, A = (_compiled(each) for each in (_BT, _B, _AT, _A))
 
 @functools.cache
 def input_transforms(channels: int, rows: int) -> tuple[Kernel, Kernel]:
-    """B^T d B of the tiles of images `first` to `last`, and its transpose.
+    """The compiled B^T d B for the tiles of images `first` to `last` - 1, and its transpose.
 
     The inputs are d = max(scale * pixels + shift, minimum) with a border of zeros.
 
     Args:
-        rows: of each matrix of transformed tiles.
+        rows: the number of rows of each matrix of transformed tiles.
     """
     C, MATRIX = channels, rows * channels
 
@@ -200,11 +200,11 @@ def input_transforms(channels: int, rows: int) -> tuple[Kernel, Kernel]:
 
 @functools.cache
 def output_transforms(channels: int, rows: int) -> tuple[Kernel, Kernel]:
-    """max(A^T m A + bias, minimum) of the tiles of images `first` to `last`, and the transpose of
-    A^T m A.
+    """The compiled max(A^T m A + bias, minimum) for the tiles of images `first` to `last` - 1, and
+    the transpose of A^T m A.
 
     Args:
-        rows: of each matrix of transformed tiles.
+        rows: the number of rows of each matrix of transformed tiles.
     """
     K, MATRIX = channels, rows * channels
 

@@ -1,7 +1,8 @@
-"""Winograd's convolutions (see `convolution`) in a network: when they pay, and where they fit.
+"""Use Winograd convolutions (see `convolution`) in a network where they are faster.
 
-They need numba, the extra `resnet-cli[fast]`. A network knows nothing of them: its layers are
-replaced from outside, by `apply_in_training` or `apply_in_evaluation`, when `pays` says so.
+They need numba, from the extra `resnet-cli[fast]`. The network's code does not refer to them:
+`apply_in_training` or `apply_in_evaluation` replaces its layers from outside if `pays` returns
+True.
 """
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 PAYS_FROM = 2e11
-"""Multiply-adds from which Winograd's convolutions pay: about two seconds of two cores, while
-compiling takes ten, once on a machine."""
+"""Multiply-adds from which Winograd convolutions pay off: about two seconds on two cores. Compiling
+takes ten seconds, once per machine."""
 
 
 def is_available() -> bool:
@@ -23,12 +24,12 @@ def is_available() -> bool:
 
 
 def pays(multiply_adds: float, device: torch.device) -> bool:
-    """Whether Winograd's convolutions are there, and make this much work faster."""
+    """Whether Winograd convolutions are available and make this much work faster."""
     return device.type == "cpu" and multiply_adds >= PAYS_FROM and is_available()
 
 
 def fits(conv: nn.Conv2d) -> bool:
-    """Whether this convolution can be computed here, and faster than directly."""
+    """Whether this convolution can be computed with fewer multiplications."""
     return (
         conv.kernel_size == (3, 3)
         and conv.stride == conv.dilation == conv.padding == (1, 1)
@@ -41,7 +42,7 @@ def fits(conv: nn.Conv2d) -> bool:
 
 
 def fits_image(x: Tensor) -> bool:
-    """Whether images [N, C, H, W] fall into whole tiles of 4x4."""
+    """Whether images [N, C, H, W] divide into whole 4x4 tiles."""
     return x.dtype == torch.float32 and not (x.shape[2] % 4 or x.shape[3] % 4)
 
 
@@ -49,7 +50,7 @@ def fits_image(x: Tensor) -> bool:
 
 
 class TrainingConv2d(nn.Conv2d):
-    """A convolution that takes fewer multiplications in training mode."""
+    """A convolution that uses fewer multiplications in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, K, H, W]."""
@@ -61,10 +62,10 @@ class TrainingConv2d(nn.Conv2d):
 
 
 def apply_in_training(network: nn.Module) -> None:
-    """Have the 3x3 convolutions of a network compute with fewer multiplications in training.
+    """Make the 3x3 convolutions of a network use fewer multiplications in training.
 
     They keep their parameters, names and hooks: only their class changes. Each convolution should
-    run in one thread; more threads would speed up its matrix products only.
+    run in one thread, because more threads would only speed up its matrix products.
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and fits(module):
@@ -77,8 +78,8 @@ def apply_in_training(network: nn.Module) -> None:
 class EvaluationConv2d(nn.Module):
     """[batch norm], [ReLU], 3x3 convolution, [ReLU] in evaluation mode, without gradient.
 
-    The transforms apply what is next to the convolution, each of which would be a pass over memory.
-    Images that do not fall into whole tiles go through the layers themselves.
+    The transforms also apply the neighbouring layers, each of which would be a separate pass over
+    memory. Images that do not divide into whole tiles pass through the original layers.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class EvaluationConv2d(nn.Module):
         relu_before: bool = False,
         relu_after: bool = False,
     ) -> None:
-        """Take the weights of the layers.
+        """Copy the weights of the layers.
 
         Args:
-            conv: one that `fits`.
-            norm: a batch norm with running statistics, before everything else.
+            conv: a convolution for which `fits` returns True.
+            norm: a batch norm with running statistics, applied first.
         """
         from resnet_cli.kernels.convolution import transform_weight
 
@@ -132,16 +133,16 @@ class EvaluationConv2d(nn.Module):
 
 
 def apply_in_evaluation(network: nn.Module) -> None:
-    """Replace each run of [batch norm], [ReLU], 3x3 convolution, [ReLU] of a network, in place.
+    """Replace each sequence [batch norm], [ReLU], 3x3 convolution, [ReLU] of a network, in place.
 
     The network must stay in evaluation mode and on the CPU.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
-            _replace_runs(module)
+            _replace_sequences(module)
 
 
-def _replace_runs(sequence: nn.Sequential) -> None:
+def _replace_sequences(sequence: nn.Sequential) -> None:
     done: list[tuple[str, nn.Module]] = []
     waiting = list(sequence.named_children())
     while waiting:

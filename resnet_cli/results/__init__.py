@@ -1,1 +1,1 @@
-"""Results: tables with their provenance, and plots. results/README.md describes the files."""
+"""Results: tables with their provenance. results/README.md describes the files."""

@@ -1,7 +1,7 @@
 """Tables and their columns: the CSV contracts.
 
-A study declares its own tables; the other tables are declared here. results/README.md is kept equal
-to these declarations by a test.
+Each study declares its own tables; all others are declared here. A test checks that
+results/README.md agrees with these declarations.
 """
 
 from collections.abc import Iterator
@@ -46,17 +46,17 @@ def number(name: str, meaning: str, *, empty: bool = False, infinite: bool = Fal
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the stem of its file name, what one row is, and its columns in order.
+    """A table: the stem of its file name, what a row stands for, and its columns in order.
 
     Columns are never reordered; new ones are added at the end.
     """
 
     name: str
     row: str
-    """What there is one row for."""
+    """Completes "one row for each ..."."""
     columns: tuple[Column, ...]
     note: str = ""
-    """More for results/README.md."""
+    """Further text for results/README.md."""
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ OWN = (
             _EXPERIMENT,
             _CASE,
             _SEED,
-            whole("epoch", "passes over the training split done, from 1"),
-            whole("iteration", "optimizer steps done"),
+            whole("epoch", "passes over the training split completed, from 1"),
+            whole("iteration", "optimizer steps completed"),
             number("lr", "learning rate of the last step", empty=True),
             number(
                 "train_loss",
@@ -94,7 +94,7 @@ OWN = (
             ),
             number("test_error", "percent; empty in epochs without evaluation", empty=True),
             number("images_per_second", "training throughput", empty=True),
-            number("seconds", "time since the training began, without interruptions", empty=True),
+            number("seconds", "training time so far, without interruptions", empty=True),
         ),
     ),
     Table(
@@ -115,8 +115,7 @@ OWN = (
             number("best_error", "percent, the lowest of all evaluations", empty=True),
             number(
                 "paper_error",
-                'percent, the published number for the case; empty where it is "fail" or there is '
-                "none",
+                'percent, the published number for the case; empty if it is "fail" or missing',
                 empty=True,
             ),
         ),
@@ -131,7 +130,7 @@ OWN = (
             number("top5_error", "percent, after the last epoch; empty when diverged", empty=True),
             number(
                 "paper_top5_error",
-                "percent, the published number; empty where there is none",
+                "percent, the published number; empty if there is none",
                 empty=True,
             ),
         ),
@@ -143,13 +142,13 @@ OWN = (
             text("item", "the benchmark"),
             text(
                 "side",
-                "`plain`: the baseline, in `resnet_cli/bench/plain.py` unless the summary's remark "
-                "says otherwise; `ours`",
+                "`plain`: the baseline, from `resnet_cli/bench/plain.py` unless the summary's "
+                "remark says otherwise; `ours`: this program",
             ),
-            whole("repeat", "from 0; sides take turns"),
-            number("seconds", "of this repeat"),
-            number("amount", "work done in it"),
-            text("work_unit", "unit of the amount"),
+            whole("repeat", "from 0; the two sides alternate"),
+            number("seconds", "duration of this repeat"),
+            number("amount", "work done in this repeat, in `work_unit`"),
+            text("work_unit", "unit of `amount`"),
         ),
     ),
     Table(
@@ -157,9 +156,9 @@ OWN = (
         "benchmark",
         (
             text("item", "the benchmark"),
-            number("value", "median over the repeats of what `measured_in` names"),
-            number("lowest", "over the repeats"),
-            number("highest", "over the repeats"),
+            number("value", "median over the repeats, in `measured_in`"),
+            number("lowest", "lowest value over the repeats"),
+            number("highest", "highest value over the repeats"),
             text(
                 "measured_in",
                 "`x`: how many times as fast as the baseline; `passes`: training backward passes; "
@@ -167,19 +166,19 @@ OWN = (
             ),
             number("target", "the value to reach"),
             text("better", "whether `higher` or `lower` is better"),
-            text("reached", "`yes` or `no`"),
+            text("reached", "whether the target is reached: `yes` or `no`"),
             number(
                 "gflops",
-                "arithmetic of ours, in 1e9 multiplications and additions a second",
+                "speed of this program, in 1e9 multiplications and additions per second",
                 empty=True,
             ),
             number(
                 "share_of_peak",
-                "of what a float32 matrix product of 2048 x 2048 reached on the same threads just "
-                "before",
+                "`gflops` as a fraction of the speed of a 2048 x 2048 float32 matrix product, "
+                "measured just before on the same threads",
                 empty=True,
             ),
-            text("remark", "sizes, and how far results differ"),
+            text("remark", "sizes, and how much the results of the two sides differ"),
         ),
     ),
     Table(
@@ -191,16 +190,13 @@ OWN = (
             text("side", "`fast`, or `plain`: eager, batch-norm groups one after another"),
             number(
                 "value",
-                "median over the repeats, in `measured_in`; empty when it failed",
+                "median over the repeats, in `measured_in`; empty if the item failed",
                 empty=True,
             ),
-            number("lowest", "over the repeats", empty=True),
-            number("highest", "over the repeats", empty=True),
-            text("measured_in", "`images/s`; of checks what the difference is a share of"),
-            text(
-                "remark",
-                "the limit of a check and whether it agrees; peak memory; why an item failed",
-            ),
+            number("lowest", "lowest value over the repeats", empty=True),
+            number("highest", "highest value over the repeats", empty=True),
+            text("measured_in", "`images/s`; for a check, what its difference is relative to"),
+            text("remark", "limit and result of a check; peak memory; why an item failed"),
         ),
     ),
     Table(
@@ -212,11 +208,11 @@ OWN = (
                 "`lesion_single`: each unit deleted in turn; `exact_sweep`: the exact spectrum",
             ),
             whole(
-                "depth", "of the pre-activation network with two-layer units; CIFAR's image size"
+                "depth", "of the pre-activation network with two-layer units, on CIFAR-sized images"
             ),
-            whole("images", "in the study"),
-            number("seconds", "of the study"),
-            number("peak_memory_mb", "of its process, above what that took before it began"),
+            whole("images", "images in the study"),
+            number("seconds", "duration of the study"),
+            number("peak_memory_mb", "peak memory of its process, minus that before the study"),
         ),
     ),
     Table(
@@ -225,16 +221,16 @@ OWN = (
         (
             text(
                 "fault",
-                "`kill`: SIGKILL at a random step or operation on a file, a write cut in half; "
-                "`terminate`: SIGTERM there; `disk full`: the system refuses a write; `damaged "
-                "checkpoint`: killed, and bytes of the checkpoint changed; `file size limit`",
+                "`kill`: SIGKILL at a random step or file operation, with a half-finished write; "
+                "`terminate`: SIGTERM at such a point; `disk full`: a write fails; `damaged "
+                "checkpoint`: SIGKILL, then bytes of the checkpoint are changed; `file size limit`",
             ),
-            whole("injected", "faults"),
-            whole("resumed", "commands that were given again after a fault, and ended well"),
-            whole("rows_lost", "rows of the undisturbed tables that were missing in the end"),
+            whole("injected", "number of faults"),
+            whole("resumed", "commands that finished when run again after a fault"),
+            whole("rows_lost", "rows missing in the end, compared with an undisturbed run"),
             whole(
                 "files_differing",
-                "tables that differed from the undisturbed ones, columns of times left out",
+                "tables that differ from those of an undisturbed run, ignoring columns of times",
             ),
         ),
     ),
@@ -242,7 +238,7 @@ OWN = (
 
 
 def all_tables() -> Iterator[Table]:
-    """Every table, the studies' in the order of the registry; one that two studies write once."""
+    """Every table once, those of the studies in the order of the registry."""
     yield from OWN
     seen: set[str] = set()
     for kind in STUDIES:
@@ -253,7 +249,7 @@ def all_tables() -> Iterator[Table]:
 
 
 def table_of(stem: str) -> Table:
-    """The table that a file of this stem holds.
+    """The table in a file with this stem.
 
     Raises:
         UserError: there is no such table.
@@ -265,7 +261,7 @@ def table_of(stem: str) -> Table:
 
 
 def described(table: Table) -> str:
-    """The section of results/README.md on a table."""
+    """The section of results/README.md about a table."""
     lines = [f"### {table.name}.csv: one row for each {table.row}", ""]
     lines += [table.note, ""] if table.note else []
     lines += ["| column | meaning |", "|---|---|"]

@@ -3,7 +3,7 @@
 runs/<run>/                                 one training (`RunConfig.folder`)
 runs/<run>-<fingerprint>/                   the same configuration on other images
 results/<paper>/<profile>/<experiment>/     an experiment of a paper
-results/<...>/<case>[-seed<n>]/             one of several networks of a study
+results/<...>/<case>[-seed<n>]/             one network of a study with several networks
 results/local/<experiment>/<profile>/       any other experiment
 results/local/again-<...>/                  a result measured again from its provenance
 """
@@ -19,14 +19,14 @@ RESULTS = Path("results")
 LOCAL = "local"
 
 RUN_FILE = "run.json"
-"""What a run is and how it ended; written last, so it marks a finished run."""
+"""A run's configuration and results; written last, so it marks a finished run."""
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PREVIOUS_CHECKPOINT = "checkpoint.previous.safetensors"
 NEW_CHECKPOINT = "checkpoint.new.safetensors"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner.json"
-"""Who holds the lock, for the line that a waiting process prints."""
+"""The process that holds the lock, for the message of a waiting process."""
 LOG_FOLDER = "tensorboard"
 
 PROVENANCE_SUFFIX = ".provenance.json"
@@ -38,8 +38,8 @@ EXAMINATION_FILE = "examine.html"
 
 
 def results_to_show(papers: Iterable[str]) -> Path:
-    """The folder of results to compare and report: `results`, or, if nothing of these papers has
-    been measured there, the results that come with the program."""
+    """The folder of results to compare and report: `results`, or, if it has no results for these
+    papers, the results that come with the program."""
     if any((RESULTS / paper).is_dir() for paper in papers):
         return RESULTS
     installed = Path(__file__).parents[1] / "measured"
@@ -57,18 +57,18 @@ def table_path(provenance: Path) -> Path:
 
 
 def is_provenance(name: str) -> bool:
-    """Whether a name is that of a provenance file and not of an experiment."""
+    """Whether a name is that of a provenance file rather than an experiment."""
     return name.endswith(PROVENANCE_SUFFIX)
 
 
 def partial_table(table: Path, rank: int = 0) -> Path:
-    """The draws of an unfinished table, by the process of this rank."""
+    """The file with the draws of an unfinished table, for the process with this rank."""
     return table.with_suffix(f".partial{rank or ''}.jsonl")
 
 
 def run_folder(run: RunConfig, runs: Path = RUNS, fingerprint: str = "") -> Path:
-    """The folder of a training; with the fingerprint of its training images, that of the same
-    configuration on other images."""
+    """The folder of a training; the fingerprint of its training images is added if the same
+    configuration was already trained on other images."""
     return runs / "-".join(filter(None, (run.folder, fingerprint[:10])))
 
 
@@ -81,8 +81,8 @@ def experiment_folder(experiment: Experiment, results: Path = RESULTS) -> Path:
 
 
 def case_folder(experiment: Experiment, case: str, seed: int) -> str:
-    """The folder of one network's study below the experiment's: `plain`, `plain-seed2`, or `.` for
-    the only network."""
+    """The folder of one network's study inside the experiment's folder: `plain`, `plain-seed2`, or
+    `.` if there is only one network."""
     several_seeds = len(experiment.seeds) > 1
     if len(experiment.cases) == 1 and not several_seeds:
         return "."
@@ -90,8 +90,8 @@ def case_folder(experiment: Experiment, case: str, seed: int) -> str:
 
 
 def repeated_folder(provenance: Path) -> Path:
-    """Where the new result of a provenance file goes: a folder named after its own folders, from
-    `results/` on."""
+    """The folder for a result measured again from a provenance file, named after the folders below
+    `results/` that lead to that file."""
     folders = Path(os.path.abspath(provenance)).parent.parts[1:]
     last = len(folders) - 1
     start = max((i + 1 for i in range(last) if folders[i] == RESULTS.name), default=last)

@@ -1,8 +1,8 @@
 """Which test images a network classifies correctly, stored next to the table of its errors.
 
-Two networks that are compared on the same images share the images' difficulty, so the standard
-error of their difference needs the outcome on every image, not only the two errors. `correct.npz`
-holds one array for each network or measurement, eight images a byte, in the order of the test
+Two networks evaluated on the same images tend to fail on the same difficult ones, so the standard
+error of their difference needs the outcome for every image, not only the two errors. `correct.npz`
+holds one array for each network or measurement, eight images per byte, in the order of the test
 split.
 """
 
@@ -19,13 +19,13 @@ from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import UserError
 
 RUN_KEY = "test"
-"""The only array in a run's folder: its network after the last epoch."""
+"""The name of the only array in a run's folder, for its network after the last epoch."""
 
 _LARGEST_FILE = 1 << 28
 
 
 def case_key(case: str, seed: int) -> str:
-    """The name of the array of one trained network in a table of trainings."""
+    """The name of the array for one trained network of a table."""
     return f"{case}/seed{seed}"
 
 
@@ -33,19 +33,19 @@ def write_outcomes(folder: Path, outcomes: Mapping[str, NDArray[np.bool_]]) -> P
     """Write `folder/correct.npz`; return its path.
 
     Args:
-        outcomes: by name, whether each test image is classified correctly, shape [images], all of
+        outcomes: name -> whether each test image is classified correctly, shape [images], all of
             the same length.
 
     Raises:
         UserError: the file cannot be written.
-        ValueError: an array is not of type bool and shape [images], or the lengths differ.
+        ValueError: an array is not one-dimensional and of type bool, or the lengths differ.
     """
     lengths = {array.size for array in outcomes.values()}
     if len(lengths) != 1 or any(a.dtype != bool or a.ndim != 1 for a in outcomes.values()):
-        raise ValueError("outcomes are one-dimensional arrays of bool with the same length")
+        raise ValueError("outcomes must be one-dimensional arrays of bool with the same length")
     arrays = {name: np.packbits(array) for name, array in outcomes.items()}
     if "images" in arrays:
-        raise ValueError("the name images is taken by the number of images")
+        raise ValueError("the name 'images' is reserved for the number of images")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, images=np.array(lengths.pop()), **arrays)
     path = folder / OUTCOMES_FILE
@@ -54,10 +54,10 @@ def write_outcomes(folder: Path, outcomes: Mapping[str, NDArray[np.bool_]]) -> P
 
 
 def read_outcomes(folder: Path) -> dict[str, NDArray[np.bool_]]:
-    """The arrays of `folder/correct.npz`, by name, each of shape [images]; empty without the file.
+    """The arrays of `folder/correct.npz` by name, each of shape [images]; empty without the file.
 
     Raises:
-        UserError: the file cannot be read, or its content is not that of `write_outcomes`.
+        UserError: the file cannot be read, or was not written by `write_outcomes`.
     """
     path = folder / OUTCOMES_FILE
     try:
@@ -79,8 +79,9 @@ def read_outcomes(folder: Path) -> dict[str, NDArray[np.bool_]]:
 def paired_variance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """The variance of the difference between two test errors, in squared percentage points.
 
-    The two networks classify the same images: with d in {-1, 0, 1} the difference of the outcomes
-    on an image, it is var(d) / images (McNemar's setting, without assuming equal errors).
+    The two networks classify the same images. With d in {-1, 0, 1} the difference of the outcomes
+    for an image, the variance is var(d) / images (as in McNemar's test, but without assuming equal
+    errors).
 
     Args:
         first, second: whether each image is classified correctly, shape [images].

@@ -1,7 +1,7 @@
-"""Provenance: what a result was measured with, so that it can be measured again.
+"""Provenance: what a result was measured with, so that it can be reproduced.
 
-Nothing here names the machine or its user: the command and the checkpoint are recorded as they were
-typed, everything else is versions, hashes and the model of the processor.
+Nothing here identifies the machine or its user: the command and the checkpoint are recorded as
+typed; everything else is versions, hashes and the processor's model name.
 """
 
 import json
@@ -34,16 +34,16 @@ SOURCE_SUFFIXES = (".py", ".yaml", ".yml", ".toml")
 
 
 class _Record(BaseModel):
-    """Part of a provenance file; keys of later versions are ignored."""
+    """Part of a provenance file; keys added by later versions are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
 class Checkpoint(_Record):
-    """The weights a study measured, or the bundled ones that replaced a table's trainings."""
+    """The weights that a study measured, or bundled weights used instead of trainings."""
 
     source: str
-    """A path as typed, names of bundled weights, or a run's folder."""
+    """A path as typed, the names of bundled weights, or a run's folder."""
     sha256: str
     """SHA-256 of the file, 64 hex digits."""
 
@@ -59,11 +59,11 @@ class Platform(_Record):
     device_name: str
     processes: int
     deterministic: bool = False
-    """Deterministic kernels only (`pick_device`); not recorded by the first versions."""
+    """Deterministic kernels only (`pick_device`); the first versions did not record this."""
 
 
 class TableFile(_Record):
-    """The CSV that a provenance file was written for."""
+    """The CSV that a provenance file describes."""
 
     file: str
     rows: int
@@ -71,20 +71,20 @@ class TableFile(_Record):
 
 
 class Provenance(_Record):
-    """Everything that determines a result, and the circumstances it was measured in."""
+    """Everything that determines a result, and how and where it was measured."""
 
     config: dict[str, Any]
-    """The complete resolved configuration, defaults included."""
+    """The complete resolved configuration, including defaults."""
     config_hash: str
     """SHA-256 of the configuration's canonical JSON, 64 hex digits."""
     profile: Profile | None
-    """None for a command typed by hand."""
+    """None for a command that does not run an experiment."""
     command: str
     """The command as typed, quoted for a shell."""
     commit: str | None
     """The commit of the source tree, 40 hex digits; None when installed from a wheel."""
     dirty: bool | None
-    """The source tree differed from that commit (`source_state`); None without a commit."""
+    """Whether the source tree differed from that commit (`source_state`); None without a commit."""
     versions: dict[str, str]
     platform: Platform
     data: dict[str, str]
@@ -101,20 +101,29 @@ class Provenance(_Record):
         """The provenance in a file.
 
         Raises:
-            UserError: the file cannot be read, does not fit this model, or its configuration was
-                altered.
+            UserError: the file cannot be read or is not valid, or its configuration was changed.
         """
         content = read_json_object(path)
         if not isinstance(content.get("config"), dict):
-            raise UserError(f"{path}: not a provenance file: it has no configuration")
+            raise UserError(
+                f"{path}: not a provenance file, because it has no configuration; give one that "
+                "this program wrote"
+            )
         if content.get("config_hash") != config_hash(content["config"]):
-            raise UserError(f"{path}: the configuration does not match its hash: it was altered")
+            raise _altered(path)
         return validated(cls, content, str(path))
 
     def to_json(self) -> str:
-        """The content of the file; the keys in the order above."""
+        """The content of the file, with the keys in the order above."""
         content = self.model_dump(mode="json", exclude=None if self.table else {"table"})
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _altered(path: Path) -> UserError:
+    return UserError(
+        f"{path}: the configuration does not match its hash, so it was altered; restore the file "
+        "or measure the result again"
+    )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -125,9 +134,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{path}: is not a regular file")
+            raise UserError(f"{path}: not a regular file; give the path of a JSON file")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; not a provenance file")
+            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, so not a provenance file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
@@ -141,11 +150,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def check_types(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse provenance whose values are of other types than `Provenance` says, or whose
-    configuration was altered; keys may be missing.
+    """Check the types of the values that are present, and the hash of the configuration. Keys may
+    be missing.
 
     Raises:
-        UserError: it is so; the line names the file and the key.
+        UserError: a type is wrong or the configuration was altered; the message names the file and
+            the key.
     """
     present = {key: value for key, value in content.items() if value is not None}
     try:
@@ -157,14 +167,14 @@ def check_types(path: Path, content: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: {shortened(where)}: {one_line(found['msg'])}") from None
     recorded, config = content.get("config_hash"), content.get("config")
     if recorded is not None and config is not None and recorded != config_hash(config):
-        raise UserError(f"{path}: the configuration does not match its hash: it was altered")
+        raise _altered(path)
 
 
 def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored configuration of a provenance file in the words of this edition.
+    """The stored configuration of a provenance file, converted to the current edition.
 
     Raises:
-        UserError: a newer edition wrote it.
+        UserError: it is from a newer edition.
     """
     try:
         return of_any_edition(stored)
@@ -184,22 +194,22 @@ def collect(
     command: Sequence[str] | None = None,
     duration_seconds: float | None = None,
 ) -> Provenance:
-    """The provenance of a result that is complete now.
+    """The provenance of a result that was completed just now.
 
     Args:
-        config: the resolved configuration as `model_dump(mode="json")` gives it.
+        config: the resolved configuration, from `model_dump(mode="json")`.
         started: when the measurement began, with a time zone.
-        data: the fingerprint of each data set used.
+        data: the fingerprint of each split used.
         device: `cpu`, `cuda` or `cuda:n`.
-        command: the arguments, program first; by default those of this process.
-        duration_seconds: by default the time since `started`; give it when a run was resumed and
-            its earlier parts count.
+        command: the program and its arguments; by default those of this process.
+        duration_seconds: by default the time since `started`; needed if the run was resumed, so
+            that all its parts count.
 
     Raises:
         ValueError: `started` has no time zone.
     """
     if started.tzinfo is None:
-        raise ValueError("started needs a time zone; use datetime.now(UTC)")
+        raise ValueError("started has no time zone; use datetime.now(UTC)")
     if duration_seconds is None:
         duration_seconds = (datetime.now(UTC) - started).total_seconds()
     commit, dirty = source_state()
@@ -223,8 +233,8 @@ def collect(
 def typed_command(arguments: Sequence[str]) -> str:
     """The command line quoted for a shell, without the program's folder.
 
-    `/somewhere/bin/resnet-cli` and `python -m resnet_cli` both become `resnet-cli`; another
-    program that called us keeps its name.
+    `/some/folder/bin/resnet-cli` and `python -m resnet_cli` both become `resnet-cli`; any other
+    program that uses this package keeps its name.
     """
     program, *rest = arguments or [""]
     name = program.replace("\\", "/").rsplit("/", 1)[-1]
@@ -234,21 +244,21 @@ def typed_command(arguments: Sequence[str]) -> str:
 
 
 def source_state(package: Path | None = None) -> tuple[str | None, bool | None]:
-    """The commit of the source tree the package sits in, and whether the tree differs from it.
+    """The commit of the source tree around the package, and whether the tree differs from it.
 
-    Dirty means that what ran may not be what the commit holds:
+    Dirty means that the code that ran may differ from the commit:
     - a tracked file is changed, added, removed or renamed, staged or not; or
-    - there is an untracked file that git does not ignore, inside the package or, elsewhere, with
-      the suffix of a source (.py, .yaml, .yml, .toml).
-    Nothing under results/ and runs/ counts: there the program itself writes, and a second
-    experiment of a session shall not call itself dirty for the first one's tables.
+    - there is an untracked file that git does not ignore, either inside the package or with a
+      source suffix (.py, .yaml, .yml, .toml).
+    Files under results/ and runs/ do not count: the program itself writes there, and the tables of
+    one experiment must not make the next one dirty.
 
     Args:
         package: the package's folder; by default this one's.
 
     Returns:
-        (commit, dirty), or (None, None) when git is missing, the package is not tracked by the
-        repository around it (installed from a wheel), or nothing is committed yet.
+        (commit, dirty), or (None, None) if git is missing, the package is not tracked by the
+        surrounding repository (installed from a wheel), or nothing has been committed yet.
     """
     package = Path(__file__).parents[1] if package is None else package
     top = package.parent
@@ -270,7 +280,7 @@ def source_state(package: Path | None = None) -> tuple[str | None, bool | None]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of resnet-cli, Python and the packages that compute."""
+    """The versions of resnet-cli, Python and the packages that affect numbers."""
     found = {PROGRAM: __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -281,7 +291,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_platform(device: str = "cpu") -> Platform:
-    """This machine and the settings of PyTorch."""
+    """The platform of this process, including PyTorch's settings."""
     import torch
 
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -300,7 +310,7 @@ def describe_platform(device: str = "cpu") -> Platform:
 
 @cache
 def cpu_model() -> str:
-    """The processor's model name, or the machine's type where the system does not tell."""
+    """The processor's model name, or the machine type if the name is not available."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -313,10 +323,10 @@ def cpu_model() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """The output of a git command in `folder`; None when git is missing or refuses.
+    """The output of a git command in `folder`; None if git is missing or the command fails.
 
-    Variables such as GIT_DIR, which hooks set, would point to another repository: they are left
-    out.
+    Variables such as GIT_DIR, which git hooks set, are removed: they could point to another
+    repository.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:

@@ -1,6 +1,6 @@
-"""run.json, which marks a finished run: what it is, how it ended, and hashes of its files.
+"""run.json, which marks a finished run: its configuration, its results and hashes of its files.
 
-Runs of the first edition have no hashes; what they say is checked by its types alone.
+Runs of the first edition have no hashes; only the types of their values are checked.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ MAX_BYTES = 1 << 28
 
 
 def damaged_run(folder: Path, why: str) -> UserError:
-    """The error of a run that cannot be used, with the way to repair it."""
+    """The error for a run that cannot be used."""
     return UserError(
-        f"{folder}: {why}; train the experiment again (train or run), which replaces it, or "
+        f"{folder}: {why}; train the experiment again (train or run), which replaces the run, or "
         "remove the folder"
     )
 
 
 def write_run_file(folder: Path, content: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Write run.json, with the SHA-256 of the named files of the folder and of its own content.
+    """Write run.json, including the SHA-256 of the named files and of its own content.
 
     Raises:
-        UserError: it cannot be written, or a file cannot be read.
+        UserError: run.json cannot be written, or a named file cannot be read.
     """
     files = {name: _sha256(folder, name) for name in names}
     whole = {**content, "files": files}
@@ -37,10 +37,10 @@ def write_run_file(folder: Path, content: Mapping[str, Any], names: Iterable[str
 
 
 def read_run_file(folder: Path) -> dict[str, Any] | None:
-    """The content of a folder's run.json without its own hash; None when there is no such file.
+    """The content of a folder's run.json without its own hash; None if there is no such file.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     path = folder / RUN_FILE
     try:
@@ -52,7 +52,7 @@ def read_run_file(folder: Path) -> dict[str, Any] | None:
             raise damaged_run(folder, f"{RUN_FILE} is larger than {MAX_BYTES:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
+            raise ValueError("not a JSON object")
         recorded = content.pop("sha256", None)
         if recorded is not None and recorded != _digest(content):
             raise damaged_run(folder, f"{RUN_FILE} was changed after the training wrote it")
@@ -64,18 +64,18 @@ def read_run_file(folder: Path) -> dict[str, Any] | None:
 
 
 def check_files(folder: Path, content: Mapping[str, Any], *names: str) -> None:
-    """Compare files with the hashes in run.json, as far as it has them.
+    """Compare files with their hashes in run.json; files without a hash are not checked.
 
     Args:
-        content: of run.json (`read_run_file`).
-        names: files of the folder; all that run.json names when none is given.
+        content: the content of run.json (`read_run_file`).
+        names: files of the folder; by default all those in run.json.
 
     Raises:
         UserError: a file is missing or differs.
     """
     files = content.get("files", {})
     if not isinstance(files, dict):
-        raise damaged_run(folder, f"{RUN_FILE}: files: a JSON object is expected")
+        raise damaged_run(folder, f"{RUN_FILE}: files: expected a JSON object")
     for name in names or files:
         if name in files and _sha256(folder, name) != files[name]:
             raise damaged_run(folder, f"{name} was changed after the training wrote it")

@@ -1,9 +1,9 @@
-"""Tables as files, and how files are written safely. Their columns: `resnet_cli.results.columns`.
+"""Reading and writing tables, and writing files safely. Columns: `resnet_cli.results.columns`.
 
-A table is tidy: one measurement a row, columns in a fixed order, floats as `repr` writes them (so
-that they read back to the last bit), whole numbers plain, a missing float empty. Errors and
-agreement are percentages, shares and fractions run from 0 to 1. Beside each table stands a
-`.provenance.json`. results/README.md gives each column's meaning.
+A table is tidy: one measurement per row, columns in a fixed order, floats written by `repr` (so
+that they are read back to the last bit), missing floats empty. Errors and agreement are
+percentages; shares and fractions go from 0 to 1. Next to each table is its `.provenance.json`.
+results/README.md gives the meaning of each column.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ from resnet_cli.runtime.text import visible
 
 STATUSES = ("ok", "fail", "diverged")
 FORMULA = ("=", "+", "-", "@", "'")
-"""Text that begins so is written after an apostrophe, which makes spreadsheets show it as text;
-reading removes the apostrophe."""
+"""Text that begins with one of these characters is written with an apostrophe in front, so that
+spreadsheets do not evaluate it as a formula; reading removes the apostrophe."""
 
 
 def header(stem: str) -> tuple[str, ...]:
-    """All columns of a table, in order.
+    """The names of a table's columns, in order.
 
     Raises:
         UserError: there is no such table.
@@ -56,19 +56,19 @@ def write_table(
 ) -> Path:
     """Write `folder/stem.csv` and its provenance; return the path of the CSV.
 
-    Both files are complete on disk before either is put in its place. The provenance holds the
-    SHA-256 of the CSV, so a pair torn by a crash between the two is seen (`is_pair`).
+    Both files are complete on disk before either replaces an old one. The provenance holds the
+    SHA-256 of the CSV, so a mismatch after a crash between the two is detected (`is_pair`).
 
     Args:
-        rows: one mapping a row, with exactly the columns of `header(stem)`, in any order.
+        rows: one mapping per row, with exactly the columns of `header(stem)`, in any order.
         stem: the name of a table.
-        folder: made if missing.
+        folder: created if missing.
 
     Raises:
-        UserError: no such table, the files cannot be written, or a number is missing or not finite
-            in a column that does not allow it.
-        ValueError: a row's columns are not the table's, or a status is unknown.
-        TypeError: a value is not of its column's kind.
+        UserError: there is no such table, the files cannot be written, or a number is missing or
+            not finite in a column that does not allow it.
+        ValueError: a row does not have the table's columns, or a status is unknown.
+        TypeError: a value does not have its column's type.
     """
     contract = table_of(stem)
     columns = contract.header
@@ -79,7 +79,7 @@ def write_table(
         if set(row) != set(columns):
             missing = ", ".join(sorted(set(columns) - set(row))) or "none"
             surplus = ", ".join(sorted(set(row) - set(columns))) or "none"
-            raise ValueError(f"{stem}, row {number}: missing: {missing}; not its own: {surplus}")
+            raise ValueError(f"{stem}, row {number}: missing: {missing}; unexpected: {surplus}")
         where = f"{stem}, row {number}"
         writer.writerow([_as_text(row[column.name], column, where) for column in contract.columns])
     content = buffer.getvalue().encode()
@@ -94,12 +94,12 @@ def read_table(path: Path) -> pandas.DataFrame:
     """Read a table and check it against its contract.
 
     Returns:
-        One row a measurement. Text columns are strings; whole ones int64 (Python integers where
-        a count of paths exceeds that); all others float64, with NaN where the file is empty.
+        One row per measurement. Text columns are strings; integer columns are int64 (Python
+        integers if a number of paths exceeds that); all others are float64, NaN if empty.
 
     Raises:
-        UserError: the file cannot be read, its name is no table's, its columns differ, or a value
-            is no number or one that its column does not allow; the line names the file and the
+        UserError: the file cannot be read, its name is not that of a table, its columns differ, or
+            a value is not a number or not allowed in its column; the message names the file and the
             first column that differs.
     """
     columns = table_of(path.stem).columns
@@ -110,22 +110,25 @@ def read_table(path: Path) -> pandas.DataFrame:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no CSV in UTF-8: {error}") from None
+        raise UserError(
+            f"{path}: not a CSV file in UTF-8: {error}; measure it again with this version"
+        ) from None
     if not lines:
-        raise UserError(f"{path}: is empty; its columns are {','.join(expected)}")
+        raise UserError(f"{path}: is empty; expected the columns {','.join(expected)}")
     found, *rows = lines
-    for number, (is_name, name) in enumerate(itertools.zip_longest(found, expected), 1):
-        if is_name != name:
-            told = "is missing" if is_name is None else f"is {is_name[:40]!r}"
-            wanted = "nothing" if name is None else repr(name)
+    for number, (actual, name) in enumerate(itertools.zip_longest(found, expected), 1):
+        if actual != name:
+            problem = "is missing" if actual is None else f"is {actual[:40]!r}"
+            wanted = "no further column" if name is None else repr(name)
             raise UserError(
-                f"{path}: column {number} {told}, expected {wanted}; "
+                f"{path}: column {number} {problem}, expected {wanted}; "
                 "measure it again with this version"
             )
     for number, row in enumerate(rows):
         if len(row) != len(expected):
             raise UserError(
-                f"{path}: row {number + 1} has {len(row)} values; its columns are {len(expected)}"
+                f"{path}: row {number + 1} has {len(row)} values, expected {len(expected)}; "
+                "measure it again with this version"
             )
     return pandas.DataFrame(
         {
@@ -136,11 +139,12 @@ def read_table(path: Path) -> pandas.DataFrame:
 
 
 def read_provenance(table: Path) -> dict[str, Any]:
-    """The content of the provenance file next to a table, its configuration in the words of this
-    edition (`config_hash` stays that of the stored one). `Provenance.read` also checks it.
+    """The content of the provenance file next to a table, with its configuration converted to the
+    current edition (`config_hash` remains that of the stored one). Keys may be missing, unlike
+    with `Provenance.read`.
 
     Raises:
-        UserError: it is missing, no provenance, altered, or of a newer edition.
+        UserError: the file is missing, not a provenance file, altered, or from a newer edition.
     """
     path = provenance_path(table)
     content = read_json_object(path)
@@ -151,10 +155,10 @@ def read_provenance(table: Path) -> dict[str, Any]:
 
 
 def is_pair(table: Path) -> bool:
-    """The table is, byte for byte, the one its provenance was written for.
+    """Whether a table is, byte for byte, the one that its provenance describes.
 
     Raises:
-        UserError: one of the two cannot be read.
+        UserError: the table or its provenance cannot be read.
     """
     recorded = read_provenance(table).get("table")
     try:
@@ -168,48 +172,48 @@ def is_pair(table: Path) -> bool:
 
 
 def _as_text(value: object, column: Column, where: str) -> str:
-    """One value as the CSV has it."""
+    """One value as written in the CSV."""
     where = f"{where}, column {column.name}"
     if column.kind == "text":
         if not isinstance(value, str):
-            raise TypeError(f"{where}: text is expected, not {value!r}")
+            raise TypeError(f"{where}: expected text, not {value!r}")
         if column.name == "status" and value not in STATUSES:
-            raise ValueError(f"{where}: {value!r} is none of {', '.join(STATUSES)}")
+            raise ValueError(f"{where}: {value!r} is not one of {', '.join(STATUSES)}")
         value = visible(value)
         return f"'{value}" if value.startswith(FORMULA) else value
     if isinstance(value, bool):
-        raise TypeError(f"{where}: a number is expected, not {value!r}")
+        raise TypeError(f"{where}: expected a number, not {value!r}")
     if column.kind == "whole":
         try:
             return str(operator.index(value))  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(f"{where}: a whole number is expected, not {value!r}") from None
+            raise TypeError(f"{where}: expected an integer, not {value!r}") from None
     if value is None:
         _check_number(math.nan, column, where, is_missing=True)
         return ""
     if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise TypeError(f"{where}: a number or None is expected, not {value!r}")
+        raise TypeError(f"{where}: expected a number or None, not {value!r}")
     _check_number(float(value), column, where)
     return repr(float(value))
 
 
 def _check_number(value: float, column: Column, where: str, *, is_missing: bool = False) -> None:
-    """Refuse a number that its column does not allow.
+    """Check that a column allows a number.
 
     Raises:
-        UserError: it is missing, infinite or NaN.
+        UserError: the number is missing, infinite or NaN, and the column does not allow that.
     """
     if is_missing:
         if not column.may_be_empty:
-            raise UserError(f"{where}: no value; this column has one in every row")
+            raise UserError(f"{where}: is empty, but this column must have a value in every row")
     elif not math.isfinite(value) and not column.may_be_infinite:
         raise UserError(
-            f"{where}: {value} is not finite; the network or its images give no valid measurement"
+            f"{where}: {value} is not finite; check the network and its images"
         )
 
 
 def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Series[Any]":
-    """One column of text as a series of its kind."""
+    """The values of one column, converted to its type."""
     name, is_whole = column.name, column.kind == "whole"
     if column.kind == "text":
         values = [v[1:] if v.startswith("'") and v[1:].startswith(FORMULA) else v for v in values]
@@ -221,7 +225,8 @@ def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Serie
             numbers.append(int(value) if is_whole else float(value or "nan"))
         except ValueError:
             raise UserError(
-                f"{where}: {value[:40]!r} is no {'whole ' if is_whole else ''}number"
+                f"{where}: {value[:40]!r} is not {'an integer' if is_whole else 'a number'}; measure "
+                "it again with this version"
             ) from None
         if not is_whole:
             _check_number(numbers[-1], column, where, is_missing=not value)
@@ -238,17 +243,17 @@ _TEMPORARY = ".tmp"
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write a file such that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees either the old or the new content, never a mixture.
 
-    The content goes to a temporary file in the same folder (made if missing), reaches the disk,
-    and takes the name in one step. When that fails the old file is as it was and the temporary
-    one is gone.
+    The content is written to a temporary file in the same folder (created if missing), synced to
+    disk, and renamed in one step. If that fails, the old file is unchanged and the temporary file
+    is removed.
 
     Args:
         content: text is written as UTF-8 without translating line ends.
 
     Raises:
-        UserError: the file cannot be written; the line names it and the mend.
+        UserError: the file cannot be written; the message says why and how to fix it.
     """
     write_together({path: content})
 
@@ -257,8 +262,8 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     """`atomic_write` for files that belong together: all are complete before any is replaced.
 
     Raises:
-        UserError: a file cannot be written; where that shows before the first replacement (a full
-            disk does), every old file is as it was.
+        UserError: a file cannot be written. If that happens before the first file is replaced (as
+            with a full disk), every old file is unchanged.
     """
     temporaries: dict[Path, Path] = {}
     try:
@@ -283,45 +288,45 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what processes that were killed while writing left in a folder; none may be writing
-    there now."""
+    """Remove temporary files left in a folder by processes that were killed while writing. No
+    process may be writing there now."""
     for path in folder.glob(f".{'[0-9a-f]' * 32}{_TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def check_writable(folder: Path, option: str = "--out") -> None:
-    """Refuse a folder for results that could not take a file, before the work they come from.
+    """Check, before any work, that results can be written to a folder.
 
-    What is missing is not made: the nearest folder that is there must take a file (which has no
-    name, or loses it at once), so that a refused command leaves nothing behind.
+    Missing folders are not created: it is enough that a temporary file can be created in the
+    nearest existing parent, so a command that fails here leaves nothing behind.
 
     Args:
-        option: names another folder.
+        option: the option that gives another folder, for the message.
 
     Raises:
-        UserError: the folder could not be made or written; the line says why and the mend.
+        UserError: the folder cannot be created or written; the message says why and how to fix it.
     """
     with explained(folder, option):
-        there = folder
+        existing = folder
         while True:
             try:
-                mode = there.stat().st_mode
+                mode = existing.stat().st_mode
                 break
             except FileNotFoundError:
-                if there.is_symlink():  # it leads nowhere, and no folder can take its name
+                if existing.is_symlink():  # a broken link, so mkdir would fail
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-                if there == there.parent:
+                if existing == existing.parent:
                     raise
-                there = there.parent
+                existing = existing.parent
         if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's new names to the disk, on systems where a folder can be synced."""
+    """Sync a folder's new entries to disk, on systems that support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -330,36 +335,32 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_MENDS: dict[int, str] = {
+_FIXES: dict[int, str] = {
     errno.ENOSPC: "the disk is full; free some space or {elsewhere}",
     errno.EDQUOT: "the disk quota is used up; free some space or {elsewhere}",
     errno.EROFS: "the file system is read-only; {elsewhere}",
     errno.EACCES: "no permission to write there; {elsewhere}",
     errno.EPERM: "no permission to write there; {elsewhere}",
-    errno.EEXIST: "a file stands where its folder should be; move it or {elsewhere}",
-    errno.ENOTDIR: "a file stands where its folder should be; move it or {elsewhere}",
-    errno.EISDIR: "a folder stands where the file should be; move it or {elsewhere}",
+    errno.EEXIST: "there is a file where its folder should be; move it or {elsewhere}",
+    errno.ENOTDIR: "there is a file where its folder should be; move it or {elsewhere}",
+    errno.EISDIR: "there is a folder where the file should be; move it or {elsewhere}",
     errno.ENAMETOOLONG: "the name is too long; {elsewhere}",
 }
 
 
 @contextlib.contextmanager
 def explained(path: Path, option: str = "--out") -> Iterator[None]:
-    """Turn an OSError while writing `path` into one line with a mend.
+    """Turn an OSError while writing `path` into a UserError that says how to fix it.
 
     Args:
-        option: names another folder for results. Trainings have none: they lie in runs/.
+        option: the option that gives another folder for results. There is none for runs/.
     """
     try:
         yield
     except OSError as error:
         elsewhere = f"choose another folder with {option}"
         if "runs" in path.parts:
-            elsewhere = "work in another folder: trainings are kept in its runs/"
-        mend = _MENDS.get(error.errno or 0)
-        mend = (
-            f"{error.strerror or error}; {elsewhere}"
-            if mend is None
-            else mend.format(elsewhere=elsewhere)
-        )
-        raise UserError(f"{shortened(path)}: cannot be written: {mend}") from error
+            elsewhere = "change to another working folder, which will hold runs/"
+        template = _FIXES.get(error.errno or 0, "{problem}; {elsewhere}")
+        fix = template.format(problem=error.strerror or error, elsewhere=elsewhere)
+        raise UserError(f"{shortened(path)}: cannot be written: {fix}") from error

@@ -23,7 +23,7 @@ from resnet_cli.studies.runner import Written
 from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import TOP5_FROM
-from resnet_cli.training.loop import Progress
+from resnet_cli.training.loop import TrainingProgress
 from resnet_cli.training.runs import (
     FinishedRun,
     find_finished,
@@ -122,7 +122,7 @@ def train_case(experiment: Experiment, case: Case, run: RunConfig, session: Sess
         return finished
     with display.progress(label) as update:
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainingProgress) -> None:
             row = progress.row
             update(progress.iteration, progress.total, "")
             if row is not None:

@@ -255,6 +255,6 @@ def _reporting_lost_process() -> Iterator[None]:
         # gloo's message is `[file:line] what happened. Possible cause and advice`.
         reason = re.sub(r"^\[[^]]*\] ", "", str(error)).splitlines()[0].split(". ")[0]
         raise RunError(
-            f"process {_group.rank} lost contact with another one ({reason}); run the same command "
-            "to resume from the last checkpoint"
+            f"process {_group.rank} lost contact with another one ({reason}); the same command "
+            "resumes from the last checkpoint"
         ) from error

@@ -18,7 +18,7 @@ from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
-from resnet_cli.training.place import recorded_fingerprint
+from resnet_cli.training.run_folder import recorded_fingerprint
 from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_safetensors
 
 INITIALISATION = "initialisation"

@@ -1,1 +1,1 @@
-"""One trainer for every network: the loop, its schedules, its checkpoints, and whole runs."""
+"""One trainer for every network: the training loop, schedules, checkpoints and whole runs."""

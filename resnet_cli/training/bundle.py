@@ -1,8 +1,8 @@
-"""Bundled weights: finished runs as small files with a model card, to travel with the program.
+"""Bundled weights: finished runs as small files with a model card, shipped with the program.
 
-A bundle is `NAME.safetensors`, weights as float16, and `NAME.json`, its card: how it was trained,
-on what, by which command and commit, what each epoch measured, and the test error of exactly these
-rounded weights.
+A bundle is `NAME.safetensors`, the weights in float16, and its card, `NAME.json`: how it was
+trained, on which data, by which command and commit, the measurements of each epoch, and the test
+error of exactly these rounded weights.
 """
 
 import hashlib
@@ -36,24 +36,26 @@ def bundle(
     out: Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Make a bundle of a finished run. Returns the weights' path.
+    """Make a bundle of a finished run; return the path of its weights.
 
     Args:
-        report: called with the batches done and to do while the rounded weights are evaluated.
+        report: called with the numbers of batches done and in total while the rounded weights are
+            evaluated.
 
     Raises:
-        UserError: the folder holds no finished run, the name is no name, the file is too big, or
-            the folder cannot be written.
+        UserError: the folder does not hold a finished run, the name is not valid, the file is too
+            large, or the folder cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise UserError(f"--name {name!r}: use small letters, digits, - and _")
+        raise UserError(f"--name {name!r}: use lower-case letters, digits, - and _")
     folder = out or cards.bundled_folder()
     check_writable(folder)
     subject = find_subject(context, run_folder)
     finished = read_finished(Path(run_folder))
     if finished is None:
         raise UserError(
-            f"--export {run_folder}: no finished run of this program; bundles tell how they arose"
+            f"--export {run_folder}: not a finished run of this program, which a bundle's card "
+            "describes; name a folder below runs/"
         )
     run = finished.run
     training = read_provenance(Path(run_folder) / "training.csv")
@@ -76,7 +78,10 @@ def bundle(
         network, run, names, subject.normalization, outcome, dtype=torch.float16
     )
     if len(content) > MAX_BYTES:
-        raise UserError(f"{name}: {len(content):,} bytes; a bundle may have {MAX_BYTES:,}")
+        raise UserError(
+            f"{name}: {len(content):,} bytes; a bundle may have at most {MAX_BYTES:,}: bundle a "
+            "smaller network"
+        )
     card = {
         "name": name,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -91,8 +96,8 @@ def bundle(
 
 
 def bundled_training(name: str) -> FinishedRun:
-    """The training that bundled weights come from, as their card tells: its epochs, and how it
-    ended. Cards made before they told of epochs give only the last, with its test error.
+    """The training that bundled weights come from, according to their card: its epochs and final
+    results. The oldest cards give only the last epoch, with its test error.
 
     Raises:
         UserError: the card is damaged.
@@ -103,7 +108,7 @@ def bundled_training(name: str) -> FinishedRun:
         if "training" in card:
             return finished_from(path, {"run": card["run"]} | card["training"])
         loaded = load_network(name)
-        last: dict[str, Any] = dict.fromkeys(header("training")[2:])  # none of its experiment
+        last: dict[str, Any] = dict.fromkeys(header("training")[2:])  # without experiment and case
         last |= {"seed": run.seed, "epoch": card["epochs"], "iteration": card["iterations"]}
         return FinishedRun(
             folder=path,
@@ -121,9 +126,9 @@ def bundled_training(name: str) -> FinishedRun:
 
 
 def bundled_checkpoint(names: Sequence[str]) -> Checkpoint | None:
-    """What a provenance says of the bundled weights that stand for trainings; None without any.
+    """The provenance entry of bundled weights that replace trainings; None if there are none.
 
-    Of several, their names, and the hash over their hashes.
+    For several, it holds all their names and one hash over their hashes.
 
     Raises:
         UserError: a card is damaged.

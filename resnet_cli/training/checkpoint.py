@@ -1,12 +1,12 @@
 """Checkpoints of a run in training: everything that the next iteration depends on.
 
-A checkpoint is one safetensors file: weights, momentum and statistics as tensors, the position
-as JSON. There is no generator state in it, because no generator outlives an iteration: every
+A checkpoint is one safetensors file: weights, momentum and running statistics as tensors, and the
+position as JSON. It holds no generator state, because no generator outlives an iteration: every
 random draw is a function of the seed and the iteration (`resnet_cli.runtime.seeding`).
 
-A new checkpoint is written beside the last one, read back and compared by hash, and only then put
-in its place; the last one is kept as `checkpoint.previous.safetensors`. A damaged file is set
-aside under the name `….damaged` and the one before is used.
+A new checkpoint is written next to the last one, read back and compared by hash, and only then
+takes its place; the last one is kept as `checkpoint.previous.safetensors`. A damaged file is
+renamed to `….damaged`, and the previous checkpoint is used.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ FORMAT = "resnet-cli checkpoint 1"
 
 @dataclass
 class Position:
-    """Where a run stands. Sums are over the images of the epoch under way."""
+    """How far a run has got. Sums are over the images of the current epoch."""
 
     iteration: int = 0
     """Optimizer steps done."""
@@ -40,7 +40,7 @@ class Position:
     images: int = 0
     epoch_seconds: float = 0.0
     seconds: float = 0.0
-    """Training and evaluation time over all sittings."""
+    """Time of training and evaluation, summed over all sessions of a resumed run."""
     diverged: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The rows of training.csv so far."""
@@ -53,13 +53,14 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     data: str = "",
 ) -> None:
-    """Write a checkpoint into a run's folder, keeping the one before.
+    """Write a checkpoint into a run's folder, keeping the previous one.
 
     Args:
         data: the fingerprint of the training split.
 
     Raises:
-        UserError: the folder or the disk does not take it; the last checkpoint is intact.
+        UserError: the file cannot be written; the last checkpoint is intact.
+        RunError: the file does not read back as it was written.
     """
     stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     position_text = json.dumps(asdict(position), sort_keys=True)
@@ -74,7 +75,7 @@ def save_checkpoint(
     atomic_write(new, safetensors_bytes(stored, metadata))
     if _read(new, config_hash) is None:
         new.unlink(missing_ok=True)
-        raise RunError(f"{new}: reads back other than written; check the disk")
+        raise RunError(f"{new}: does not read back as it was written; check the disk")
     if (folder / CHECKPOINT_FILE).exists():
         os.replace(folder / CHECKPOINT_FILE, folder / PREVIOUS_CHECKPOINT)
     os.replace(new, folder / CHECKPOINT_FILE)
@@ -83,17 +84,17 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, config_hash: str, data: str = ""
 ) -> tuple[Position, dict[str, Tensor], list[str]] | None:
-    """The newest undamaged checkpoint of a run's folder, or None when there is none.
+    """The newest undamaged checkpoint in a run's folder, or None without any checkpoint.
 
     Args:
-        data: the fingerprint of the training split. The first checkpoints recorded none and are
-            accepted.
+        data: the fingerprint of the training split. Checkpoints without one, from early versions,
+            are accepted.
 
     Returns:
-        The position, the tensors, and a line for each damaged file that was set aside.
+        The position, the tensors, and a warning for each damaged file, which is renamed.
 
     Raises:
-        UserError: the checkpoint is of a training on other images.
+        UserError: the checkpoint is from a training on other images.
     """
     warnings: list[str] = []
     for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT):
@@ -105,13 +106,12 @@ def load_checkpoint(
             stored = checkpoint_data(folder, name)
             if data and stored not in (None, data):
                 raise UserError(
-                    f"{path}: is of a training on other images (fingerprint {stored[:12]}…; those "
-                    f"at hand have {data[:12]}…); name the same images with --data-dir, or move "
-                    f"{folder} away"
+                    f"{path}: from a training on other images (fingerprint {stored[:12]}…, not "
+                    f"{data[:12]}…); give the same images with --data-dir, or move {folder} away"
                 )
             return (*found, warnings)
         os.replace(path, path.with_name(path.name + ".damaged"))
-        warnings.append(f"{path} is damaged; set aside as {path.name}.damaged")
+        warnings.append(f"{path} is damaged; renamed to {path.name}.damaged")
     if warnings:
         return Position(), {}, warnings
     return None
@@ -127,20 +127,20 @@ def checkpoint_data(folder: Path, name: str = CHECKPOINT_FILE) -> str | None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """There is a checkpoint, or what a killed process left of one."""
+    """Whether there is a checkpoint, or a part of one written by a process that was killed."""
     return any(
         (folder / name).exists() for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT, NEW_CHECKPOINT)
     )
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove a finished run's checkpoints: its weights file has all that is needed."""
+    """Remove the checkpoints of a finished run, which its weights file replaces."""
     for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT, NEW_CHECKPOINT):
         (folder / name).unlink(missing_ok=True)
 
 
 def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | None:
-    """A checkpoint that is whole and belongs to the run; None when it is not."""
+    """A checkpoint that is undamaged and belongs to the run, otherwise None."""
     try:
         tensors, metadata = read_safetensors(path)
         text = metadata["position"]
@@ -155,7 +155,7 @@ def _read(path: Path, config_hash: str) -> tuple[Position, dict[str, Tensor]] | 
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors, and the text."""
+    """SHA-256 over the text and the names, types, shapes and bytes of all tensors."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""Where a command works: its device, where data are stored, and the folder of runs."""
+"""What a command works with: its device, its data and the folder of its runs."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """Device, data and folders, as set by the options of a command; splits are loaded once."""
+    """Device, data and folders, as set by a command's options; each split is loaded only once."""
 
     device: torch.device
     data_dir: Path | None = None
     download: bool = False
     runs: Path = RUNS
     engine: Engine = "fast"
-    """Of studies and training."""
+    """For studies and training."""
     deterministic: bool = False
-    """Of the device's kernels (`pick_device`)."""
+    """Use only deterministic kernels (`pick_device`)."""
     log: LogName | None = None
-    """What a run's epochs are written to in addition to training.csv."""
+    """Where a run's epochs are written in addition to training.csv."""
     pretrained: bool = False
-    """Use bundled weights instead of a training, where there are any."""
+    """Use bundled weights instead of training, where they exist."""
     _splits: dict[tuple[DataConfig, str], "Split | Folder"] = field(default_factory=dict)
 
     def for_worker(self) -> "Context":
-        """A copy for another machine: without splits, and the device still to be resolved."""
+        """A copy for another machine, without loaded splits; the device is resolved there."""
         return replace(self, device=torch.device("cpu"), _splits={})
 
     def split(self, data: DataConfig, name: SplitName) -> "Split | Folder":
         """One split of a data set.
 
         Raises:
-            UserError: the data set is not found or damaged.
+            UserError: the data set is missing or damaged.
         """
         key = (data, name)
         if key not in self._splits:
@@ -57,9 +57,8 @@ class Context:
         return self._splits[key]
 
     def fingerprint(self, data: DataConfig, name: SplitName) -> str | None:
-        """The fingerprint of a split if its images are at hand: loaded already, or in the folder
-        that the command names (a folder of images by its default, too). Else None, and nothing is
-        read.
+        """The fingerprint of a split whose images are available: already loaded, or in the folder
+        that the command names (or, for a folder of images, its default folder). Otherwise None.
 
         Raises:
             UserError: the data set is damaged.
@@ -73,15 +72,15 @@ class Context:
                 found = load_split(data, name, self.data_dir)
             except NotFoundError:
                 return None
-            if self.download:  # all processes together load what may have to be downloaded
+            if self.download:  # `split` loads data that may be downloaded in all processes together
                 return found.fingerprint
             self._splits[key] = found
         return self._splits[key].fingerprint
 
     def normalization(self, data: DataConfig) -> Normalization:
-        """The normalisation that a data configuration names."""
+        """The normalisation given by a data configuration."""
         return parse_normalization(data.explicit().normalize, lambda: self.split(data, "train"))
 
     def batches(self, data: DataConfig, name: SplitName, normalization: Normalization) -> Batches:
-        """The batches of a split, on the device, augmented as the configuration says."""
+        """The batches of a split on the device, with the configuration's augmentation."""
         return self.split(data, name).batches(normalization, data.pad, data.flip, self.device)

@@ -1,10 +1,9 @@
 """One network trained by several processes, each on its share of every batch.
 
 torchrun starts the processes (`resnet_cli.runtime.processes`). Each takes whole batch-norm groups
-of the batch, in the order of the ranks; gradients are added up, and running statistics are put
-together in the groups' order. So what is trained is what one process trains with the same groups,
-to rounding, whatever the number of processes. Only dropout draws other numbers: each process has a
-generator of its own.
+of the batch, in order of rank. Gradients are summed, and running statistics are combined in the
+groups' order. The result is therefore that of one process with the same groups, up to rounding,
+whatever the number of processes. Only dropout differs: each process has its own generator.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,34 +14,34 @@ from torch import Tensor, nn
 from resnet_cli.models.network import Network
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.training.groups import Outcome
+from resnet_cli.training.groups import BatchTotals
 
 
 def check_shares(batch_size: int, group: int | None, size: int) -> None:
-    """Raises UserError where `size` processes cannot each take as many whole groups of a batch."""
+    """Raise UserError if `size` processes cannot take equal numbers of whole groups of a batch."""
     width = min(group or batch_size, batch_size)
     if size == 1 or batch_size % (width * size) == 0:
         return
     if batch_size % size == 0:
-        mend = f"--set train.batch_norm_group={batch_size // size}"
+        fix = f"--set train.batch_norm_group={batch_size // size}"
     else:
-        mend = f"--set train.batch_size={-(-batch_size // (width * size)) * width * size}"
+        fix = f"--set train.batch_size={-(-batch_size // (width * size)) * width * size}"
     raise UserError(
-        f"train.batch_size: {batch_size} images in batch-norm groups of {width} do not share out "
-        f"evenly over {size} processes; use {mend} or another --nproc-per-node"
+        f"train.batch_size: {batch_size} images in batch-norm groups of {width} cannot be divided "
+        f"evenly among {size} processes; use {fix} or another --nproc-per-node"
     )
 
 
-def combined(network: Network, backward: Callable[[], Outcome]) -> Outcome:
-    """Carry out this process's part of a backward pass and put all parts together.
+def distributed_backward(network: Network, backward: Callable[[], BatchTotals]) -> BatchTotals:
+    """Run this process's part of a backward pass and combine the parts of all processes.
 
     Args:
-        backward: adds the part's gradient of the whole batch's mean loss to the parameters' `grad`
-            and returns the part's (sum of losses, number wrong).
+        backward: adds this part's gradient of the whole batch's mean loss to the parameters' `grad`
+            and returns this part's (sum of losses, number wrong).
 
     Returns:
-        The whole batch's (sum of losses, number wrong); gradients and running statistics are those
-        of the whole batch too.
+        (sum of losses, number wrong) of the whole batch. Gradients and running statistics are also
+        those of the whole batch.
     """
     if processes.size() == 1:
         return backward()
@@ -64,7 +63,7 @@ def combined(network: Network, backward: Callable[[], Outcome]) -> Outcome:
 
 
 def _add_up_gradients(parameters: Iterable[Tensor]) -> None:
-    """Sum gradients over processes; units that were not active have none in any of them."""
+    """Sum gradients over processes. Inactive units have no gradient in any process."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     processes.sum_over_processes(flat)
@@ -76,10 +75,10 @@ def _add_up_gradients(parameters: Iterable[Tensor]) -> None:
 def _combine_statistics(
     norms: list[nn.BatchNorm1d | nn.BatchNorm2d], before: list[dict[str, Tensor]]
 ) -> None:
-    """Let running statistics see the groups of all processes in order.
+    """Update running statistics with the groups of all processes in order.
 
-    Those of each process began at zero, so after its n groups they are what the statistics gain;
-    what they were before has by then faded by (1 - momentum)^n. n is zero in inactive units.
+    Each process's statistics started from zero, so after its n groups they are the amount to add,
+    while the earlier statistics are multiplied by (1 - momentum)^n. n is zero in inactive units.
     """
     if not norms:
         return
@@ -88,10 +87,10 @@ def _combine_statistics(
     for norm, old, parts_of_norm in zip(norms, before, parts, strict=True):
         assert norm.momentum is not None
         assert norm.num_batches_tracked is not None
-        fading = (1 - norm.momentum) ** norm.num_batches_tracked
+        decay = (1 - norm.momentum) ** norm.num_batches_tracked
         running = torch.cat((old["running_mean"], old["running_var"]))
         for part in parts_of_norm:
-            running = running * fading + part
+            running = running * decay + part
         _mean(norm).copy_(running[: norm.num_features])
         _variance(norm).copy_(running[norm.num_features :])
         norm.num_batches_tracked.mul_(processes.size()).add_(old["num_batches_tracked"])

@@ -1,8 +1,8 @@
-"""A run's epochs as TensorBoard event files: the rows of training.csv, written while it trains.
+"""A run's epochs as TensorBoard event files: the rows of training.csv, written during training.
 
-The log is made from rows alone. A command that starts, resumes or finds a run rewrites it from all
-of them, so that no point appears twice, however the previous command ended. It is not part of the
-run: the configuration, and so the hash and the numbers, do not depend on it.
+The log is made from the rows alone. A command that starts, resumes or finds a run rewrites the log
+from all rows, so no point appears twice, however the previous command ended. The log is not part of
+the run: neither its configuration and hash nor its numbers depend on it.
 """
 
 import shutil
@@ -19,14 +19,15 @@ from resnet_cli.runtime.errors import UserError
 
 LogName = Literal["tensorboard"]
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error", "lr", "images_per_second")
-"""Of training.csv; each a curve over iterations. Errors in percent, losses in nats."""
+"""The columns of training.csv that become curves over iterations. Errors are in percent, losses in
+nats."""
 
 
 def check_log(name: LogName | None) -> None:
-    """Check, before any work, that what `--log` needs is installed.
+    """Check, before any work, that the package that `--log` needs is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if name is not None:
         _writer_class()
@@ -43,13 +44,13 @@ def _writer_class() -> Any:
 class EpochLog:
     """The event files of one run, rewritten with the rows so far.
 
-    Of several processes only the first writes.
+    With several processes, only the first one writes.
 
     Args:
-        folder: the run's own.
-        rows: of training.csv so far.
-        started: when the training began (ISO 8601). A point is placed at the training time it
-            took, so that a log written later has the same time axis.
+        folder: the run's folder.
+        rows: the rows of training.csv so far.
+        started: when the training began (ISO 8601). The time of a point is this plus its training
+            time, so a log written later has the same time axis.
 
     Raises:
         UserError: TensorBoard is not installed, or the folder cannot be written.
@@ -68,7 +69,7 @@ class EpochLog:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch's row; what was not measured has no point."""
+        """Add one epoch's row. Values that were not measured get no point."""
         if self._writer is None:
             return
         when = self._began + row["seconds"]
@@ -79,7 +80,7 @@ class EpochLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the event files."""
         if self._writer is not None:
             with explained(self._place):
                 self._writer.close()

@@ -13,27 +13,27 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.device import arithmetic, autocast
 
 BATCH_SIZE = 125
-"""Images a batch on a processor: small batches keep activations in its cache."""
+"""Images per batch on a CPU: small batches keep activations in its cache."""
 TOP5_FROM = 100
-"""Classes from which on the top-5 error is reported."""
+"""The top-5 error is reported from this number of classes on."""
 CUDA_BATCH_SIZE = 1000
-"""Images a batch on a GPU, which small batches do not fill."""
+"""Images per batch on a GPU, which small batches do not fill."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a split measured."""
+    """The result of one pass over a split."""
 
     images: int
     wrong: int
     loss: float
     """Mean cross-entropy in nats."""
     predictions: Tensor
-    """int64 [N], the class of the largest logit."""
+    """int64 [N], the class with the largest logit."""
     correct: Tensor
-    """bool [N], whether that is the image's class and all logits are finite."""
+    """bool [N], whether the prediction is the image's class and all logits are finite."""
     wrong_top5: int | None = None
-    """Images whose class is not among the five largest logits; None for at most five classes."""
+    """Images whose class is not among the five largest logits; None with five classes or fewer."""
 
     @property
     def error(self) -> float:
@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def top5_error(self) -> float | None:
-        """Top-5 error in percent; None for at most five classes."""
+        """Top-5 error in percent; None with five classes or fewer."""
         return None if self.wrong_top5 is None else 100.0 * self.wrong_top5 / self.images
 
 
@@ -53,13 +53,14 @@ def evaluate(
     precision: str = "float32",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Errors and loss over all images, in evaluation mode; the mode is restored after.
+    """Errors and loss over all images in evaluation mode; the mode is restored afterwards.
 
-    Images whose logits are not finite count as wrong. Under torchrun each process takes its share
-    of the batches, and all return the same.
+    Images with a logit that is not finite count as wrong. Under torchrun each process evaluates its
+    share of the batches, and all processes return the same result.
 
     Args:
-        report: called after every batch with the number of batches done, and of all to do here.
+        report: called after every batch with the numbers of this process's batches done and in
+            total.
     """
     was_training = network.training
     network.eval()

@@ -1,8 +1,8 @@
 """A training step as one CUDA graph: recorded once, then replayed with one launch.
 
-A step of a ResNet-110 is some thousand small kernels, and launching them takes several times as
-long as running them. A graph is launched as a whole. It reads its batch and its learning rate from
-fixed tensors, and does the forward pass, the backward pass and the optimizer's step.
+A step of a ResNet-110 consists of a few thousand small kernels, and launching them takes several
+times as long as running them. A graph is launched as a whole. It reads its batch and learning rate
+from fixed tensors, and contains the forward pass, the backward pass and the optimizer's step.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ from torch import Tensor
 from resnet_cli.models.network import Network
 
 WARM_UP = 3
-"""Steps before recording, in which libraries choose their kernels and take their memory."""
+"""Steps before recording, in which libraries choose kernels and allocate memory."""
 TOLERANCES = {"float32": 1e-2, "tf32": 2e-2, "bfloat16": 0.1}
-"""Largest difference between a replayed and an ordinary step, as a share of the step's length: the
-order of sums may differ from one call to the next, and a hundred layers enlarge it."""
+"""Largest difference between a replayed and an ordinary step, as a fraction of the step's length.
+The order of summation may differ between calls, and a hundred layers amplify the difference."""
 
 Backward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(images, labels) -> (sum of losses, number wrong), with the gradients added to `grad`."""
@@ -28,11 +28,11 @@ class Capture(Protocol):
     """How a function on the device is recorded."""
 
     def __call__(self, body: Callable[[], None]) -> Callable[[], None]:
-        """What does again, on the same memory, what `body` does."""
+        """Return a function that repeats, on the same memory, what `body` does."""
 
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """Record a function as a CUDA graph; returns its replay."""
+    """Record a function as a CUDA graph; return the function that replays it."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         body()
@@ -40,12 +40,12 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphError(Exception):
-    """A step cannot be recorded, or its replay does something else."""
+    """A step cannot be recorded, or its replay computes something else."""
 
 
 @dataclass
 class _State:
-    """All that a step changes, kept so that steps for trial leave no trace."""
+    """Everything that a step changes, saved so that trial steps can be undone."""
 
     tensors: Sequence[Tensor]
     kept: Sequence[Tensor]
@@ -68,8 +68,8 @@ class GraphedStep:
     Args:
         backward: computes the gradients of a batch.
         optimizer: its learning rate becomes a tensor on the device.
-        images, labels: a batch; all others have its shapes.
-        precision: of `backward`, for the comparison with an ordinary step.
+        images, labels: a batch; all later batches must have the same shapes.
+        precision: the precision of `backward`, which sets the tolerance of the comparison.
         capture: how the step is recorded.
 
     Raises:
@@ -97,7 +97,7 @@ class GraphedStep:
             self._warm_up()
             self._replay = capture(self._body)
             self._compare(state, precision)
-        except Exception as error:  # whatever a driver, a kernel or a library has against it
+        except Exception as error:  # drivers, kernels and libraries raise errors of many types
             for group in optimizer.param_groups:
                 group["lr"] = before
             if isinstance(error, torch.OutOfMemoryError | GraphError):
@@ -110,7 +110,7 @@ class GraphedStep:
             state.restore()
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        """One step; returns (sum of losses, number wrong), valid until the next."""
+        """One step. Returns (sum of losses, number wrong), valid until the next step."""
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._lr.fill_(lr)
@@ -118,7 +118,7 @@ class GraphedStep:
         return self._outcome
 
     def _body(self) -> None:
-        self._optimizer.zero_grad()  # so that a recorded backward pass writes gradients of its own
+        self._optimizer.zero_grad()  # the recorded backward pass then allocates its own gradients
         self._outcome = self._backward(self._images, self._labels)
         self._optimizer.step()
 
@@ -134,7 +134,7 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(stream)
 
     def _compare(self, state: _State, precision: str) -> None:
-        """Take one step each way from the same state."""
+        """Take an ordinary and a replayed step from the same state; raise if they differ."""
         recorded = self._outcome
         losses, ends = [], []
         for step in (self._body, self._replay):

@@ -1,13 +1,13 @@
-"""The batch-norm groups of a batch side by side, one core each.
+"""The batch-norm groups of a batch in parallel, one core each.
 
-With batch statistics over groups of a batch (paper 1: 64 of 128 images, as on two GPUs), groups do
-not see one another until their gradients are added up. On a CPU each goes through the network in a
-thread of its own, which wastes less than all cores sharing every operation.
+With batch statistics over groups of a batch (paper 1: 64 of 128 images, as on two GPUs), the groups
+are independent until their gradients are summed. On a CPU each group passes through the network in
+its own thread, which is more efficient than all cores sharing every operation.
 
-What is computed does not depend on the number of threads, to the last bit: each thread computes
-with one core, and gradients and running statistics are put together in the groups' order. Groups go
-one after another, each on all cores, where the network has dropout (its draws come from one
-generator, in order), and where memory is saved by `checkpoint_units`.
+The result does not depend on the number of threads, to the last bit: each thread uses one core, and
+gradients and running statistics are combined in the groups' order. Groups run one after another,
+each on all cores, if the network has dropout (one generator gives its draws in order) or if
+`checkpoint_units` saves memory.
 """
 
 import copy
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from resnet_cli.models.network import Network
 from resnet_cli.runtime.threads import map_in_threads
 
-Outcome = tuple[Tensor, Tensor]
-"""The sum of the losses of a group, and the number of images classified wrongly."""
+BatchTotals = tuple[Tensor, Tensor]
+"""The sum of the losses of a group or batch, and the number of images classified wrongly."""
 Gradients = list[Tensor | None]
-"""Of every parameter; None for those of units that were not active."""
-Forward = Callable[[Network, Tensor, Tensor], tuple[Tensor, Outcome]]
-"""(network, images, labels) -> the loss to differentiate, and what is reported."""
+"""The gradient of each parameter; None in inactive units."""
+Forward = Callable[[Network, Tensor, Tensor], tuple[Tensor, BatchTotals]]
+"""(network, images, labels) -> (the loss to differentiate, the totals to report)."""
 
 
-class SideBySide:
-    """A network for as many groups: copies share its parameters and have buffers of their own."""
+class ParallelGroups:
+    """One copy of a network for each group; copies share its parameters but have own buffers."""
 
     def __init__(self, network: Network, groups: int) -> None:
         self.network = network
@@ -40,18 +40,20 @@ class SideBySide:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Whether groups can go through this network in threads of their own."""
+        """Whether the groups can pass through this network in separate threads."""
         has_dropout = any(isinstance(module, nn.Dropout) for module in network.modules())
         return not has_dropout and not network.checkpoint_units
 
-    def backward(self, groups: Sequence[tuple[Tensor, Tensor]], forward: Forward) -> list[Outcome]:
-        """Add the groups' gradients to the parameters' `grad`, update the running statistics.
+    def backward(
+        self, groups: Sequence[tuple[Tensor, Tensor]], forward: Forward
+    ) -> list[BatchTotals]:
+        """Add the groups' gradients to the parameters' `grad` and update the running statistics.
 
         Args:
-            groups: images [N, 3, H, W] and labels [N] of each group, at most as many as copies.
+            groups: images [N, 3, H, W] and labels [N] of each group; at most one group per copy.
 
         Returns:
-            Each group's outcome, in order.
+            The totals of each group, in order.
         """
         for norms in self.norms[1:]:
             for norm in norms:
@@ -59,7 +61,7 @@ class SideBySide:
                 _running(norm)[0].zero_()
                 _running(norm)[1].zero_()
 
-        def through(item: tuple[Network, tuple[Tensor, Tensor]]) -> tuple[Gradients, Outcome]:
+        def through(item: tuple[Network, tuple[Tensor, Tensor]]) -> tuple[Gradients, BatchTotals]:
             network, (images, labels) = item
             network.train()
             loss, outcome = forward(network, images, labels)
@@ -77,15 +79,15 @@ class SideBySide:
                 if gradient is None:
                     continue
                 if parameter.grad is None:
-                    # The fused optimizer step goes through memory in order, so a gradient must lie
-                    # as its parameter does; `backward` would see to it, `autograd.grad` does not.
+                    # The fused optimizer step needs gradients with the memory layout of their
+                    # parameters, which `backward` ensures but `autograd.grad` does not.
                     same = gradient.stride() == parameter.stride()
                     laid = gradient if same else torch.empty_like(parameter).copy_(gradient)
                     parameter.grad = laid
                 else:
                     parameter.grad += gradient
             for norm, seen in zip(self.norms[0], self.norms[index], strict=True):
-                _take(norm, seen)
+                _update_running_statistics(norm, seen)
             outcomes.append(outcome)
         return outcomes
 
@@ -106,9 +108,11 @@ def _batches(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
 
 
 @torch.no_grad()
-def _take(norm: nn.BatchNorm1d | nn.BatchNorm2d, seen: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
-    """Let a batch norm's running statistics see what a copy saw, which began at zero: its are the
-    group's statistics times the momentum. A copy of an inactive unit saw nothing."""
+def _update_running_statistics(
+    norm: nn.BatchNorm1d | nn.BatchNorm2d, seen: nn.BatchNorm1d | nn.BatchNorm2d
+) -> None:
+    """Update a batch norm's running statistics with those of a copy. The copy's started from zero,
+    so they are the group's statistics times the momentum. Copies of inactive units saw no batch."""
     assert norm.momentum is not None
     if int(_batches(seen)) == 0:
         return

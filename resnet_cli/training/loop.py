@@ -1,4 +1,4 @@
-"""The training loop: SGD on one network, exact to resume at any iteration."""
+"""The training loop: SGD on one network, which can be resumed exactly at any iteration."""
 
 import math
 import time
@@ -23,48 +23,50 @@ from resnet_cli.runtime.device import arithmetic, autocast
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
-from resnet_cli.training.distributed import check_shares, combined
+from resnet_cli.training.distributed import check_shares, distributed_backward
 from resnet_cli.training.evaluation import Evaluation, evaluate
 from resnet_cli.training.graph import Capture, GraphedStep, GraphError, cuda_graph
-from resnet_cli.training.groups import SideBySide
+from resnet_cli.training.groups import ParallelGroups
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
 CHECKPOINT_SECONDS = 60.0
-LOOK_EVERY = {"cpu": 1, "cuda": 50}
-"""Iterations between looks at whether all losses were finite: on CUDA a look waits for the
+CHECK_EVERY = {"cpu": 1, "cuda": 50}
+"""Iterations between checks that all losses were finite. On CUDA a check has to wait for the
 device."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a display is told after every iteration."""
+class TrainingProgress:
+    """The progress of a run, reported after every iteration."""
 
     iteration: int
     total: int
     epoch: int
     row: dict[str, Any] | None
-    """The epoch's row of training.csv, when an epoch has just ended."""
+    """The row of training.csv, if an epoch has just ended."""
 
 
 class Trainer:
-    """Trains one network as a RunConfig says; under torchrun, together with other processes.
+    """Trains one network according to a RunConfig; under torchrun, together with other processes.
 
     Args:
         train, test: the batches of the two splits, on the network's device.
-        folder: where checkpoints go; None keeps none.
+        folder: where checkpoints are written; None writes none.
         report: called after every iteration.
-        should_stop: asked after every iteration; True, in any process, saves and ends the sitting.
+        should_stop: called after every iteration; if it returns True in any process, the state is
+            saved and `fit` returns.
         engine: `plain` trains batch-norm groups one after another, each on all cores, and compiles
-            nothing. `fast` has them side by side on a CPU (`SideBySide`). On CUDA it has them in
-            one pass (`resnet_cli.kernels.batch_norm`) and the step as one graph (`GraphedStep`);
-            where random units are active in each batch, units compiled instead
+            nothing. `fast` trains them in parallel on a CPU (`ParallelGroups`). On CUDA it trains
+            them in one pass (`resnet_cli.kernels.batch_norm`) and replays the step as one graph
+            (`GraphedStep`); if the active units vary from batch to batch, it compiles units instead
             (`Network.compile_units`).
-        note: takes a line for people.
+        note: receives messages.
         capture: how a step is recorded (`GraphedStep`).
-        fingerprint: of the training split; a checkpoint of other images is refused.
+        fingerprint: the fingerprint of the training split; a checkpoint of other images is
+            rejected.
 
     Raises:
-        UserError: the processes cannot share out the batch evenly.
+        UserError: the batch cannot be divided evenly among the processes.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Trainer:
         train: Batches,
         test: Batches,
         folder: Path | None = None,
-        report: Callable[[Progress], None] = lambda progress: None,
+        report: Callable[[TrainingProgress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
         engine: Engine = "fast",
         note: Callable[[str], None] = lambda line: None,
@@ -103,53 +105,56 @@ class Trainer:
             fused=True,
         )
         for parameter in network.parameters():
-            # The fused step takes momentum for all of its parameters or for none, and a unit that
-            # was inactive so far would have none. From zero, the first step is the same.
+            # The fused step needs momentum buffers for all parameters or for none, and units that
+            # have been inactive so far would have none. Zeros give the same first step.
             self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.position = Position()
         self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
-        self._next_batch = -1  # the iteration that `_batches` gives next
+        self._next_batch = -1  # the iteration of the next item of `_batches`
         self._order, self._order_epoch = torch.empty(0, dtype=torch.int64), -1
         self.warnings: list[str] = []
         self.final: Evaluation | None = None
-        """Of the test split after the last iteration."""
-        self._side_by_side: SideBySide | None = None
+        """The evaluation on the test split after the last iteration."""
+        self._parallel_groups: ParallelGroups | None = None
         self._in_one_pass = self._wants_graph = False
         self._graph: GraphedStep | None = None
         network.checkpoint_units = run.train.checkpoint_units
         if run.train.checkpoint_units and self.device.type == "cpu":
             return_large_blocks()
         if engine == "fast" and self.device.type == "cuda":
-            if self._is_same_every_step():
+            if self._has_static_step():
                 apply_groups(network, self.groups)
                 self._in_one_pass = self._wants_graph = True
             elif can_compile():
                 network.compile_units()
-        if engine == "fast" and self._pays_winograd():
+        if engine == "fast" and self._winograd_pays():
             winograd.apply_in_training(network)
         set_survival(network, run.train)
         if folder is not None:
             self._resume(folder)
-        # Kept on the device between looks: the sum of losses and the number wrong, and the first
-        # iteration whose loss was not finite.
+        # Kept on the device between checks: (sum of losses, number wrong), and the first iteration
+        # whose loss was not finite, or -1.
         self._sums = torch.tensor(
             (self.position.loss_sum, self.position.wrong), dtype=torch.float64, device=self.device
         )
         self._first_bad = torch.tensor(-1, device=self.device)
-        self.look_every = LOOK_EVERY[self.device.type]
+        self.check_every = CHECK_EVERY[self.device.type]
 
-    def _is_same_every_step(self) -> bool:
-        """Whether every step does the same to batches of the same size, in equal groups."""
+    def _has_static_step(self) -> bool:
+        """Whether every step computes the same function of batches of one size and equal groups."""
         config = self.run.train
         every_unit = config.stochastic_depth is None and config.active_units is None
         equal = self.batch_size % min(config.batch_norm_group or 1, self.batch_size) == 0
         return every_unit and equal and processes.size() == 1 and not config.checkpoint_units
 
-    def _pays_winograd(self) -> bool:
-        """Whether each convolution has a core of its own, and there is enough to compute."""
+    def _winograd_pays(self) -> bool:
+        """Whether each convolution runs on one core, and there is enough work to pay for compiling
+        Winograd's transforms."""
         config = self.run.train
         in_groups = self.groups > processes.size()
-        a_core_each = SideBySide.fits(self.network) if in_groups else torch.get_num_threads() == 1
+        a_core_each = (
+            ParallelGroups.fits(self.network) if in_groups else torch.get_num_threads() == 1
+        )
         passes = 3.0 * self.batch_size * self.total
         multiply_adds = passes * measure(self.network, self.train.shape[1]).multiply_adds
         return (
@@ -159,7 +164,7 @@ class Trainer:
         )
 
     def fit(self) -> bool:
-        """Train to the end, or until `should_stop`. Returns whether the run is over."""
+        """Train to the end, or until `should_stop` returns True. Returns whether it ended."""
         position = self.position
         last_saved = time.monotonic()
         while position.iteration < self.total and not position.diverged:
@@ -170,12 +175,12 @@ class Trainer:
             if stop:
                 self._has_diverged()
             row = self._end_epoch() if self._epoch_is_over() else None
-            self.report(Progress(position.iteration, self.total, self._epoch, row))
+            self.report(TrainingProgress(position.iteration, self.total, self._epoch, row))
             over = position.diverged or position.iteration == self.total
             if stop and not over:
                 processes.from_first(self.save)
                 return False
-            looked = position.iteration % self.look_every == 0
+            looked = position.iteration % self.check_every == 0
             if looked and not over and time.monotonic() - last_saved > CHECKPOINT_SECONDS:
                 self.save()
                 last_saved = time.monotonic()
@@ -192,8 +197,8 @@ class Trainer:
     # --- one iteration ------------------------------------------------------------------------
 
     def step(self) -> None:
-        """One optimizer step. A loss that is not finite ends the run before the step, or, on CUDA,
-        at the next look; the run's position is that of the loss in either case."""
+        """One optimizer step. A loss that is not finite ends the run before the step or, on CUDA,
+        at the next check; in either case the run's position is the iteration of that loss."""
         position, config = self.position, self.run.train
         iteration = position.iteration
         images, labels = self.batch(iteration)
@@ -208,13 +213,13 @@ class Trainer:
             if graph is not None:
                 loss_sum, wrong = graph(images, labels, lr)
             else:
-                self.optimizer.zero_grad()  # a replayed graph leaves the gradients of its batch
-                loss_sum, wrong = combined(
+                self.optimizer.zero_grad()  # here, because a replayed graph leaves its gradients
+                loss_sum, wrong = distributed_backward(
                     self.network, lambda: self._backward(images, labels, active, size)
                 )
         is_bad = ~(loss_sum + self._sums[0]).isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(is_bad, iteration, self._first_bad)
-        if iteration % self.look_every == 0 and self._has_diverged():
+        if iteration % self.check_every == 0 and self._has_diverged():
             return
         if graph is None:
             self._update(lr)
@@ -232,14 +237,14 @@ class Trainer:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # of a recorded step
+            if isinstance(group["lr"], Tensor):  # the step was recorded as a graph
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
         self.optimizer.step()
 
     def _graphed(self, images: Tensor, labels: Tensor) -> GraphedStep | None:
-        """The step as one graph, recorded at the first batch; None where it is not to be had."""
+        """The step as one graph, recorded at the first batch; None if that is not possible."""
         if self._wants_graph:
             self._wants_graph = False
             try:
@@ -254,7 +259,7 @@ class Trainer:
                         self.capture,
                     )
             except GraphError as error:
-                self.note(f"training goes on without a CUDA graph: {error}")
+                self.note(f"training continues without a CUDA graph: {error}")
         return self._graph
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
@@ -265,18 +270,19 @@ class Trainer:
         return next(self._batches)
 
     def _requests(self, first: int) -> Iterator[Request]:
-        """What to read for each iteration from the first on; batches may be made ahead."""
+        """The request for the batch of each iteration from `first` on; batches may be prepared in
+        advance."""
         for iteration in range(first, self.total):
             generator = stream(self.run.seed, "augmentation", iteration)
             yield self._indices(iteration), generator, processes.share(self._size(iteration))
 
     def _size(self, iteration: int) -> int:
-        """The images of an iteration's batch, in all processes."""
+        """The number of images in an iteration's batch, over all processes."""
         is_last = (iteration + 1) % self.iterations_per_epoch == 0
         return self.last_size if is_last else self.batch_size
 
     def _indices(self, iteration: int) -> Tensor:
-        """Which images an iteration sees."""
+        """The indices of an iteration's images."""
         epoch, step = divmod(iteration, self.iterations_per_epoch)
         if self._order_epoch != epoch:
             self._order = epoch_order(len(self.train), self.run.seed, epoch)
@@ -287,12 +293,12 @@ class Trainer:
     def _backward(
         self, images: Tensor, labels: Tensor, active: Sequence[bool] | None, batch_size: int
     ) -> tuple[Tensor, Tensor]:
-        """Accumulate the gradient of the whole batch's mean loss; returns (sum of losses, number
-        wrong) of these images.
+        """Accumulate the gradient of the whole batch's mean loss. Returns (sum of losses, number
+        wrong) for these images.
 
-        Each group of `batch_norm_group` images goes through on its own: its batch statistics are
-        its own, as on the two GPUs of paper 1, and the gradients add up. On a CPU the groups go
-        side by side, unless the engine is plain; on CUDA in one pass.
+        Each group of `batch_norm_group` images has its own batch statistics, as on the two GPUs of
+        paper 1, and the gradients of all groups are summed. With the fast engine, groups run in
+        parallel on a CPU and in one pass on CUDA.
         """
         config = self.run.train
         size = config.batch_norm_group or batch_size
@@ -310,9 +316,9 @@ class Trainer:
             return loss / batch_size, (loss.detach().double(), wrong)
 
         if len(groups) > 1 and self.device.type == "cpu" and self.engine == "fast":
-            if self._side_by_side is None:
-                self._side_by_side = SideBySide(self.network, len(groups))
-            outcomes = self._side_by_side.backward(groups, forward)
+            if self._parallel_groups is None:
+                self._parallel_groups = ParallelGroups(self.network, len(groups))
+            outcomes = self._parallel_groups.backward(groups, forward)
         else:
             outcomes = []
             for x, y in groups:
@@ -323,7 +329,7 @@ class Trainer:
         return torch.stack(losses).sum(), torch.stack(wrong).sum()
 
     def _has_diverged(self) -> bool:
-        """Look whether a loss was not finite; then the run ends where it was."""
+        """Check whether any loss was not finite; if so, the run ends at that iteration."""
         position, first_bad = self.position, int(self._first_bad)
         if first_bad < 0:
             return False
@@ -336,7 +342,7 @@ class Trainer:
 
     @property
     def _epoch(self) -> int:
-        """The epoch of the last iteration, counted from 1; one that diverged counts too."""
+        """The epoch of the last iteration, including one that diverged, counted from 1."""
         iterations = self.position.iteration + int(self.position.diverged)
         return math.ceil(iterations / self.iterations_per_epoch)
 
@@ -349,7 +355,7 @@ class Trainer:
         )
 
     def _end_epoch(self) -> dict[str, Any]:
-        """Evaluate, and add the epoch's row."""
+        """Evaluate if it is due, and add the epoch's row."""
         position, config = self.position, self.run.train
         self._read_sums()
         epoch = self._epoch
@@ -397,7 +403,7 @@ class Trainer:
     # --- state --------------------------------------------------------------------------------
 
     def _read_sums(self) -> None:
-        """Bring the sums kept on the device into the position."""
+        """Copy the sums kept on the device to the position."""
         loss_sum, wrong = self._sums.tolist()
         self.position.loss_sum, self.position.wrong = loss_sum, int(wrong)
 
@@ -408,7 +414,7 @@ class Trainer:
             yield f"momentum.{name}", self.optimizer.state[parameter]["momentum_buffer"]
 
     def _resume(self, folder: Path) -> None:
-        """Go on from the folder's checkpoint, if there is one."""
+        """Continue from the folder's checkpoint, if there is one."""
         found = processes.from_first(
             lambda: load_checkpoint(folder, self.run.hash, self.fingerprint)
         )

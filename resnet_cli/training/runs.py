@@ -1,14 +1,14 @@
 """Runs: one folder under `runs/` for each training, found by its configuration.
 
-A run's folder is named by the hash of its complete configuration, so a training that two
-experiments need is done once, and a changed configuration never resumes another's checkpoint. The
-same configuration on other images has a folder of its own (`place`).
-    run.json               what it is and how it ended, with hashes of the files; written last, so
-                           it marks a finished run
-    training.csv           one row an epoch
-    weights.safetensors    the trained network, with all a study needs
+A run's folder is named after the hash of its complete configuration, so a training that two
+experiments need is done once, and a changed configuration never resumes another one's checkpoint.
+The same configuration on other images has its own folder (`run_folder`).
+    run.json               configuration, results and hashes of the files; written last, so it
+                           marks a finished run
+    training.csv           one row per epoch
+    weights.safetensors    the trained network, with everything a study needs
     correct.npz            which test images it classifies correctly
-    checkpoint.safetensors while it trains
+    checkpoint.safetensors during training only
     tensorboard/           with `Context.log`: the rows as event files
 """
 
@@ -37,9 +37,9 @@ from resnet_cli.training.checkpoint import has_checkpoint, remove_checkpoints
 from resnet_cli.training.context import Context
 from resnet_cli.training.epoch_log import EpochLog
 from resnet_cli.training.evaluation import TOP5_FROM
-from resnet_cli.training.loop import Progress, Trainer
-from resnet_cli.training.ownership import owned
-from resnet_cli.training.place import folder_of
+from resnet_cli.training.lock import locked
+from resnet_cli.training.loop import Trainer, TrainingProgress
+from resnet_cli.training.run_folder import folder_of
 from resnet_cli.weights.load import weights_bytes
 
 
@@ -54,13 +54,14 @@ class FinishedRun:
     parameters: int
     num_classes: int
     diverged_at: int | None
-    """The iteration whose loss was not finite, or would be after the last; None when all are."""
+    """The iteration, counted from 0, whose loss was not finite, or the iterations done before an
+    evaluation that found a loss or weight that was not finite; None if the run did not diverge."""
     data: Mapping[str, str]
-    """Fingerprints of the splits, as provenance takes them."""
+    """Fingerprints of the splits, as in provenance files."""
     started: str
     seconds: float
     top5_error: float | None = None
-    """Percent, with TOP5_FROM classes or more, after the last iteration."""
+    """In percent, after the last iteration; None with fewer than TOP5_FROM classes."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the folder's files as the training wrote them; empty in the first edition."""
 
@@ -84,7 +85,7 @@ class FinishedRun:
     def provenance(
         self, config: Mapping[str, Any], profile: Profile | None, device: str
     ) -> Provenance:
-        """The provenance of a table made from this run alone."""
+        """The provenance of a table that comes from this run alone."""
         return collect(
             config,
             seeds=(self.run.seed,),
@@ -99,10 +100,10 @@ class FinishedRun:
 def find_finished(
     context: Context, run: RunConfig, note: Callable[[str], None] = lambda line: None
 ) -> FinishedRun | None:
-    """The finished run of a configuration, if there is one, whole.
+    """The finished run of a configuration; None if there is none or it is damaged.
 
     Args:
-        note: receives a line for people about one that is damaged.
+        note: receives a message about a damaged run.
     """
     folder = folder_of(context, run)
 
@@ -118,7 +119,7 @@ def find_finished(
 
 
 def is_over(context: Context, run: RunConfig) -> bool:
-    """A training is finished and its checkpoints are removed: no process was killed in between."""
+    """Whether a training is finished and its checkpoints are removed."""
     finished = find_finished(context, run)
     return finished is not None and processes.from_first(
         lambda: not has_checkpoint(finished.folder)
@@ -126,11 +127,10 @@ def is_over(context: Context, run: RunConfig) -> bool:
 
 
 def read_finished(folder: Path) -> FinishedRun | None:
-    """The finished run in a folder, whose files are those that the training wrote; None if there
-    is none.
+    """The finished run in a folder, after checking the hashes of its files; None if there is none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the run is damaged.
     """
     content = read_run_file(folder)
     if content is None:
@@ -180,11 +180,11 @@ def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
     """A finished run from its description (`description_of`).
 
     Raises:
-        ValueError: it describes no run, or that of another configuration.
+        ValueError: the description is not valid, or its hash is not that of its configuration.
     """
     described = _Description.model_validate(content)
     if described.hash != config_hash(described.run):
-        raise ValueError("described by another configuration")
+        raise ValueError("the configuration does not match its hash")
     datetime.fromisoformat(described.started)
     run = RunConfig.model_validate(of_any_edition(described.run))
     fields = {name: content[name] for name in content if name not in ("hash", "run")}
@@ -199,25 +199,25 @@ def train_run(
     case: str,
     profile: Profile | None,
     stopper: Stopper,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> FinishedRun:
     """Train a configuration to its end, resuming from a checkpoint if there is one.
 
-    While another process trains it, this one waits, and then uses its result. The log that
-    `context` names is also written for a run that is already finished, from its rows.
+    If another process is training it, wait and use its result. The log given by `context` is also
+    written for a run that is already finished.
 
     Args:
-        experiment, case: which need the training, for its training.csv.
-        note: receives a line for people (resumed, damaged checkpoint set aside).
+        experiment, case: where the training is used, for its training.csv.
+        note: receives messages (resumed, damaged checkpoint renamed).
 
     Raises:
-        Interrupted: `stopper` said to stop; the state is saved.
+        Interrupted: `stopper` returned True; the state is saved.
         UserError: the data are missing, or the folder cannot be written.
     """
     while True:
         folder = folder_of(context, run)
-        with owned(folder, stopper, note):
+        with locked(folder, stopper, note):
             finished = find_finished(context, run, note)
             if finished is None:
                 context.split(run.data, "train")  # the folder depends on the images
@@ -237,20 +237,20 @@ def train_run(
 def write_log(
     context: Context, finished: FinishedRun, stopper: Stopper, note: Callable[[str], None]
 ) -> None:
-    """Write the log that `context` names for a finished run.
+    """Write the log given by `context` for a finished run.
 
     Raises:
-        Interrupted: `stopper` said to stop while another process held the run's folder.
+        Interrupted: `stopper` returned True while another process held the run's folder.
         UserError: the folder cannot be written.
     """
     if context.log is not None:
-        with owned(finished.folder, stopper, note):
+        with locked(finished.folder, stopper, note):
             _log(context, finished)
             _unlock(finished.folder)
 
 
 def _unlock(folder: Path) -> None:
-    """Remove the lock of a finished run; a process that waits for it finds the run finished."""
+    """Remove the lock file of a finished run; waiting processes will find the run finished."""
     if processes.rank() == 0:
         (folder / LOCK_FILE).unlink(missing_ok=True)
 
@@ -268,13 +268,13 @@ def _train(
     case: str,
     profile: Profile | None,
     stopper: Stopper,
-    report: Callable[[Progress], None],
+    report: Callable[[TrainingProgress], None],
     note: Callable[[str], None],
 ) -> FinishedRun:
-    """`train_run` in a folder that this process owns."""
+    """`train_run` in a folder that this process has locked."""
     check_writable(folder)
     if folder != run_folder(run, context.runs):
-        note(f"other images than those of {run_folder(run, context.runs)}: training in {folder}")
+        note(f"{run_folder(run, context.runs)} is of other images; training in {folder}")
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}
@@ -351,10 +351,12 @@ def _train(
     return processes.from_first(write)
 
 
-def _also_logged(report: Callable[[Progress], None], log: EpochLog) -> Callable[[Progress], None]:
-    """A report that also adds every epoch's row to a log."""
+def _also_logged(
+    report: Callable[[TrainingProgress], None], log: EpochLog
+) -> Callable[[TrainingProgress], None]:
+    """A progress report that also adds each epoch's row to a log."""
 
-    def both(progress: Progress) -> None:
+    def both(progress: TrainingProgress) -> None:
         report(progress)
         if progress.row is not None:
             log.add(progress.row)

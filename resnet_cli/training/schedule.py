@@ -17,8 +17,8 @@ def learning_rate(config: TrainConfig, iteration: int, total: int) -> float:
     """The learning rate of an iteration, counted from 0, in a run of `total` iterations.
 
     milestones: `warmup_lr` for the first `warmup_iterations`, then `lr`, multiplied by `gamma`
-    from each milestone on (paper 1, appendix: 0.01 for 400 iterations, 0.1, divided by 10 at 32k
-    and 48k of 64k).
+    at each milestone (paper 1, appendix: 0.01 for 400 iterations, then 0.1, divided by 10 at 32k
+    and 48k of 64k iterations).
     one_cycle: a linear rise from 0 to `lr` over the first `one_cycle_rise` of the run, then a
     linear fall that would reach 0 at iteration `total` (after L. Smith 2018, arXiv:1803.09820).
     """

@@ -203,7 +203,7 @@ def test_a_file_in_place_of_the_folder_for_results(work: Path, capsys: Captured)
     Path("taken").write_text("a file")
     for arguments in (TRAIN, ["lesion"], ["paths", "--k", "1"], ["paths", "--lengths"]):
         assert refused([*arguments, "--out", "taken"], capsys) == (
-            "taken: cannot be written: a file stands where its folder should be; move it or "
+            "taken: cannot be written: there is a file where its folder should be; move it or "
             "choose another folder with --out"
         )
 

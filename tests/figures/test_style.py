@@ -56,7 +56,7 @@ def test_the_users_own_style_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(UserError, match=r"a\.png: cannot be written: a folder stands"):
+    with pytest.raises(UserError, match=r"a\.png: cannot be written: there is a folder"):
         save(spectrum_figure(spectrum(), TITLE), tmp_path / "a.png")
 
 

@@ -215,10 +215,10 @@ def test_control_characters_are_spelled_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"gradnorm": 1.0}, ValueError, r"row 0: missing: none; not its own: gradnorm"),
-        ({"k": 3.0}, TypeError, r"row 0, column k: a whole number is expected, not 3\.0"),
+        ({"gradnorm": 1.0}, ValueError, r"row 0: missing: none; unexpected: gradnorm"),
+        ({"k": 3.0}, TypeError, r"row 0, column k: expected an integer, not 3\.0"),
         ({"k": None}, TypeError, r"column k: a whole number"),
-        ({"k": True}, TypeError, r"column k: a number is expected, not True"),
+        ({"k": True}, TypeError, r"column k: expected a number, not True"),
         ({"grad_norm": "1.0"}, TypeError, r"column grad_norm: a number or None .* not '1\.0'"),
         ({"grad_norm": False}, TypeError, r"column grad_norm: a number"),
     ],
@@ -277,7 +277,7 @@ def test_no_committed_table_lacks_a_number_that_its_column_requires() -> None:
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"row 1: missing: fraction, paths; not its own: none"):
+    with pytest.raises(ValueError, match=r"row 1: missing: fraction, paths; unexpected: none"):
         write_table(
             [{"k": 0, "paths": 1, "fraction": 1.0}, {"k": 1}], "path_lengths", tmp_path, PLAIN
         )
@@ -285,7 +285,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_status(tmp_path: Path) -> None:
     row: dict[str, Any] = dict.fromkeys(header("table"), "x") | {"seed": 0, "params": 1}
-    with pytest.raises(ValueError, match=r"column status: 'x' is none of ok, fail, diverged"):
+    with pytest.raises(ValueError, match=r"column status: 'x' is not one of ok, fail, diverged"):
         write_table([row], "table", tmp_path, PLAIN)
 
 
@@ -295,16 +295,16 @@ def test_an_unknown_status(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("", r"is empty; its columns are k,paths,fraction"),
+        ("", r"is empty; expected the columns k,paths,fraction"),
         ("k,path,fraction\n", r"column 2 is 'path', expected 'paths'"),
         ("k,paths\n", r"column 3 is missing, expected 'fraction'"),
-        ("k,paths,fraction,more\n", r"column 4 is 'more', expected nothing"),
+        ("k,paths,fraction,more\n", r"column 4 is 'more', expected no further column"),
         ("paths,k,fraction\n", r"column 1 is 'paths', expected 'k'"),
-        ("k,paths,fraction\n0,1,1.0\n1,2\n", r"row 2 has 2 values; its columns are 3"),
-        ("k,paths,fraction\n0,1,one\n", r"row 1, column 'fraction': 'one' is no number"),
-        ("k,paths,fraction\n0.5,1,1.0\n", r"row 1, column 'k': '0\.5' is no whole number"),
-        ("k,paths,fraction\n,1,1.0\n", r"row 1, column 'k': '' is no whole number"),
-        ('k,paths,fraction\n0,"1,1.0\n', r"is no CSV in UTF-8"),
+        ("k,paths,fraction\n0,1,1.0\n1,2\n", r"row 2 has 2 values, expected 3"),
+        ("k,paths,fraction\n0,1,one\n", r"row 1, column 'fraction': 'one' is not a number"),
+        ("k,paths,fraction\n0.5,1,1.0\n", r"row 1, column 'k': '0\.5' is not an integer"),
+        ("k,paths,fraction\n,1,1.0\n", r"row 1, column 'k': '' is not an integer"),
+        ('k,paths,fraction\n0,"1,1.0\n', r"not a CSV file in UTF-8"),
     ],
 )
 def test_a_file_that_breaks_the_contract(tmp_path: Path, content: str, match: str) -> None:
@@ -318,7 +318,7 @@ def test_a_file_that_breaks_the_contract(tmp_path: Path, content: str, match: st
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "path_lengths.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="is no CSV in UTF-8"):
+    with pytest.raises(UserError, match="not a CSV file in UTF-8"):
         read_table(path)
 
 
@@ -464,16 +464,16 @@ def test_an_interrupt_leaves_nothing_behind(
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(UserError, match="a file stands where its folder should be; move it"):
+    with pytest.raises(UserError, match="a file where its folder should be; move it"):
         write_table([], "path_lengths", tmp_path / "results", PLAIN)
-    with pytest.raises(UserError, match="a file stands where its folder should be; move it"):
+    with pytest.raises(UserError, match="a file where its folder should be; move it"):
         write_table([], "path_lengths", tmp_path / "results" / "deeper", PLAIN)
     assert (tmp_path / "results").read_text() == "a file"
 
 
 def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
     (tmp_path / "x.csv").mkdir()
-    with pytest.raises(UserError, match="a folder stands where the file should be; move it"):
+    with pytest.raises(UserError, match="a folder where the file should be; move it"):
         atomic_write(tmp_path / "x.csv", "new")
     assert leftovers(tmp_path) == []
 

@@ -136,9 +136,7 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(folder: Path, damage: A
     iteration, warnings = iteration_found(folder)
     assert iteration == 10
     (warning,) = warnings
-    assert (
-        warning == f"{folder / CHECKPOINT_FILE} is damaged; set aside as {CHECKPOINT_FILE}.damaged"
-    )
+    assert warning == f"{folder / CHECKPOINT_FILE} is damaged; renamed to {CHECKPOINT_FILE}.damaged"
     assert (folder / f"{CHECKPOINT_FILE}.damaged").read_bytes() == damaged
     assert names(folder) == [PREVIOUS_CHECKPOINT, f"{CHECKPOINT_FILE}.damaged"]
     save_checkpoint(folder, HASH, position(30), tensors())
@@ -157,7 +155,7 @@ def test_both_damaged_is_a_fresh_start_with_warnings(folder: Path, damage: Any) 
     assert len(warnings) == 2
     assert CHECKPOINT_FILE in warnings[0]
     assert PREVIOUS_CHECKPOINT in warnings[1]
-    assert load_checkpoint(folder, HASH) is None  # nothing is left but what was set aside
+    assert load_checkpoint(folder, HASH) is None  # only the renamed files are left
 
 
 def test_a_change_of_any_byte_is_seen(tmp_path: Path) -> None:
@@ -228,7 +226,7 @@ def test_a_disk_that_reads_back_something_else_is_no_success(
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
     monkeypatch.setattr(checkpoint, "atomic_write", bad)
-    with pytest.raises(RunError, match="reads back other than written; check the disk"):
+    with pytest.raises(RunError, match="does not read back"):
         save_checkpoint(folder, HASH, position(30), tensors())
     monkeypatch.undo()
     assert names(folder) == [PREVIOUS_CHECKPOINT, CHECKPOINT_FILE]
@@ -237,6 +235,6 @@ def test_a_disk_that_reads_back_something_else_is_no_success(
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(UserError, match="a file stands where its folder should be"):
+    with pytest.raises(UserError, match="a file where its folder should be"):
         save_checkpoint(tmp_path / "run", HASH, position(1), tensors())
     assert (tmp_path / "run").read_text() == "a file"

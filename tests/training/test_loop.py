@@ -19,8 +19,8 @@ from resnet_cli.models.survival import draw_active, survival_probabilities
 from resnet_cli.results.layout import CHECKPOINT_FILE
 from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training import loop
-from resnet_cli.training.groups import SideBySide
-from resnet_cli.training.loop import Progress, Trainer
+from resnet_cli.training.groups import ParallelGroups
+from resnet_cli.training.loop import Trainer, TrainingProgress
 from resnet_cli.training.schedule import learning_rate
 
 DATA = DataConfig(train_images=256, test_images=50, pad=2)
@@ -156,8 +156,8 @@ def test_the_plain_engine_trains_the_same(batches: tuple[Batches, Batches]) -> N
     fast, plain = (make_trainer(run, batches, engine=engine) for engine in ("fast", "plain"))
     assert fast.fit()
     assert plain.fit()
-    assert fast._side_by_side is not None
-    assert plain._side_by_side is None
+    assert fast._parallel_groups is not None
+    assert plain._parallel_groups is None
     expected = state_of(plain)
     for name, tensor in state_of(fast).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
@@ -178,11 +178,11 @@ def test_bfloat16_trains_about_the_same(batches: tuple[Batches, Batches]) -> Non
 def test_groups_take_turns_where_they_must() -> None:
     """Dropout draws from one generator, in order; recomputing is there to save memory."""
     plain = build(make_run().model, 10, 0)
-    assert SideBySide(plain, 2).in_threads
+    assert ParallelGroups(plain, 2).in_threads
     plain.checkpoint_units = True
-    assert not SideBySide(plain, 2).in_threads
+    assert not ParallelGroups(plain, 2).in_threads
     dropout = make_run({"placement": "original", "shortcut": "dropout"}).model
-    assert not SideBySide(build(dropout, 10, 0), 2).in_threads
+    assert not ParallelGroups(build(dropout, 10, 0), 2).in_threads
 
 
 def test_group_gradient_is_the_mean_over_groups_and_statistics_follow_in_sequence(
@@ -308,7 +308,7 @@ def test_weights_destroyed_by_the_last_step_end_as_diverged(
 
 
 def test_rows_and_progress_of_a_run(batches: tuple[Batches, Batches]) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     trainer = make_trainer(make_run(evaluate_every=2), batches, report=told.append)
     assert trainer.fit()
     rows = trainer.position.rows
@@ -430,7 +430,7 @@ def test_checkpoints_are_written_as_time_goes_by(
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     saved: list[int] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: TrainingProgress) -> None:
         if (tmp_path / CHECKPOINT_FILE).exists():
             saved.append(progress.iteration)
 
@@ -453,7 +453,7 @@ def test_training_leaves_the_input_images_alone(batches: tuple[Batches, Batches]
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
     batches: tuple[Batches, Batches], tmp_path: Path
 ) -> None:
-    def poison(progress: Progress) -> None:
+    def poison(progress: TrainingProgress) -> None:
         if progress.iteration == 2:
             with torch.no_grad():
                 trainer.network.head.fc.weight.fill_(float("inf"))
@@ -498,7 +498,7 @@ def test_a_loss_that_is_not_finite_at_once(batches: tuple[Batches, Batches]) -> 
 def test_divergence_right_after_an_epoch_belongs_to_the_next_epoch(
     batches: tuple[Batches, Batches],
 ) -> None:
-    def poison(progress: Progress) -> None:
+    def poison(progress: TrainingProgress) -> None:
         if progress.iteration == 4:
             with torch.no_grad():
                 trainer.network.head.fc.bias[0] = float("nan")
@@ -515,16 +515,16 @@ def test_divergence_found_later_is_told_where_it_was(
 ) -> None:
     """On CUDA losses are looked at now and then; what is told is as if at each iteration."""
 
-    def poison(progress: Progress) -> None:
+    def poison(progress: TrainingProgress) -> None:
         if progress.iteration == bad:
             with torch.no_grad():
                 trainer.network.head.fc.bias[0] = float("nan")
 
     found = []
-    for look_every in (1, 3):
+    for check_every in (1, 3):
         trainer = make_trainer(make_run(), batches, report=poison)
-        trainer.look_every = look_every
-        poison(Progress(0, 12, 0, None))
+        trainer.check_every = check_every
+        poison(TrainingProgress(0, 12, 0, None))
         assert trainer.fit()
         assert trainer.position.diverged
         assert trainer.position.iteration == bad
@@ -538,13 +538,13 @@ def test_divergence_found_later_is_told_where_it_was(
 def test_a_stop_sees_a_divergence(batches: tuple[Batches, Batches], tmp_path: Path) -> None:
     """No checkpoint is made of what came after a loss that was not finite."""
 
-    def poison(progress: Progress) -> None:
+    def poison(progress: TrainingProgress) -> None:
         if progress.iteration == 1:
             with torch.no_grad():
                 trainer.network.head.fc.bias[0] = float("nan")
 
     trainer = make_trainer(make_run(), batches, tmp_path, report=poison, should_stop=after(3))
-    trainer.look_every = 50
+    trainer.check_every = 50
     assert trainer.fit()
     assert trainer.position.diverged
     assert trainer.position.iteration == 1

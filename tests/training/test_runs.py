@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_told_of(tmp_path: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     notes: list[str] = []
     train(context, notes=notes)
-    assert notes == [f"{checkpoint} is damaged; set aside as {CHECKPOINT_FILE}.damaged"]
+    assert notes == [f"{checkpoint} is damaged; renamed to {CHECKPOINT_FILE}.damaged"]
     assert find_finished(context, RUN) is not None
 
 
@@ -333,7 +333,7 @@ def test_killed_before_run_json_the_end_is_repeated(
 def test_a_file_in_place_of_runs_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     context = Context(CPU, runs=tmp_path / "runs")
-    with pytest.raises(UserError, match="a file stands where its folder should be"):
+    with pytest.raises(UserError, match="a file where its folder should be"):
         train(context, stopper=after(1))
 
 

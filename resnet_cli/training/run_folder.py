@@ -1,7 +1,7 @@
-"""Which folder below `runs/` holds a training: its configuration and its images say.
+"""The folder below `runs/` of a training, given its configuration and its images.
 
-A run's folder is named by its configuration. The same configuration trained on other images is a
-second run, in a folder that also has the fingerprint of the training split as a suffix.
+A run's folder is named after its configuration. The same configuration trained on other images is a
+second run, in a folder with the fingerprint of the training split as a suffix.
 """
 
 from contextlib import suppress
@@ -18,13 +18,13 @@ from resnet_cli.training.context import Context
 
 
 def folder_of(context: Context, run: RunConfig) -> Path:
-    """The folder of a training, there or to be made.
+    """The folder of a training, which may not exist yet.
 
-    Images that are not at hand (`Context.fingerprint`) are not compared: then it is the folder that
-    the configuration names.
+    If the images are not available (`Context.fingerprint`), they are not compared, and this is the
+    folder named after the configuration alone.
 
     Raises:
-        UserError: the images at hand are damaged.
+        UserError: the images are damaged.
     """
     fingerprint = context.fingerprint(run.data, "train")
     return processes.from_first(partial(_folder, context.runs, run, fingerprint))
@@ -42,8 +42,8 @@ def _folder(runs: Path, run: RunConfig, fingerprint: str | None) -> Path:
 
 
 def recorded_fingerprint(folder: Path, split: str) -> str | None:
-    """The fingerprint of `data set/split` that a finished run records; None if there is none."""
-    with suppress(UserError):  # damaged: who reads the run says so
+    """The fingerprint of `data set/split` that a finished run recorded; None if there is none."""
+    with suppress(UserError):  # damaged: reported when the run is read
         data = (read_run_file(folder) or {}).get("data")
         found = data.get(split) if isinstance(data, dict) else None
         return found if isinstance(found, str) else None

@@ -1,7 +1,7 @@
-"""One process at a time in a run's folder.
+"""The lock of a run's folder: one process at a time.
 
-The lock is the operating system's, so it is released with its process: after a crash there is
-nothing to clean up. A file next to it names the owner, for the line that a waiting process prints.
+The lock is the operating system's, so it is released when its process ends: after a crash there is
+nothing to clean up. A file next to it names the owner, for the message of a waiting process.
 """
 
 import json
@@ -25,17 +25,17 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def owned(
+def locked(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> Iterator[None]:
-    """Lock a run's folder (created if missing); wait while another process holds it. Files that a
-    killed process was writing there are removed.
+    """Lock a run's folder (created if missing); wait while another process holds the lock.
+    Temporary files of killed processes are removed.
 
-    Of several processes of one command the first holds the lock for all.
+    Under torchrun, the first process holds the lock for all.
 
     Args:
         should_stop: called while waiting.
-        note: receives a line that says who holds the folder.
+        note: receives a message that names the process holding the lock.
 
     Raises:
         Interrupted: `should_stop` returned True while waiting.

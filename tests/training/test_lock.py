@@ -14,14 +14,14 @@ import pytest
 from resnet_cli.results.layout import LOCK_FILE, OWNER_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted
-from resnet_cli.training.ownership import owned
+from resnet_cli.training.lock import locked
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from resnet_cli.training.ownership import owned
-with owned(Path(sys.argv[1]), lambda: False, print):
+from resnet_cli.training.lock import locked
+with locked(Path(sys.argv[1]), lambda: False, print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -49,7 +49,7 @@ def test_the_second_waits_and_says_who_holds_it(tmp_path: Path) -> None:
     notes: list[str] = []
     with hold(tmp_path / "run", 0.8) as process:
         started = time.monotonic()
-        with owned(tmp_path / "run", lambda: False, notes.append):
+        with locked(tmp_path / "run", lambda: False, notes.append):
             assert time.monotonic() - started > 0.2
         assert process.wait() == 0
     (note,) = notes
@@ -61,7 +61,7 @@ def test_waiting_can_be_stopped(tmp_path: Path) -> None:
     with (
         hold(tmp_path, 30) as process,
         pytest.raises(Interrupted, match=f"in use by process {process.pid}"),
-        owned(tmp_path, lambda: True, lambda line: None),
+        locked(tmp_path, lambda: True, lambda line: None),
     ):
         pytest.fail("it is held")
 
@@ -71,7 +71,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / OWNER_FILE).exists(), "it had no time to clean up"
     notes: list[str] = []
-    with owned(tmp_path, lambda: True, notes.append):
+    with locked(tmp_path, lambda: True, notes.append):
         assert str(os.getpid()) in (tmp_path / OWNER_FILE).read_text()
     assert notes == []
     assert not (tmp_path / OWNER_FILE).exists()
@@ -93,7 +93,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
         check=False,
     )
     assert len(list(tmp_path.iterdir())) == 2
-    with owned(tmp_path, lambda: True, lambda line: None):
+    with locked(tmp_path, lambda: True, lambda line: None):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {".mine.tmp", LOCK_FILE, OWNER_FILE}
 
@@ -101,8 +101,8 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="a file stands where its folder should be"),
-        owned(tmp_path / "file" / "run", lambda: False, lambda line: None),
+        pytest.raises(UserError, match="a file where its folder should be"),
+        locked(tmp_path / "file" / "run", lambda: False, lambda line: None),
     ):
         pytest.fail("there is no folder")
 
