@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config.fields import error_sentence
+from resnet_cli.config.fields import error_message
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import SplitName
@@ -484,4 +484,4 @@ def _python_names() -> Iterator[None]:
 
 def _first(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
-    return error_sentence(errors()[0]) if errors else str(error)
+    return error_message(errors()[0]) if errors else str(error)

@@ -45,7 +45,7 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.config.fields import chance_error, error_sentence
+from resnet_cli.config.fields import chance_error, error_message
 from resnet_cli.runtime.errors import UserError, one_line
 from resnet_cli.studies.base import Option, Study, options_of, studies_of
 from resnet_cli.weights.cards import bundled_names
@@ -265,7 +265,7 @@ def _share(one: _Parameter, other: _Parameter) -> bool:
 
 def _first_message(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
-    return error_sentence(errors()[0]) if errors else str(error)
+    return error_message(errors()[0]) if errors else str(error)
 
 
 def _on_network(

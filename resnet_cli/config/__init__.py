@@ -1,1 +1,1 @@
-"""The YAML schema, and experiments by name."""
+"""The schema of experiment files, and finding experiments by name."""

@@ -1,9 +1,9 @@
-"""Experiments by name: found, laid over what they extend, resolved at a profile, and checked whole.
+"""Experiments: found by name, merged with the files they extend, resolved and checked.
 
-An experiment is resolved in this order, later over earlier:
+An experiment is merged in this order, where later values replace earlier ones:
 `extends` file -> the file itself -> `profiles.<profile>` -> `--set key.path=value` -> the case.
-Everything is checked before any data loads; what is wrong is said in one line with the key's path
-and the valid choices.
+Everything is checked before any data are loaded. An error is one line with the key's path and the
+valid choices.
 """
 
 import fnmatch
@@ -20,25 +20,25 @@ from resnet_cli.config.yaml_reader import MAX_YAML_BYTES, merge, parse_yaml
 from resnet_cli.runtime.errors import UserError, one_line, shortened, unknown
 
 _BASE = re.compile(r"(\.\./[A-Za-z0-9_-]+/)?[^./\\][^/\\]*")
-"""What `extends` may name."""
+"""Valid values of `extends`."""
 
 
 def experiments_folder() -> Path:
-    """The folder of the experiments: inside an installed package, else at the project's top."""
+    """The folder of experiments: inside an installed package, or at the top of the source tree."""
     installed = Path(__file__).parents[1] / "experiments"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "experiments"
 
 
 def experiment_names() -> list[str]:
-    """The names of all experiments that travel with the program, sorted."""
+    """The names of all experiments that come with the program, sorted."""
     folder = experiments_folder()
     paths = (p.relative_to(folder).with_suffix("") for p in folder.rglob("*.yaml"))
     return sorted(p.as_posix() for p in paths if not p.name.startswith("_"))
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What a list of experiments shows of one."""
+class ListedExperiment:
+    """One entry in the list of experiments."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ class Listed:
     """Profile -> `dataset` and `time`."""
 
 
-def listed_experiments() -> list[Listed]:
+def listed_experiments() -> list[ListedExperiment]:
     """All experiments that come with the program."""
     found = []
     for name in experiment_names():
@@ -58,29 +58,29 @@ def listed_experiments() -> list[Listed]:
             data = merge(raw, overrides[profile] or {}).get("data", {})
             dataset = str(data.get("dataset", DataConfig.model_fields["dataset"].default))
             profiles[profile] = {"dataset": dataset, "time": str(times.get(profile, ""))}
-        found.append(Listed(name, str(raw.get("title", "")), profiles))
+        found.append(ListedExperiment(name, str(raw.get("title", "")), profiles))
     return found
 
 
 def _times(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The key `time:`, taken out of a file's content: how long each profile takes."""
+    """Remove the key `time:` from a file's content and return it: how long each profile takes."""
     times = raw.pop("time", {})
     if not isinstance(times, dict) or not set(times) <= set(PROFILES):
-        raise UserError(f"{path}: time: a mapping of {', '.join(PROFILES)} to text is expected")
+        raise UserError(f"{path}: time: must be a mapping of {', '.join(PROFILES)} to text")
     return times
 
 
 def expand_names(names: Iterable[str]) -> list[str]:
-    """Experiments by name, YAML path, folder (all in it) or glob, in order, each once.
+    """Expand names, YAML paths, folders (all experiments in them) and globs, in order, each once.
 
     Raises:
-        UserError: a folder or a pattern has no experiment in it.
+        UserError: a folder has no experiment, or no experiment matches a pattern.
     """
     found: dict[str, None] = {}
     for name in names:
         folder = name.rstrip("/")
         inside = [n for n in experiment_names() if n.startswith(f"{folder}/")]
-        if _is(Path.is_dir, Path(name)):
+        if _path_is(Path.is_dir, Path(name)):
             inside = sorted(
                 str(p) for p in Path(name).rglob("*.yaml") if not p.name.startswith("_")
             )
@@ -92,27 +92,27 @@ def expand_names(names: Iterable[str]) -> list[str]:
         elif not inside:
             inside = [name]
         if not inside:
-            raise UserError(f"{name}: holds no experiment (*.yaml)")
+            raise UserError(f"{name}: contains no experiment (*.yaml); give another folder")
         found |= dict.fromkeys(inside)
     return list(found)
 
 
 def find_experiment(name: str) -> Path:
-    """The YAML file of an experiment given by path, or by name under `experiments/`.
+    """The YAML file of an experiment given by its path or by its name under `experiments/`.
 
     Raises:
         UserError: there is no such file or experiment.
     """
     if name.lower().endswith((".yaml", ".yml")):
-        if not _is(Path.is_file, Path(name)):
+        if not _path_is(Path.is_file, Path(name)):
             raise UserError(f"no such experiment file: {shortened(name)} (names: resnet-cli list)")
         return Path(name)
     if name not in experiment_names():
-        if _is(Path.is_file, Path(name)):
-            raise UserError(f"{shortened(name)}: is not a YAML file; end its name in .yaml")
+        if _path_is(Path.is_file, Path(name)):
+            raise UserError(f"{shortened(name)}: not a YAML file; its name must end in .yaml")
         ends = [known for known in experiment_names() if f"/{name}" in known and name]
         if ends:
-            raise UserError(f"no experiment is called {name!r} alone; name {' or '.join(ends)}")
+            raise UserError(f"no experiment is called just {name!r}; give {' or '.join(ends)}")
         raise unknown("experiment", name, experiment_names(), shown_by="resnet-cli list")
     return experiments_folder() / f"{name}.yaml"
 
@@ -127,18 +127,17 @@ def load_experiment(
 
     Args:
         name: a YAML path, or a name under `experiments/`.
-        profile: one of PROFILES; None takes the first of mini, smoke, cpu, paper that the file has.
-        settings: `key.path=value` overrides, as `--set` takes them.
-        seed: replaces the experiment's seeds by this one.
+        profile: one of PROFILES; None means the first of mini, smoke, cpu, paper in the file.
+        settings: overrides of the form `key.path=value`, as for `--set`.
+        seed: used instead of the experiment's seeds.
 
     Raises:
-        UserError: anything in the file, the profile or the settings does not fit.
+        UserError: the file, the profile or a setting is not valid.
     """
     path = find_experiment(name)
     raw = _read(path)
-    profiles = raw.pop("profiles", {})
-    if not isinstance(profiles, dict):
-        raise UserError(f"{path}: profiles: a mapping of {', '.join(PROFILES)} is expected")
+    profiles = _profiles(raw, path)
+    raw.pop("profiles", None)
     for key in profiles:
         if key not in PROFILES:
             raise UserError(f"{path}: {unknown('profile', key, PROFILES)}")
@@ -153,7 +152,7 @@ def load_experiment(
         raw["time"] = times[profile]
     override = profiles.get(profile) or {}
     if not isinstance(override, dict):
-        raise UserError(f"{path}: profiles.{profile}: a mapping of overrides is expected")
+        raise UserError(f"{path}: profiles.{profile}: must be a mapping of overrides")
     raw = merge(raw, override)
     home = experiments_folder().resolve()
     inside = path.resolve().is_relative_to(home)
@@ -171,16 +170,17 @@ def load_experiment(
             _resolved(raw, own, str(path))
         except UserError:
             raise error from None
-        told = ", ".join(repr(shortened(setting)) for setting in settings)
-        return _resolved(whole, own, f"--set {told}")  # fails again, naming what is to blame
+        given = ", ".join(repr(shortened(setting)) for setting in settings)
+        return _resolved(whole, own, f"--set {given}")  # fails again, naming the settings
 
 
 def _resolved(raw: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Experiment:
-    """The experiment that a file's content and what is not its own to say make up."""
+    """The experiment given by a file's content and by the keys that a file must not set."""
     for key in ("name", "profile"):
         if key in raw:
             raise UserError(
-                f"{source}: {key}: is taken from the file's name and --profile; remove it"
+                f"{source}: {key}: must not be set (it comes from the file's name or --profile); "
+                "remove it"
             )
     experiment = validated(Experiment, dict(raw) | dict(own), source)
     experiment.runs()  # each case must fit as well
@@ -188,20 +188,26 @@ def _resolved(raw: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Ex
 
 
 def experiment_profiles(name: str) -> tuple[str, ...]:
-    """The profiles that an experiment offers, in the order of PROFILES; all when it names none.
+    """The profiles of an experiment, in the order of PROFILES; all of them if its file has none.
 
     Raises:
         UserError: there is no such experiment, or its file cannot be read.
     """
     path = find_experiment(name)
-    profiles = _read(path).get("profiles", {})
-    if not isinstance(profiles, dict):
-        raise UserError(f"{path}: profiles: a mapping of {', '.join(PROFILES)} is expected")
+    profiles = _profiles(_read(path), path)
     return tuple(p for p in PROFILES if not profiles or p in profiles)
 
 
+def _profiles(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The overrides of each profile in a file's content."""
+    profiles = raw.get("profiles", {})
+    if not isinstance(profiles, dict):
+        raise UserError(f"{path}: profiles: must be a mapping of {', '.join(PROFILES)}")
+    return profiles
+
+
 def profiles_of(names: Iterable[str], profile: str) -> dict[str, tuple[str, ...]]:
-    """The profiles of each experiment, of which at least one must have the given one.
+    """The profiles of each experiment; at least one experiment must have the given profile.
 
     Raises:
         UserError: there is no such profile, or no experiment has it.
@@ -210,7 +216,10 @@ def profiles_of(names: Iterable[str], profile: str) -> dict[str, tuple[str, ...]
         raise unknown("profile", profile, PROFILES)
     found = {name: experiment_profiles(name) for name in names}
     if not any(profile in offered for offered in found.values()):
-        raise UserError(f"none of these {len(found)} experiments has the profile {profile!r}")
+        raise UserError(
+            f"none of these {len(found)} experiments has the profile {profile!r}; use another "
+            "--profile"
+        )
     return found
 
 
@@ -218,7 +227,7 @@ def parse_setting(setting: str) -> dict[str, Any]:
     """`train.lr=0.2` -> {"train": {"lr": 0.2}}; the value is YAML.
 
     Raises:
-        UserError: no `=`, an empty key, or a value that is no YAML.
+        UserError: there is no `=`, a key is empty, or the value is not valid YAML.
     """
     key, equals, value = setting.partition("=")
     parts = key.strip().split(".")
@@ -232,36 +241,37 @@ def parse_setting(setting: str) -> dict[str, Any]:
     return nested
 
 
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """`Path.is_file` or `is_dir`, with a line of ours for a name that no file can have."""
+def _path_is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """`Path.is_file` or `Path.is_dir`, with a UserError for a name that no file can have."""
     try:
         return kind(path)
     except OSError as error:
-        raise UserError(f"{shortened(path)}: {error.strerror}") from None
+        raise UserError(f"{shortened(path)}: {error.strerror}; give another name") from None
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """One file, laid over the file it extends."""
+    """The content of a file, merged over the file that it extends."""
     if path in seen:
-        raise UserError(f"{path}: extends itself by way of {', '.join(p.name for p in seen)}")
+        raise UserError(f"{path}: extends itself through {', '.join(p.name for p in seen)}")
     try:
         size = path.stat().st_size
         if size > 4 * MAX_YAML_BYTES:  # characters of up to four bytes
-            raise UserError(f"{path}: has {size:,} bytes; no experiment is that long")
+            raise UserError(f"{path}: {size:,} bytes, too large for an experiment")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error, 300)}") from None
     raw = parse_yaml(text, str(path))
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: an experiment is a mapping of keys to values; this is not")
+        raise UserError(f"{path}: must be a mapping of keys to values")
     base = raw.pop("extends", None)
     if base is None:
         return raw
     if not isinstance(base, str) or not _BASE.fullmatch(base):
         raise UserError(
-            f"{path}: extends: names a file of its folder, or ../folder/name (got {base!r:.80})"
+            f"{path}: extends: must name a file in the same folder, or ../folder/name "
+            f"(got {base!r:.80})"
         )
     base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
-    if not _is(Path.is_file, base_path):
-        raise UserError(f"{path}: extends: there is no {shortened(base_path.name)} beside it")
+    if not _path_is(Path.is_file, base_path):
+        raise UserError(f"{path}: extends: there is no file {shortened(base_path)}")
     return merge(_read(base_path, (*seen, path)), raw)

@@ -14,25 +14,26 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses keys it does not know and values of the wrong type."""
+    """A frozen model that rejects unknown keys and values of the wrong type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class StudyConfig(Strict):
-    """The `study:` block of a YAML, whatever the study; its class is found by `kind`."""
+    """The `study:` block of an experiment; `kind` selects its class."""
 
     kind: str
 
 
 def parse_range(value: object) -> tuple[int, ...]:
-    """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> those numbers, sorted once.
+    """`3` -> (3,); `"1-20"` -> (1, …, 20); `"0,4,17"` or a list -> these numbers, sorted, each
+    once.
 
     Raises:
-        ValueError: the text is no such range, a number is negative, or there are too many.
+        ValueError: the value is not a range, a number is negative, or there are too many numbers.
     """
     if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
-        raise ValueError(f"{value!r:.80} is no range; write 3, 1-20 or 1,5,9")
+        raise ValueError(f"{value!r:.80} is not a range; write 3, 1-20 or 1,5,9")
     if not isinstance(value, int | str) and not value:
         raise ValueError("the range is empty; write 3, 1-20 or 1,5,9")
     numbers: set[int] = set()
@@ -41,24 +42,24 @@ def parse_range(value: object) -> tuple[int, ...]:
     for part in parts:
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
         if match is None:
-            raise ValueError(f"{str(value)!r:.80} is no range; write 3, 1-20 or 1,5,9")
+            raise ValueError(f"{str(value)!r:.80} is not a range; write 3, 1-20 or 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"{part.strip()!r} runs backwards; write {last}-{first}")
+            raise ValueError(f"{part.strip()!r} is backwards; write {last}-{first}")
         total += last + 1 - first
         if total > MAX_RANGE:
-            raise ValueError(f"a range of more than {MAX_RANGE:,} numbers")
+            raise ValueError(f"a range of more than {MAX_RANGE:,} numbers; give fewer")
         numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
 
 
 def as_tuple(value: object) -> object:
-    """YAML and JSON have lists where the schema has tuples."""
+    """Convert a list, as in YAML and JSON, to the tuple that the schema needs."""
     return tuple(value) if isinstance(value, list) else value
 
 
 FAILS_ABOVE = 20.0
-"""Percent; paper 1, Table 1, calls a higher test error "fail", on ten classes."""
+"""In percent. Paper 1, Table 1 (ten classes), reports a higher test error as "fail"."""
 
 
 def chance_error(num_classes: int) -> float:
@@ -71,22 +72,22 @@ Size = Annotated[int, Field(gt=0, le=100_000)]
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
 
 
-def _one_line(text: str) -> str:
-    """Text that shows as it is written, in a terminal, a table and a figure.
+def _single_line(text: str) -> str:
+    """Check that a text can be shown safely in a terminal, a table or a figure.
 
     Raises:
-        ValueError: it holds a line break, a terminal escape or another control character.
+        ValueError: it contains a line break, a terminal escape or another control character.
     """
     control = next((character for character in text if is_control(character)), None)
     if control is not None:
-        raise ValueError(f"holds a line break or control character ({visible(control)})")
+        raise ValueError(f"must not contain line breaks or control characters ({visible(control)})")
     return text
 
 
-Text = Annotated[str, AfterValidator(_one_line)]
+Text = Annotated[str, AfterValidator(_single_line)]
 
 
-_SENTENCES = {
+_MESSAGES = {
     "missing": "is missing",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -102,12 +103,12 @@ _SENTENCES = {
     "dict_type": "must be a mapping of keys to values",
     "model_type": "must be a mapping of keys to values",
 }
-"""Types of pydantic's errors in the words of YAML."""
+"""Error messages in terms of YAML, by pydantic's type of error."""
 
 
-def error_sentence(error: Mapping[str, Any]) -> str:
-    """What is wrong with a value, from one entry of `ValidationError.errors()`."""
-    sentence = _SENTENCES.get(error["type"])
+def error_message(error: Mapping[str, Any]) -> str:
+    """The message for one entry of `ValidationError.errors()`."""
+    sentence = _MESSAGES.get(error["type"])
     if sentence is not None:
         return sentence.format(**error.get("ctx", {}))
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -115,18 +116,18 @@ def error_sentence(error: Mapping[str, Any]) -> str:
 
 
 def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
-    """`content` as a `model`.
+    """Validate `content` and return it as a `model`.
 
     Args:
-        source: where the content stands, for the error's line.
+        source: where the content comes from, for the error message.
 
     Raises:
-        UserError: it does not fit; the line says what of it does not first.
+        UserError: the content is not valid; the message describes the first problem.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        # Unknown keys come first: a mistyped key that is required is missing as well.
+        # Unknown keys come first: a mistyped required key is also reported as missing.
         first, *others = sorted(
             error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
         )
@@ -134,11 +135,11 @@ def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:
         where = shortened(".".join(location))
         also = dict.fromkeys(shortened(".".join(map(str, e["loc"])), 60) for e in others)
         also.pop(where, None)
-        more = f"; wrong as well: {shortened(', '.join(also))}" if also else ""
+        more = f"; also not valid: {shortened(', '.join(also))}" if also else ""
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
             raise UserError(f"{source}: {where}: {unknown('key', location[-1], known)}") from None
-        message = one_line(error_sentence(first), 300)
+        message = one_line(error_message(first), 300)
         given = first["input"]
         got = "" if isinstance(given, dict | BaseModel) else f" (got {given!r:.80})"
         where = f"{where}: " if where else ""

@@ -1,9 +1,10 @@
-"""Where the data sets and studies are: a name, and the object that it stands for.
+"""The data sets and studies by name.
 
-A YAML names a data set or a study, and the configuration must know which names there are without
-importing what reads images or measures networks. So only the place of each object is written here,
-as `module:attribute`, and the module is imported when the object is needed. The modules of data
-sets stay light: they import torch and the like inside functions.
+An experiment file names a data set or a study, and the configuration must know the valid names
+without importing the code that reads images or measures networks. This registry therefore gives
+each object's location as `module:attribute`, and the module is imported when the object is needed.
+The modules of data sets are cheap to import: they import torch and other large packages inside
+functions.
 """
 
 import pkgutil
@@ -36,14 +37,14 @@ STUDIES: dict[str, str] = {
 
 
 def registered(registry: Mapping[str, str], what: str, name: str) -> Any:
-    """The object that a name stands for.
+    """The object registered under a name.
 
     Args:
         registry: `DATASETS` or `STUDIES`.
-        what: the kind of object, for the error: `data set`.
+        what: the kind of object for the error message, such as `data set`.
 
     Raises:
-        UserError: no such name; lists the valid ones.
+        UserError: there is no such name; the message lists the valid names.
     """
     if name not in registry:
         raise unknown(what, name, registry)

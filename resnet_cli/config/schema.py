@@ -1,4 +1,4 @@
-"""The schema of an experiment: network, data, training, study, cases; and the hash of a run."""
+"""The schema of an experiment (network, data, training, study, cases) and the hash of a run."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ from resnet_cli.runtime.errors import unknown
 Profile = Literal["smoke", "mini", "cpu", "paper"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 MAX_DEPTH = 10_000
-"""No file may ask for a network so deep that building it would take the machine."""
+"""A limit that keeps a file from building a network too large for the machine."""
 
 MAX_COUNT = 1_000_000_000
-"""Of iterations, images and the like: the largest whole number that a configuration may state."""
+"""The largest number of iterations, images or the like that a configuration may give."""
 Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -63,7 +63,7 @@ VGG_LAYERS: dict[int, tuple[int, ...]] = {
 
 
 class ModelConfig(Strict):
-    """A network: which h, F and f its residual units have, how many and how wide."""
+    """A network: the h, F and f of its residual units, their number and their width."""
 
     family: Literal["resnet", "vgg"] = "resnet"
     depth: int = Field(le=MAX_DEPTH)
@@ -71,7 +71,7 @@ class ModelConfig(Strict):
     branch: Branch = "basic"
     """F: two 3x3 layers, one 3x3 layer, or 1x1-3x3-1x1."""
     placement: Placement = "full_preactivation"
-    """Where BN and ReLU stand (paper 1, Figure 4 a-e)."""
+    """The positions of BN and ReLU (paper 1, Figure 4 a-e)."""
     shortcut: Shortcut = "identity"
     """h (paper 1, Figure 2 a-f)."""
     shortcut_scale: float = 1.0
@@ -79,20 +79,20 @@ class ModelConfig(Strict):
     residual_scale: float = 1.0
     """The factor on F, for `scaling`."""
     gate_bias: float = -6.0
-    """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both gatings."""
+    """The gates' initial bias b in g(x) = sigmoid(Wx + b), for both kinds of gating."""
     shortcut_dropout: float = Field(default=0.5, ge=0, lt=1)
-    """The share of the shortcut's values dropped, for `dropout`. Those kept are divided by what
-    is left, as Torch's nn.Dropout does, so that the expectation of h(x) is x in training and
-    evaluation; the expectation of 0.5 in paper 1, section 3.1, is that of the mask."""
+    """The dropout probability p on the shortcut, for `dropout`. The values that are kept are
+    divided by 1 - p, as in Torch's nn.Dropout, so the expectation of h(x) is x in training and
+    evaluation. The expectation of 0.5 in paper 1, section 3.1, is that of the mask."""
     stage_change: Literal["projection", "zero_padding"] = "projection"
-    """The shortcut where the shape changes: option B or A of He et al. 2015. `auto`, or left out:
-    zero padding in CIFAR networks of two-layer and one-layer units, else a projection."""
+    """The shortcut where the shape changes: option B or A of He et al. 2015. `auto`, the default:
+    zero padding in CIFAR networks of two-layer or one-layer units, otherwise a projection."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
-    """Which layer of a bottleneck has the stride. `auto`, or left out: 1x1 in CIFAR networks, 3x3
-    in ImageNet's."""
+    """The layer of a bottleneck that has the stride. `auto`, the default: 1x1 in CIFAR networks,
+    3x3 in ImageNet networks."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     units: Sizes | None = None
-    """Units in each stage, for a network that is not one of the papers'; else the depth tells."""
+    """Units in each stage, for networks that are not in the papers; null: given by the depth."""
     widths: Sizes | None = None
     """Channels of each stage (before a bottleneck's fourfold expansion)."""
 
@@ -106,14 +106,14 @@ class ModelConfig(Strict):
         stages = len(self.stage_units())
         if len(self.stage_widths()) != stages:
             raise ValueError(
-                f"widths: {stages} stages need as many widths, not {len(self.stage_widths())}"
+                f"widths: {stages} stages need {stages} widths, not {len(self.stage_widths())}"
             )
         if self.family == "vgg":
-            plain = explicit_model({"family": "vgg"})
+            defaults = explicit_model({"family": "vgg"})
             for key in sorted(self.model_fields_set - {"family", "depth", "widths"}):
-                default = plain.get(key, type(self).model_fields[key].default)
+                default = defaults.get(key, type(self).model_fields[key].default)
                 if getattr(self, key) != default:
-                    raise ValueError(f"{key} is for residual networks; a VGG has none")
+                    raise ValueError(f"{key} is only for residual networks; remove it for a VGG")
         if self.shortcut != "scaling" and (self.shortcut_scale, self.residual_scale) != (1.0, 1.0):
             raise ValueError("shortcut_scale and residual_scale need shortcut: scaling")
         return self
@@ -122,12 +122,12 @@ class ModelConfig(Strict):
         """Units in each stage (for VGG: convolutions in each stage).
 
         Raises:
-            ValueError: no network of the family has this depth.
+            ValueError: the family has no network of this depth.
         """
         if self.family == "vgg":
             if self.depth not in VGG_LAYERS:
                 raise ValueError(
-                    f"depth {self.depth} fits no VGG; the depths are "
+                    f"there is no VGG of depth {self.depth}; use "
                     f"{', '.join(map(str, VGG_LAYERS))} (convolutions and two linear layers)"
                 )
             return VGG_LAYERS[self.depth]
@@ -143,8 +143,8 @@ class ModelConfig(Strict):
             known = IMAGENET_UNITS[self.branch]
             if self.depth not in known:
                 raise ValueError(
-                    f"depth {self.depth} with {self.branch} units is no ImageNet network; use "
-                    "basic with 18 or 34, or bottleneck with 50, 101, 152 or 200"
+                    f"there is no ImageNet network of depth {self.depth} with {self.branch} units; "
+                    "use basic with 18 or 34, or bottleneck with 50, 101, 152 or 200"
                 )
             return known[self.depth]
         per_n = 3 * LAYERS_PER_BRANCH[self.branch]
@@ -182,7 +182,7 @@ class ModelConfig(Strict):
         return "-".join(parts)
 
 
-def _registered_data_set(name: str) -> str:
+def _known_data_set(name: str) -> str:
     registered(DATASETS, "data set", name)
     return name
 
@@ -191,33 +191,34 @@ Augment = Literal["auto", "crop", "scale", "scale_aspect", "scale_colour", "scal
 
 
 class DataConfig(Strict):
-    """A data set and how its images become batches."""
+    """A data set, and how its images are turned into batches."""
 
-    dataset: Annotated[str, AfterValidator(_registered_data_set)] = "digits"
+    dataset: Annotated[str, AfterValidator(_known_data_set)] = "digits"
     """Its name in the catalogue of data sets."""
     image_size: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """Pixels a side; null: the data set's usual size. Only class folders have images of any
+    """Width and height in pixels; null: the data set's usual size. Only class folders can have any
     size."""
     test_size: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """Class folders: pixels a side of the test images; null: image_size. Up to image_size, the
-    centre of an image whose shorter side is 256/224 of that (224 from 256); a larger test crop
-    is taken from a shorter side of its own size (paper 1, section 5: "a single 320x320 crop from
-    s = 320")."""
+    """Class folders: width and height of the test images in pixels; null: image_size. If it is at
+    most image_size, the test image is the centre crop of an image whose shorter side is 256/224 of
+    image_size (224 from 256). A larger test image is cropped from an image whose shorter side is
+    test_size (paper 1, section 5: "a single 320x320 crop from s = 320")."""
     normalize: str = "auto"
     """`channel` or `pixel` (statistics of the training split), `imagenet`, `cifar`, `none`, or
-    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: what the catalogue says, imagenet for class
-    folders and channel for others."""
+    `m1,m2,m3/s1,s2,s3` on the 0-1 scale. `auto`: the data set's default, which is imagenet for
+    class folders and channel for others."""
     augment: Augment = "auto"
-    """How training images are cropped. `crop`: padded by `pad`, then cut back to size. For class
-    folders also `scale`: the shorter side drawn from 256 to 480 for crops of 224 (He et al. 2015,
-    section 3.4), in proportion for others; `scale_aspect`: 8 to 100 % of the area at an aspect
-    ratio of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842, section 6); either with `_colour`:
-    also brightness, contrast, saturation and lighting, as in fb.resnet.torch. `auto`: what the
-    catalogue says, scale for class folders and crop for others."""
+    """How training images are cropped. `crop`: a random crop after padding by `pad`. For class
+    folders also `scale`: a random crop after resizing the shorter side to a random length of 256 to
+    480 pixels for crops of 224 (He et al. 2015, section 3.4), in proportion for other sizes; and
+    `scale_aspect`: a random crop of 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3
+    (Szegedy et al. 2015, arXiv:1409.4842, section 6). With `_colour`, brightness, contrast,
+    saturation and lighting are also changed, as in fb.resnet.torch. `auto`: the data set's default,
+    which is scale for class folders and crop for others."""
     pad: int = Field(default=4, ge=0, le=64)
-    """crop: zero padding before the random crop, in pixels a side; 0 turns the crop off."""
+    """crop: zero padding on each side before the random crop, in pixels; 0 disables the crop."""
     flip: bool = True
-    """Mirror each training image left to right with probability one half."""
+    """Flip each training image horizontally with probability 0.5."""
     train_images: Count | None = None
     """Only the first N training images."""
     test_images: Count | None = None
@@ -228,15 +229,15 @@ class DataConfig(Strict):
         entry = registered(DATASETS, "data set", self.dataset)
         if self.augment not in ("auto", *entry.augmentations):
             raise ValueError(
-                f"augment: {self.augment} does not fit; {self.dataset} has "
+                f"augment: {self.augment} is not available for {self.dataset}; use "
                 f"{', '.join(entry.augmentations)}"
             )
         if self.test_size is not None and entry.image_sizes:
-            raise ValueError(f"test_size does not fit; {self.dataset} is tested at its own size")
+            raise ValueError(f"test_size: {self.dataset} has one size; remove it")
         return self
 
     def explicit(self) -> "DataConfig":
-        """The same with `auto` and a missing `image_size` replaced by the data set's values."""
+        """This configuration with the data set's values for `auto` and a missing `image_size`."""
         entry = registered(DATASETS, "data set", self.dataset)
         changes: dict[str, Any] = {}
         if self.image_size is None:
@@ -248,21 +249,22 @@ class DataConfig(Strict):
         return self.model_copy(update=changes)
 
 
-def _precision(value: object) -> object:
-    """`auto` is float32. In the first edition it was so on processors, and bfloat16 on CUDA
-    devices, on which no result of that edition was made."""
+def _explicit_precision(value: object) -> object:
+    """`auto` is float32. In the first edition it was float32 on CPUs and bfloat16 on CUDA devices,
+    on which no results of that edition were measured."""
     return "float32" if value == "auto" else value
 
 
 class TrainConfig(Strict):
-    """SGD with momentum; the schedule by iterations (one iteration is one optimizer step)."""
+    """SGD with momentum; schedules count iterations (one iteration is one optimizer step)."""
 
     epochs: Count | None = None
     iterations: Count | None = None
     """Length of the run; give either epochs or iterations."""
     batch_size: Count = 128
     batch_norm_group: Count | None = 64
-    """Images that share batch statistics. Paper 1 splits 128 over two GPUs, so 64; null: all."""
+    """Images that share batch-norm statistics: 64, since paper 1 splits batches of 128 over two
+    GPUs; null: the whole batch."""
     lr: PositiveFloat = 0.1
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -273,51 +275,53 @@ class TrainConfig(Strict):
     milestones: Annotated[tuple[Count, ...], BeforeValidator(as_tuple)] = (32000, 48000)
     gamma: float = Field(default=0.1, gt=0, le=1)
     one_cycle_rise: float = Field(default=0.3, gt=0, lt=1)
-    """one_cycle: the share of the run in which the rate rises linearly to `lr`; then it falls
-    linearly to zero."""
+    """one_cycle: the fraction of the run in which the learning rate rises linearly to `lr`; in the
+    rest it falls linearly to zero."""
     stochastic_depth: float | None = Field(default=None, gt=0, le=1)
     """Survival probability of the last unit; it decays linearly from 1 (Huang et al. 2016)."""
     active_units: Count | None = None
-    """Train on effective paths only: so many units active in each batch (paper 2, section 5)."""
+    """Train on effective paths only: the number of units active in each batch (paper 2, section
+    5)."""
     inactive_units: Literal["decay", "freeze"] = "decay"
-    """Parameters of a unit that is inactive in a batch: `decay` moves them by momentum and weight
-    decay, as in Huang et al.'s code (main.lua of yueatsprograms/Stochastic_Depth, whose optimizer
-    sees gradients of zero); `freeze` leaves them and their momentum as they are."""
+    """Parameters of units that are inactive in a batch. `decay`: momentum and weight decay still
+    apply, as in Huang et al.'s code (main.lua of yueatsprograms/Stochastic_Depth, whose optimizer
+    gets zero gradients). `freeze`: the parameters and their momentum do not change."""
     last_batch: Literal["train", "drop"] = "train"
-    """The smaller batch that ends an epoch. `train`, as in fb.resnet.torch (dataloader.lua): in as
-    many batch-norm groups as a whole batch has, of equal size; images that would make them unequal
-    (fewer than one each) are left out, and so is a batch of fewer than two images a group."""
+    """The smaller last batch of an epoch. `train`, as in fb.resnet.torch (dataloader.lua): it is
+    split into as many equal batch-norm groups as a full batch. Images left over (fewer than the
+    number of groups) are not used, and neither is a batch with fewer than two images per group."""
     checkpoint_units: bool = False
-    """Keep only the units' inputs and recompute the rest in the backward pass."""
-    precision: Annotated[Precision, BeforeValidator(_precision)] = "float32"
-    """Of the arithmetic in training and in the evaluations of its epochs. `bfloat16` is autocast:
-    convolutions, products and activations are rounded; parameters, statistics and sums are float32.
-    `tf32` rounds the inputs of convolutions and products on CUDA devices, and nothing elsewhere."""
+    """Save memory: store only the units' inputs and recompute the rest in the backward pass."""
+    precision: Annotated[Precision, BeforeValidator(_explicit_precision)] = "float32"
+    """The precision of training and of the evaluations during training. `bfloat16` is autocast:
+    convolutions, matrix products and activations are rounded; parameters, statistics and sums are
+    float32. `tf32` rounds the inputs of convolutions and matrix products on CUDA devices only."""
     evaluate_every: Count = 1
-    """Epochs between evaluations on the test split; the last epoch is always evaluated."""
+    """Number of epochs between evaluations on the test split; the last epoch is always evaluated.
+    """
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError("give exactly one of epochs and iterations")
         if self.stochastic_depth is not None and self.active_units is not None:
-            raise ValueError("stochastic_depth and active_units exclude each other")
+            raise ValueError("give only one of stochastic_depth and active_units")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must rise")
+            raise ValueError("milestones must be in increasing order")
         return self
 
 
-def _study(value: object) -> object:
-    """The study that a `study:` block names.
+def _parse_study(value: object) -> object:
+    """The study given by a `study:` block.
 
     Raises:
-        ValueError: there is no such study, or it has no such key.
+        ValueError: there is no such study, or it does not have a key of the block.
     """
     if not isinstance(value, Mapping):
         return value
     kind = value.get("kind")
     if not isinstance(kind, str):
-        raise ValueError(f"needs kind: {', '.join(sorted(STUDIES))}")
+        raise ValueError(f"needs the key kind: {', '.join(sorted(STUDIES))}")
     if kind not in STUDIES:
         raise ValueError(unknown("kind", kind, STUDIES))
     study = registered(STUDIES, "study", kind)
@@ -327,15 +331,15 @@ def _study(value: object) -> object:
     return study.model_validate(value)
 
 
-AnyStudy = Annotated[SerializeAsAny[StudyConfig], BeforeValidator(_study)]
-"""The configuration of any study, of the class that its `kind` names."""
+AnyStudy = Annotated[SerializeAsAny[StudyConfig], BeforeValidator(_parse_study)]
+"""The configuration of any study; `kind` selects its class."""
 
 
 class Case(Strict):
     """One row of a table: overrides of the experiment's network, data or training."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=100)
-    """Also names the folder of its study."""
+    """Also the name of its study's folder."""
     title: Text | None = None
     model: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
@@ -343,10 +347,10 @@ class Case(Strict):
 
 
 class RunConfig(Strict):
-    """One training, whole: what determines its weights, and nothing else."""
+    """One training: everything that determines its weights, and nothing else."""
 
     edition: Literal[2] = EDITION
-    """Which edition's words the configuration is in (`resnet_cli.config.editions`)."""
+    """The edition of the configuration (`resnet_cli.config.editions`)."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
@@ -354,7 +358,7 @@ class RunConfig(Strict):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the complete resolved configuration, defaults included (64 hex digits)."""
+        """SHA-256 of the complete resolved configuration, including defaults (64 hex digits)."""
         return config_hash(self.model_dump(mode="json"))
 
     @property
@@ -363,56 +367,56 @@ class RunConfig(Strict):
         return f"{self.model.label}-{self.data.dataset}-seed{self.seed}-{self.hash[:10]}"
 
 
-def _below_results(name: str) -> str:
-    """A name that leads to a folder below results/, and nowhere else.
+def _relative_path(name: str) -> str:
+    """Check that a name is a relative path that stays inside results/.
 
     Raises:
-        ValueError: it could lead elsewhere, or no folder can have it.
+        ValueError: it could lead elsewhere, or it is not a valid path.
     """
     if PurePath(name).anchor or {"", ".", ".."} & set(name.split("/")):
-        raise ValueError("is no relative path without empty, '.' and '..' parts")
+        raise ValueError("must be a relative path without empty, '.' and '..' parts")
     if "\\" in name:
-        raise ValueError("holds a backslash")
+        raise ValueError("must not contain a backslash")
     return name
 
 
 class Experiment(Strict):
-    """A resolved experiment: one file at one profile, ready to run."""
+    """A resolved experiment: one file with one profile, ready to run."""
 
     edition: Literal[2] = EDITION
-    name: Annotated[Text, AfterValidator(_below_results)]
-    """The file's name without `.yaml`, with its folders below `experiments/`."""
+    name: Annotated[Text, AfterValidator(_relative_path)]
+    """The file's path below `experiments/`, without `.yaml`."""
     profile: Profile
     title: Text
     paper: Literal["he2016", "veit2016"] | None = None
     figure: Text | None = None
     """The table or figure of the paper it reproduces: `table1`, `fig5a`."""
     note: Text | None = None
-    """What this profile does otherwise than the paper."""
+    """How this profile differs from the paper."""
     question: Text | None = Field(default=None, exclude=True)
-    """What the experiment asks. Like the next three keys it is for readers and verdicts, determines
-    no result, and is therefore part of no stored configuration and no hash."""
+    """The question that the experiment answers. Like the next three keys, it is for readers and
+    verdicts and does not affect results, so it is not stored in configurations or hashed."""
     published: Text | None = Field(default=None, exclude=True)
-    """What the paper reports, in words."""
+    """The paper's result, as a sentence."""
     time: Text | None = Field(default=None, exclude=True)
-    """How long this profile takes: on two cores, where the text names no GPU."""
+    """How long this profile takes; on two cores unless the text mentions a GPU."""
     decides_below: PositiveFloat | None = Field(default=None, exclude=True)
-    """The test error, percent, that a reference network must reach before verdicts rest on its
-    training; null: the published error of that network and one point more."""
+    """The test error in percent that a reference network must reach before its training counts for
+    a verdict; null: that network's published error plus one percentage point."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig
     study: AnyStudy | None = None
     fail_above: float | Literal["auto"] | None = "auto"
-    """A test error above this many percent counts as `fail`. `auto`: 20, as paper 1 marks it, on
-    data sets of at most 10 classes; no limit on others."""
+    """A test error above this percentage counts as `fail`. `auto`: 20, as in paper 1, for data sets
+    of at most 10 classes; no limit for others."""
     seeds: Annotated[tuple[int, ...], BeforeValidator(as_tuple)] = (0,)
     cases: Annotated[tuple[Case, ...], BeforeValidator(as_tuple)] = (Case(name="main"),)
 
     @model_validator(mode="before")
     @classmethod
     def _explicit(cls, content: Any) -> Any:
-        """The cases with what `auto` means for each: it must not be inherited."""
+        """Replace `auto` separately for each case, because its value must not be inherited."""
         if not isinstance(content, Mapping) or "cases" not in content:
             return content
         model = content.get("model")
@@ -424,16 +428,16 @@ class Experiment(Strict):
     def _distinct(self) -> "Experiment":
         names = [case.name for case in self.cases]
         if not names or len(set(names)) != len(names):
-            raise ValueError("cases must be one or more, with different names")
+            raise ValueError("cases: give one or more, with different names")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds must be one or more different numbers, none negative")
+            raise ValueError("seeds: give one or more different numbers, none negative")
         return self
 
     def run_config(self, case: Case, seed: int) -> RunConfig:
         """The training of one case and seed.
 
         Raises:
-            UserError: the case's overrides do not fit the schema.
+            UserError: the case's overrides are not valid.
         """
         merged = {
             part: merge(getattr(self, part).model_dump(exclude_unset=True), getattr(case, part))
@@ -442,12 +446,12 @@ class Experiment(Strict):
         return validated(RunConfig, merged | {"seed": seed}, f"{self.name}: case {case.name!r}")
 
     def runs(self) -> list[tuple[Case, RunConfig]]:
-        """Every training of the experiment, cases in order, seeds within a case."""
+        """All trainings of the experiment: cases in order, and seeds in order within each case."""
         return [(case, self.run_config(case, seed)) for case in self.cases for seed in self.seeds]
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the resolved experiment (64 hex digits)."""
+        """SHA-256 of the resolved experiment (64 hex digits)."""
         return config_hash(self.model_dump(mode="json"))
 
 

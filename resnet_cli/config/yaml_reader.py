@@ -1,4 +1,4 @@
-"""YAML, read safely: no tags, anchors or repeated keys, bounded in size and depth."""
+"""Safe reading of YAML: no tags, anchors or duplicate keys, limited size and nesting."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ MAX_NESTING = 50
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without tags, aliases (no anchor bombs) and silently repeated keys.
+    """SafeLoader that rejects tags, aliases (and so anchor bombs) and duplicate keys.
 
-    `1e-4` is read as a number, as YAML 1.2 and everyone who types it mean it.
+    `1e-4` is read as a number, as in YAML 1.2.
     """
 
     _depth = 0
@@ -28,13 +28,13 @@ class _Loader(yaml.SafeLoader):
             )
         event = self.peek_event()  # type: ignore[no-untyped-call]
         tag = getattr(event, "tag", None)
-        if tag is not None:  # `!!timestamp x` and its like fail anywhere in the library
+        if tag is not None:  # tags such as `!!timestamp x` raise other errors inside the library
             raise yaml.constructor.ConstructorError(
                 None, None, f"tags are not allowed here (got {tag!r:.80})", event.start_mark
             )
         if self._depth >= MAX_NESTING:
             raise yaml.constructor.ConstructorError(
-                None, None, "nested too deep to be an experiment", event.start_mark
+                None, None, "nested too deeply for an experiment", event.start_mark
             )
         self._depth += 1
         node = super().compose_node(parent, index)
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: Any) -> None:
-        """Merge keys (`<<`) are not expanded; construct_mapping refuses them."""
+        """Do not expand merge keys (`<<`); construct_mapping rejects them."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         mapping: dict[Any, Any] = {}
@@ -50,11 +50,11 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is no text", key_node.start_mark
+                    None, None, f"the key {key!r} is not text", key_node.start_mark
                 )
             if key in mapping:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"duplicate key {key!r}", key_node.start_mark
                 )
             mapping[key] = self.construct_object(value_node, deep=True)
         return mapping
@@ -71,11 +71,13 @@ def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML text safely.
 
     Raises:
-        UserError: the text is no YAML, too long, nested too deep, or uses tags, anchors or
-            repeated keys.
+        UserError: the text is not YAML, too long, nested too deeply, or has tags, anchors or
+            duplicate keys.
     """
     if len(text) > MAX_YAML_BYTES:
-        raise UserError(f"{source}: longer than {MAX_YAML_BYTES:,} characters; no experiment is")
+        raise UserError(
+            f"{source}: more than {MAX_YAML_BYTES:,} characters, too long for an experiment"
+        )
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -83,18 +85,18 @@ def parse_yaml(text: str, source: str) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{source}{where}: {one_line(error.problem or error, 300)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{source}: no readable YAML: {one_line(error, 300)}") from None
+        raise UserError(f"{source}: not valid YAML: {one_line(error, 300)}") from None
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`: mappings merge key by key, all else replaces."""
+    """Merge `over` into a copy of `base`: mappings key by key; other values replace."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = (
             merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
         )
-    if "epochs" in over and "iterations" not in over:  # the two lengths exclude each other
+    if "epochs" in over and "iterations" not in over:  # a run has only one of the two lengths
         merged.pop("iterations", None)
     if "iterations" in over and "epochs" not in over:
         merged.pop("epochs", None)

@@ -46,7 +46,7 @@ def number(name: str, meaning: str, *, empty: bool = False, infinite: bool = Fal
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the stem of its file name, what a row stands for, and its columns in order.
+    """A table: the stem of its file name, what each row is, and its columns in order.
 
     Columns are never reordered; new ones are added at the end.
     """

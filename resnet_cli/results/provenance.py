@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from resnet_cli import __version__
-from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.fields import as_tuple, validated
 from resnet_cli.config.schema import Profile, config_hash
 from resnet_cli.results.layout import RESULTS, RUNS
@@ -177,7 +177,7 @@ def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
         UserError: it is from a newer edition.
     """
     try:
-        return of_any_edition(stored)
+        return to_current_edition(stored)
     except ValueError as error:
         raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
 

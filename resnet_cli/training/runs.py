@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.fields import Strict
 from resnet_cli.config.schema import Profile, RunConfig, config_hash
 from resnet_cli.models import build
@@ -186,7 +186,7 @@ def finished_from(folder: Path, content: Mapping[str, Any]) -> FinishedRun:
     if described.hash != config_hash(described.run):
         raise ValueError("the configuration does not match its hash")
     datetime.fromisoformat(described.started)
-    run = RunConfig.model_validate(of_any_edition(described.run))
+    run = RunConfig.model_validate(to_current_edition(described.run))
     fields = {name: content[name] for name in content if name not in ("hash", "run")}
     return FinishedRun(folder=folder, run=run, **fields)
 

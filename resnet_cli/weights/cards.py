@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
 from resnet_cli.runtime.errors import UserError, shortened, unknown
 
@@ -66,7 +66,7 @@ def bundled_run(name: str) -> RunConfig:
     """
     card = read_card(name)
     try:
-        return RunConfig.model_validate(of_any_edition(card["run"]))
+        return RunConfig.model_validate(to_current_edition(card["run"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_card(name, error) from None
 

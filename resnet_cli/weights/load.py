@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from resnet_cli.config.editions import of_any_edition
+from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.models import build
@@ -252,7 +252,7 @@ def _ours(
             f"name the run's {WEIGHTS_FILE}"
         )
     try:
-        run = RunConfig.model_validate(of_any_edition(json.loads(metadata["run"])))
+        run = RunConfig.model_validate(to_current_edition(json.loads(metadata["run"])))
         class_names, outcome = json.loads(metadata["class_names"]), json.loads(metadata["outcome"])
         if not (isinstance(class_names, list) and class_names and isinstance(outcome, dict)):
             raise TypeError

@@ -91,9 +91,9 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no blocks": (["lesion", "--blocks", "0"], ["0 units cannot be deleted", "1 to 3"]),
     "blocks no number": (
         ["lesion", "--blocks", "x"],
-        ["--blocks: 'x' is no range; write 3, 1-20 or 1,5,9"],
+        ["--blocks: 'x' is not a range; write 3, 1-20 or 1,5,9"],
     ),
-    "blocks backwards": (["lesion", "--blocks", "3-1"], ["runs backwards; write 1-3"]),
+    "blocks backwards": (["lesion", "--blocks", "3-1"], ["is backwards; write 1-3"]),
     "only a unit beyond": (
         ["lesion", "--only", "1,3"],
         ["unit 3 does not exist; this network has 3 units, 0 to 2"],

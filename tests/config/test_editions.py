@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resnet_cli.config.editions import explicit_cases, explicit_model, of_any_edition
+from resnet_cli.config.editions import explicit_cases, explicit_model, to_current_edition
 from resnet_cli.config.experiments import load_experiment
 from resnet_cli.config.schema import Experiment, ModelConfig, RunConfig, config_hash
 from resnet_cli.results.tables import read_provenance
@@ -122,23 +122,25 @@ def test_a_training_stored_before_its_last_batch_counted_dropped_it(
     edition: dict[str, int],
 ) -> None:
     stored: dict[str, Any] = {"model": {"depth": 8}, "data": {}, "train": {"epochs": 1}, "seed": 0}
-    train = RunConfig.model_validate(of_any_edition(stored | edition)).train
+    train = RunConfig.model_validate(to_current_edition(stored | edition)).train
     assert (train.last_batch, train.inactive_units) == ("drop", "freeze")
     now = RunConfig.model_validate(stored).train
     assert (now.last_batch, now.inactive_units) == ("train", "decay")
-    again = RunConfig.model_validate(of_any_edition(stored | edition | {"train": now.model_dump()}))
+    again = RunConfig.model_validate(
+        to_current_edition(stored | edition | {"train": now.model_dump()})
+    )
     assert again.train == now
 
 
 def test_the_first_editions_name_of_a_section_is_read() -> None:
     stored = {"figure": "section4.3"}
-    assert of_any_edition(stored)["figure"] == "section5"
-    assert of_any_edition(stored | {"edition": 2})["figure"] == "section5"
+    assert to_current_edition(stored)["figure"] == "section5"
+    assert to_current_edition(stored | {"edition": 2})["figure"] == "section5"
 
 
 def test_a_newer_edition_is_refused() -> None:
     run = load_experiment("quickstart", "smoke").runs()[0][1]
     stored = run.model_dump(mode="json")
-    assert RunConfig.model_validate(of_any_edition(stored)) == run
+    assert RunConfig.model_validate(to_current_edition(stored)) == run
     with pytest.raises(ValueError, match="edition 3"):
-        of_any_edition(stored | {"edition": 3})
+        to_current_edition(stored | {"edition": 3})

@@ -61,7 +61,9 @@ def test_experiment_profiles_of_a_file_without_profiles(tmp_path: Path) -> None:
     path.write_text("title: plain\nmodel: {depth: 20}\ntrain: {epochs: 1}\n")
     assert experiment_profiles(str(path)) == PROFILES
     path.write_text("title: odd\nprofiles: [mini]\n")
-    with pytest.raises(UserError, match=r"plain.yaml: profiles: a mapping of smoke, mini, cpu"):
+    with pytest.raises(
+        UserError, match=r"plain.yaml: profiles: must be a mapping of smoke, mini, cpu"
+    ):
         experiment_profiles(str(path))
 
 

@@ -160,7 +160,7 @@ def test_it_is_frozen_and_optional_parts_are_null() -> None:
 
 
 def test_a_start_without_time_zone_is_refused() -> None:
-    with pytest.raises(ValueError, match="started needs a time zone"):
+    with pytest.raises(ValueError, match="started has no time zone"):
         collect({}, seeds=[0], started=datetime(2026, 1, 1))
 
 

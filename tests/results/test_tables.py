@@ -217,10 +217,14 @@ def test_control_characters_are_spelled_out(tmp_path: Path) -> None:
     [
         ({"gradnorm": 1.0}, ValueError, r"row 0: missing: none; unexpected: gradnorm"),
         ({"k": 3.0}, TypeError, r"row 0, column k: expected an integer, not 3\.0"),
-        ({"k": None}, TypeError, r"column k: a whole number"),
+        ({"k": None}, TypeError, r"column k: expected an integer"),
         ({"k": True}, TypeError, r"column k: expected a number, not True"),
-        ({"grad_norm": "1.0"}, TypeError, r"column grad_norm: a number or None .* not '1\.0'"),
-        ({"grad_norm": False}, TypeError, r"column grad_norm: a number"),
+        (
+            {"grad_norm": "1.0"},
+            TypeError,
+            r"column grad_norm: expected a number or None, not '1\.0'",
+        ),
+        ({"grad_norm": False}, TypeError, r"column grad_norm: expected a number"),
     ],
 )
 def test_a_row_that_breaks_the_contract(

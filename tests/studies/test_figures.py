@@ -355,7 +355,7 @@ BAD = {
     "greedy none": (["--greedy", "0"], "--greedy"),
     "greedy word": (["--greedy", "few"], "--greedy"),
     "additivity of one": (["--additivity", "1-3"], "--additivity: k starts at 2"),
-    "additivity word": (["--additivity", "x"], "--additivity: 'x' is no range; write 3, 1-20"),
+    "additivity word": (["--additivity", "x"], "--additivity: 'x' is not a range; write 3, 1-20"),
     "additivity too many": (["--additivity", "2,12"], "12 units cannot be deleted"),
     "two studies": (["--greedy", "2", "--blocks", "1"], "exclude each other; give one"),
     "two more": (["--additivity", "2", "--reorder", "1"], "exclude each other; give one"),
@@ -380,7 +380,7 @@ def test_bad_options_are_one_line(name: str, network: str, capsys: Captured) -> 
         ("study={kind: additivity, k: 1-3}", r"study: k starts at 2: the damage"),
         ("study={kind: greedy, max_units: 0}", r"study\.max_units: .*greater than 0"),
         ("study={kind: greedy, choose_on: validation}", r"choose_on: .*'test' or 'train'"),
-        ("study={kind: path_survival, deleted: many}", r"deleted: 'many' is no range"),
+        ("study={kind: path_survival, deleted: many}", r"deleted: 'many' is not a range"),
         ("study={kind: delete, per_class: 1}", r"per_class: must be true or false"),
     ],
 )
