@@ -207,9 +207,7 @@ def _check_number(value: float, column: Column, where: str, *, is_missing: bool 
         if not column.may_be_empty:
             raise UserError(f"{where}: is empty, but this column must have a value in every row")
     elif not math.isfinite(value) and not column.may_be_infinite:
-        raise UserError(
-            f"{where}: {value} is not finite; check the network and its images"
-        )
+        raise UserError(f"{where}: {value} is not finite; check the network and its images")
 
 
 def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Series[Any]":
@@ -224,9 +222,9 @@ def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Serie
         try:
             numbers.append(int(value) if is_whole else float(value or "nan"))
         except ValueError:
+            wanted = "an integer" if is_whole else "a number"
             raise UserError(
-                f"{where}: {value[:40]!r} is not {'an integer' if is_whole else 'a number'}; measure "
-                "it again with this version"
+                f"{where}: {value[:40]!r} is not {wanted}; measure it again with this version"
             ) from None
         if not is_whole:
             _check_number(numbers[-1], column, where, is_missing=not value)
