@@ -87,10 +87,11 @@ def training_label(told: Provenance, cases: Collection[str] = ()) -> str:
     if not told.get("seeds") or not config.get("model"):
         return ""
     trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
-    epochs = sorted({train["epochs"] for train in trains if train.get("epochs")})
     parts = [title_of(dataset), *_networks(_models(told, cases))]
-    if epochs:
-        parts.append(f"{_listed(epochs)} epoch{'' if epochs == [1] else 's'}")
+    for unit in ("epochs", "iterations"):
+        lengths = sorted({train[unit] for train in trains if train.get(unit)})
+        if lengths:
+            parts.append(f"{_listed(lengths)} {unit.removesuffix('s') if lengths == [1] else unit}")
     return ", ".join(parts)
 
 
@@ -115,7 +116,7 @@ def _networks(models: Sequence[Provenance]) -> list[str]:
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    *most, last = map(str, numbers)
+    *most, last = (str(n) if n < 10_000 else f"{n:,}" for n in numbers)
     return f"{', '.join(most)} and {last}" if most else last
 
 

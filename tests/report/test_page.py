@@ -216,7 +216,7 @@ def test_a_formula_takes_no_data(tmp_path: Path) -> None:
 def test_the_explorer_has_the_numbers_of_the_tables() -> None:
     found = {network["profile"]: network for network in explorer_data(RESULTS)}
     assert [network["name"] for network in found.values()] == [
-        "ResNet-110, 14 epochs, CIFAR-10",
+        "ResNet-110, 32,000 iterations, CIFAR-10",
         "ResNet-110, 15 epochs, digits",
         "ResNet-20, ours, 50 epochs, CIFAR-10",
         "ResNet-20, published by akamaster, CIFAR-10",
