@@ -42,7 +42,12 @@ check: $(VENV)/.installed-dev
 findings: $(VENV)/.installed
 	$(BIN)/python -m resnet_cli.report.findings
 
-# Speed and memory beside plain PyTorch code; the machine should have nothing else to do.
+# The documentation as a site, in site/; a warning is an error.
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
+# Speed and memory next to plain PyTorch code; the machine should have nothing else to do.
 bench: $(VENV)/.installed
 	$(BIN)/resnet-cli bench --out results/bench
 
