@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from resnet_cli.claims.papers import case_title, published
+from resnet_cli.claims.papers import ONE_BIAS, case_title, published
 from resnet_cli.claims.verdict import ASSUMED_ON, Errors, NotMeasuredError
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
 from resnet_cli.config.fields import FAILS_ABOVE
@@ -28,8 +28,6 @@ from resnet_cli.results.outcomes import case_key, read_outcomes
 from resnet_cli.results.tables import read_provenance, read_table
 
 CONFIDENCE = 0.95
-ONE_BIAS = ("exclusive-gating-bias0to-5", "exclusive-gating-bias0")
-"""What tables of the first edition call after the paper's row for six biases was trained at one."""
 PUBLISHED_RUNS = 5
 """Of paper 1's numbers on CIFAR, which are medians."""
 
@@ -147,7 +145,7 @@ def read_trainings(folder: Path) -> Trainings:
         outcomes = read_outcomes(path.parent)
         for row in read_table(path).to_dict("records"):
             name, seed, error = str(row["case"]), int(row["seed"]), float(row["test_error"])
-            case = ONE_BIAS[1] if name == ONE_BIAS[0] else name
+            case = ONE_BIAS.get(name, name)
             if row["status"] == "diverged" or not math.isfinite(error):
                 error = math.inf
             trained = found.setdefault((source, case), {})

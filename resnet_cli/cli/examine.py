@@ -20,6 +20,7 @@ from resnet_cli.cli.options import (
     VerboseOption,
 )
 from resnet_cli.cli.shared import (
+    check_checkpoints,
     file_names,
     find_network,
     local_folder,
@@ -30,7 +31,6 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.runtime.errors import UserError
 
 
 @app.command(
@@ -80,19 +80,14 @@ def examine(
     verbose: VerboseOption = False,
 ) -> None:
     """Examine a network: deletions, reorderings, paths, signals. Writes one HTML page."""
+    check_checkpoints(checkpoints, model or ())
     from resnet_cli.report.examination import findings_of, write_examination
     from resnet_cli.results.layout import EXAMINATION_FILE
     from resnet_cli.run.examine import examine as examine_network
     from resnet_cli.runtime.interrupt import parse_duration
     from resnet_cli.studies.runner import Written
 
-    if len(checkpoints) > 2:
-        raise UserError(f"{len(checkpoints)} checkpoints; examine takes one, or two to compare")
-    if len(set(checkpoints)) < len(checkpoints):
-        raise UserError(f"{checkpoints[0]} is given twice; name two different networks")
     seconds = parse_duration(budget) / len(checkpoints)
-    if model and len(checkpoints) > 1:
-        raise UserError("--model goes with one checkpoint; examine the networks one by one")
     display, stopper = make_display(as_json, quiet, verbose), make_stopper(None)
     context = make_context(device, data_dir, download)
     with stopper.listening():

@@ -101,10 +101,11 @@ DeterministicOption = Annotated[
     bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
 ]
 LogOption = Annotated[
-    Literal["tensorboard"] | None,
+    Literal["tensorboard", "wandb"] | None,
     typer.Option(
         "--log",
-        help="Also write every epoch to runs/<run>/tensorboard/, for TensorBoard.",
+        help="Also write every epoch for TensorBoard, to runs/<run>/tensorboard/, or for Weights & "
+        "Biases.",
     ),
 ]
 PretrainedOption = Annotated[
@@ -188,6 +189,16 @@ CheckpointOption = Annotated[
         metavar="PATH|NAME",
         help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
         "[default: the newest finished run, else bundled weights]",
+        autocompletion=complete_checkpoint,
+    ),
+]
+CheckpointsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="PATH|NAME",
+        help="Weights: a run's folder, a file of ours or of others, or a bundled name. Twice: "
+        "both networks, side by side.  [default: the newest finished run, else bundled weights]",
         autocompletion=complete_checkpoint,
     ),
 ]

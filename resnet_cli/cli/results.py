@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -76,3 +76,32 @@ def report(
     page = write_report(folder, out or (results or RESULTS) / REPORT_FILE)
     display.line(f"wrote {page}", level=-1)
     display.summary({"command": "report", "files": [str(page)]})
+
+
+@app.command(
+    epilog=examples(
+        "plot results/veit2016/mini/fig5a/lesion_delete.csv",
+        "plot results/veit2016/mini/fig6 --format svg --out figures",
+    )
+)
+def plot(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="A CSV with its provenance, or their folder.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="[default: next to the table]")
+    ] = None,
+    kind: Annotated[
+        Literal["png", "svg"], typer.Option("--format", help="Pixels, or lines and text.")
+    ] = "png",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw the figures of a table again. Nothing is trained or measured."""
+    from resnet_cli.report.redraw import plot as plot_table
+
+    display = make_display(as_json, quiet)
+    files = plot_table(table, out, kind)
+    for path in files:
+        display.line(f"wrote {path}", level=-1)
+    display.summary({"command": "plot", "files": [str(path) for path in files]})

@@ -79,6 +79,23 @@ def check_checkpoint(reference: str | None) -> None:
         bundled_path(reference)
 
 
+def check_checkpoints(references: Sequence[str], assume: Sequence[str]) -> None:
+    """Check the networks of a command that takes one, or two to compare, before torch loads.
+
+    Raises:
+        UserError: there are more, both are the same, one does not exist, or `--model` says of two
+            what only one of them may need.
+    """
+    if len(references) > 2:
+        raise UserError(f"{len(references)} checkpoints; name one, or two to compare")
+    if len(set(references)) < len(references):
+        raise UserError(f"{references[0]} is given twice; name two different networks")
+    if assume and len(references) > 1:
+        raise UserError("--model goes with one checkpoint; measure the networks one by one")
+    for reference in references:
+        check_checkpoint(reference)
+
+
 def find_network(
     display: "Display",
     context: "Context",

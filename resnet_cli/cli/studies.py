@@ -15,6 +15,7 @@ from resnet_cli.cli.options import (
     AssumeOption,
     BudgetOption,
     CheckpointOption,
+    CheckpointsOption,
     DataDirOption,
     DatasetOption,
     DeviceOption,
@@ -33,6 +34,7 @@ from resnet_cli.cli.options import (
 )
 from resnet_cli.cli.shared import (
     check_checkpoint,
+    check_checkpoints,
     file_names,
     find_network,
     local_folder,
@@ -273,7 +275,7 @@ def _on_network(
     study: Study,
     words: Mapping[str, object],
     *,
-    checkpoint: CheckpointOption = None,
+    checkpoint: CheckpointsOption = None,
     dataset: DatasetOption = None,
     normalize: NormalizeOption = None,
     model: AssumeOption = None,
@@ -295,8 +297,8 @@ def _on_network(
         words: the study's options, for the default folder.
     """
     stopper = make_stopper(budget)
-    check_checkpoint(checkpoint)
-    from resnet_cli.studies.runner import run_study
+    check_checkpoints(checkpoint or (), model or ())
+    from resnet_cli.studies.runner import run_study, run_together
     from resnet_cli.weights.assumptions import parse_overrides
 
     display = make_display(as_json, quiet, verbose)
@@ -305,15 +307,22 @@ def _on_network(
     more |= {f"{key}-": value for key, value in parse_overrides(model or ()).items()}
     words = dict(words) | more | {context.engine: context.engine != "fast"}
     with stopper.listening():
-        found = find_network(
-            display, context, checkpoint, dataset, normalize, images, assume=model or ()
-        )
-        folder = writable(out or local_folder(command, found.name, words))
-        written = run_study(
-            found, study, seed=seed, out=folder, display=display, should_stop=stopper
-        )
+        names: list[str | None] = [*checkpoint] if checkpoint else [None]
+        found = [
+            find_network(display, context, name, dataset, normalize, images, assume=model or ())
+            for name in names
+        ]
+        folder = writable(out or local_folder(command, "-and-".join(s.name for s in found), words))
+        shared: Any = {"seed": seed, "out": folder, "display": display, "should_stop": stopper}
+        if len(found) == 1:
+            written = run_study(found[0], study, **shared)
+        else:
+            written = run_together(found, study, **shared)
     show_files(display, written)
-    about = {"checkpoint": found.loaded.source, "dataset": found.data.dataset}
+    sources, data = [s.loaded.source for s in found], [s.data.dataset for s in found]
+    about: dict[str, Any] = {"checkpoint": sources[0], "dataset": data[0]}
+    if len(found) > 1:
+        about = {"checkpoints": sources, "datasets": data}
     _summarise(display, command, about, written)
 
 

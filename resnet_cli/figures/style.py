@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from resnet_cli.runtime.errors import UserError
 
@@ -25,12 +25,20 @@ MOST_IN_ONE = 4
 """Cases drawn in one axes; more get a panel each, against the first."""
 MOST_PANELS = 30
 """Cases that get a panel each; more are drawn as one bundle of curves."""
+ALL = 400
+"""Decades: more than float64 has."""
 DECADES = 12
-"""A logarithmic axis shows so many at most, down from its largest value (6b: twice as many)."""
+"""A logarithmic axis shows so many at most, down from its largest value; Figure 6b all."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart with any colour vision."""
 GREY = "#555555"
+SAMPLED, EXACT, PATHS = PALETTE[0], PALETTE[1], PALETTE[4]
+"""The gradient by path length, sampled and exact, and the number of paths."""
+DELETED, INTACT, RECALIBRATED = PALETTE[0], PALETTE[2], PALETTE[1]
+"""The error with units deleted, of the intact network, and with re-estimated statistics."""
+CHANGES_SHAPE = PALETTE[3]
+"""Units that change the shape."""
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -49,9 +57,12 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "svg.hashsalt": "resnet-cli",  # names inside of the file, random otherwise
+    "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # names and titles are text, dollar signs included
 }
 
+FigureKind = Literal["png", "svg"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -146,13 +157,18 @@ def largest_calm(maxima: Sequence[float], factor: float) -> float:
 
 @styled
 def save(figure: "Figure", path: Path) -> Path:
-    """Write a PNG of at most 256 colours, a third as large as one of all; equal figures give
-    equal bytes (no date, no version of the writer)."""
+    """Write a PNG or an SVG, by the name of the file; equal figures give equal bytes (no date, no
+    version of the writer). A PNG has at most 256 colours, and a third of the size that it would
+    have with all."""
     from PIL import Image
 
     from resnet_cli.results.tables import atomic_write
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
+    if path.suffix == ".svg":
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        atomic_write(path, buffer.getvalue())
+        return path
     figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
     image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(buffer, format="png", optimize=True, dpi=(DPI, DPI))

@@ -7,6 +7,7 @@ from resnet_cli.claims.papers import case_title
 from resnet_cli.config.schema import Case, Experiment
 from resnet_cli.datasets.catalogue import title_of, titles
 
+PAPERS = {"he2016": "He et al. 2016", "veit2016": "Veit et al. 2016"}
 FAMILIES = {"preact": "pre-act ResNet", "resnet": "ResNet", "vgg": "VGG"}
 
 
@@ -24,6 +25,8 @@ class Heading:
     """The units that change the shape, for figures that mark them."""
     chance: float | None = None
     """The error of guessing, percent, for figures that mark it."""
+    paper: str | None = None
+    """Whose table or figure it is: `he2016`."""
 
     @property
     def unit(self) -> str:
@@ -31,9 +34,9 @@ class Heading:
         return "layer" if self.network.startswith("VGG") else "unit"
 
     def over(self, shown: str) -> str:
-        """The title of a plot: `Figure 5b: Error after reordering units (ResNet-110, CIFAR-10, 14
-        epochs, profile cpu)`. What `shown` says already is not said again, nor the paper's data
-        set at its end."""
+        """The title of a plot: `Veit et al. 2016, Figure 5b: Error after reordering units
+        (ResNet-110, CIFAR-10, 14 epochs, profile cpu)`. What `shown` says already is not repeated,
+        nor the paper's data set at its end."""
         for name in titles().values():
             shown = shown.removesuffix(f", {name}")
         setting = [] if self.network in shown else [self.network]
@@ -42,6 +45,8 @@ class Heading:
         setting += [f"profile {self.profile}"] if self.profile else []
         told = ", ".join(part for part in setting if part)
         source = figure_title(self.figure)
+        if source and self.paper:
+            source = f"{PAPERS[self.paper]}, {source}"
         title = f"{source}: {shown}" if source else shown
         return f"{title} ({told})" if told else title
 
@@ -68,6 +73,7 @@ def heading_of(
         runs[0].data.dataset,
         runs[0].train.epochs,
         experiment.profile,
+        paper=experiment.paper,
     )
 
 

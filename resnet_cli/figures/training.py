@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -24,7 +23,6 @@ from resnet_cli.figures.style import (
     new_figure,
     not_empty,
     published_label,
-    save,
     set_title,
     styled,
     thousands,
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
 
     from resnet_cli.config.schema import Experiment
 
+MOST_POINTS = 2
+"""Evaluations that are drawn as points, without a line."""
 EXPLODED = 1e3
 """A case whose largest loss is so many times the middle one's does not stretch the axis."""
 MEASURED_AT, PUBLISHED_AT = 48.0, 95.0
@@ -57,24 +57,22 @@ HOLLOW: dict[str, Any] = {
 }
 
 
-def draw_training(
-    stem: str, table: pandas.DataFrame, experiment: "Experiment", folder: Path
-) -> Path:
-    """Draw training.csv or table.csv of an experiment, with its title, the names of its cases and
-    the published numbers; the file written.
+def figure_of_trainings(stem: str, table: pandas.DataFrame, experiment: "Experiment") -> "Figure":
+    """The figure of training.csv or table.csv of an experiment, with its title, the names of its
+    cases and the published numbers.
 
     Args:
         stem: `training` or `table`.
     """
     title, names = heading_of(experiment).over(experiment.title), case_names(experiment)
     if stem == "training":
-        return save(training_figure(table, title, names), folder / "training.png")
+        return training_figure(table, title, names)
     numbers = None
     if experiment.paper == "he2016" and experiment.figure is not None:
         numbers = published(experiment.paper)
         numbers = numbers[numbers["source"] == experiment.figure]
         numbers = None if numbers.empty else numbers
-    return save(table_figure(table, title, numbers, names), folder / "table.png")
+    return table_figure(table, title, numbers, names)
 
 
 @styled
@@ -156,10 +154,11 @@ def training_figure(
         named = [same if len(references) == 1 else "the original unit of the same depth"]
         named.append("the panel's case")
     handles = [Line2D([], [], color=PALETTE[i], label=name) for i, name in enumerate(named)]
-    handles += [
-        Line2D([], [], color=GREY, label="test error"),
-        Line2D([], [], color=GREY, linestyle="--", label="training loss"),
-    ]
+    for linestyle, name in (("-", "test error"), ("--", "training loss")):
+        fill = GREY if linestyle == "-" else "white"
+        handles.append(Line2D([], [], color=GREY, markerfacecolor=fill, label=name))
+        handles[-1].set_linestyle(_line(training, linestyle))
+        handles[-1].set_marker(_marker(training))
     if len(groups) == 1:
         for handle, case in zip(handles, cases, strict=False):
             handle.set_marker(_marker(training[training["case"] == case]))
@@ -182,11 +181,16 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.subplots()
     label = f"{training['case'].nunique()} cases"
-    lines = LineCollection(curves, colors=PALETTE[0], linewidths=0.8, alpha=0.35, label=label)
-    axes.add_collection(lines)
+    if _line(evaluated, "-") == "none":
+        points = numpy.concatenate(curves)
+        axes.plot(*points.T, ".", color=PALETTE[0], alpha=0.35, label=label)
+    else:
+        lines = LineCollection(curves, colors=PALETTE[0], linewidths=0.8, alpha=0.35, label=label)
+        axes.add_collection(lines)
     median = evaluated.groupby("iteration")["test_error"].median()
     marker = _marker(evaluated)
-    axes.plot(median.index, median, color=PALETTE[1], label="their median", marker=marker)
+    style: dict[str, Any] = {"marker": marker, "linestyle": _line(evaluated, "-")}
+    axes.plot(median.index, median, color=PALETTE[1], label="their median", **style)
     axes.set_xlim(0, 1.03 * float(training["iteration"].max()))
     axes.set_ylim(0, 1.05 * float(training["test_error"].max()) or 1.0)
     axes.set_xlabel("iteration")
@@ -223,6 +227,11 @@ def _marker(rows: pandas.DataFrame) -> str:
     return "o" if rows["iteration"].nunique() < 4 else ""
 
 
+def _line(rows: pandas.DataFrame, linestyle: str) -> Any:
+    """No line where there are only two points: they are no curve."""
+    return linestyle if rows["iteration"].nunique() > MOST_POINTS else "none"
+
+
 def _median_line(
     axes: "Axes", rows: pandas.DataFrame, column: str, color: str, linestyle: str
 ) -> None:
@@ -234,10 +243,11 @@ def _median_line(
         line.index,
         line,
         color=color,
-        linestyle=linestyle,
+        linestyle=_line(finite, linestyle),
         linewidth=1.2,
         marker=_marker(finite),
         markersize=4,
+        markerfacecolor=color if linestyle == "-" else "white",
     )
     if finite["seed"].nunique() > 1:
         axes.fill_between(

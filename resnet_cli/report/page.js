@@ -122,7 +122,7 @@
     draw(units, "path", { class: "path", id: "one-path" });
     const others = network.errors.filter((_, index) => index > 0 && !network.downsampling.includes(index));
     const alone = !network.downsampling.includes(0) && network.errors[0] > Math.max(...others, network.baseline + 5);
-    caption.textContent = "Red bars downsample. "
+    caption.textContent = "Purple bars downsample. "
       + (alone ? "Unit 0 stands out although it does not: its input comes straight from the stem. " : "")
       + "Below the bars one path: up through a unit's box is its residual branch, straight on its shortcut.";
   };

@@ -5,22 +5,24 @@ after a change of the figures; it trains nothing, needs no data and writes no fi
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import Experiment, ModelConfig
 from resnet_cli.datasets.catalogue import known
+from resnet_cli.figures.style import FigureKind
 from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
-from resnet_cli.figures.training import draw_training
+from resnet_cli.figures.training import figure_of_trainings
 from resnet_cli.models import build
 from resnet_cli.results.columns import all_tables
 from resnet_cli.results.layout import case_folder, provenance_path
 from resnet_cli.results.tables import read_provenance, read_table
-from resnet_cli.studies.base import Case, Study, stored_study
+from resnet_cli.runtime.errors import UserError
+from resnet_cli.studies.base import Case, NamedFigure, Study, stored_study
 from resnet_cli.studies.runner import draw, read_tables
 
 
@@ -30,19 +32,58 @@ def redraw(folder: Path) -> list[Path]:
     Raises:
         UserError: a table or its provenance is damaged, or a file cannot be written.
     """
-    written: list[Path] = []
+    return draw(figures_of(folder), folder)
+
+
+def plot(source: Path, out: Path | None = None, kind: FigureKind = "png") -> list[Path]:
+    """Draw the figures of a table, or those of all tables of a folder; the files written.
+
+    Args:
+        source: a CSV with its provenance next to it, or a folder of such.
+        out: where the figures go; None: next to the table.
+
+    Raises:
+        UserError: there is no such table, it has no provenance or no figure, or it is damaged.
+    """
+    if source.is_dir():
+        folder, only = source, None
+    else:
+        folder, only = source.parent, source.stem
+        if source.suffix != ".csv" or not source.exists():
+            raise UserError(f"{source}: is not a table (.csv) or a folder of tables")
+        if not _has(folder, source.stem):
+            raise UserError(
+                f"{source}: has no {provenance_path(source).name} next to it, which says what it is"
+            )
+    written = draw(figures_of(folder, only), out or folder, kind)
+    if not written:
+        raise UserError(f"{source}: no figure is drawn from it")
+    return written
+
+
+def figures_of(folder: Path, only: str | None = None) -> Iterator[NamedFigure]:
+    """The figures of the tables of a folder, or of its cases together where it has no table.
+
+    Args:
+        only: the stem of a table: the figures of what it belongs to; None: all.
+    """
+    any_table = False
     for stem in ("training", "table"):
-        if _has(folder, stem):
+        if _has(folder, stem) and only in (None, stem):
             experiment = _experiment(read_provenance(folder / f"{stem}.csv")["config"])
             if experiment is not None:
+                any_table = True
                 table = read_table(folder / f"{stem}.csv")
-                written.append(draw_training(stem, table, experiment, folder))
+                yield NamedFigure(stem, partial(figure_of_trainings, stem, table, experiment))
+    drawn_before = {path.stem for path in folder.glob("*.png")}
     for study, config in _studies(folder):
-        figures = {path.stem for path in folder.glob("*.png")}
-        drawn = study.as_drawn(figures)
-        heading = _heading(config, _experiment(config), folder)
-        written += draw(drawn.figures(read_tables(drawn, folder), heading), folder)
-    return written or _redraw_cases(folder)
+        if only is None or only in study.names():
+            any_table = True
+            drawn = study.as_drawn(drawn_before)
+            heading = _heading(config, _experiment(config), folder)
+            yield from drawn.figures(read_tables(drawn, folder), heading)
+    if not any_table and only is None:
+        yield from _figures_together(folder)
 
 
 def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
@@ -57,7 +98,7 @@ def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
     yield from found.values()
 
 
-def _redraw_cases(folder: Path) -> list[Path]:
+def _figures_together(folder: Path) -> Iterable[NamedFigure]:
     """The figures of all cases of an experiment together."""
     found = [entry for path in sorted(folder.glob("*/")) for entry in _studies(path)]
     experiment = _experiment(found[0][1]) if found else None
@@ -72,7 +113,7 @@ def _redraw_cases(folder: Path) -> list[Path]:
     if len(cases) < 2:
         return []
     title = heading_of(experiment).over(experiment.title)
-    return draw(study.figures_together(cases, title), folder)
+    return study.figures_together(cases, title)
 
 
 def _has(folder: Path, stem: str) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from resnet_cli.claims.papers import published_error
 from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.config.schema import Case, Experiment, RunConfig
-from resnet_cli.figures.training import draw_training
+from resnet_cli.figures.style import save
+from resnet_cli.figures.training import figure_of_trainings
 from resnet_cli.results.layout import OUTCOMES_FILE
 from resnet_cli.results.outcomes import RUN_KEY, case_key, read_outcomes, write_outcomes
 from resnet_cli.results.provenance import collect
@@ -201,7 +202,9 @@ def write_training_tables(
         path = write_table(rows, stem, out, provenance)
         written.files.append(path)
         if plot:
-            written.files.append(draw_training(stem, read_table(path), experiment, out))
+            written.files.append(
+                save(figure_of_trainings(stem, read_table(path), experiment), out / f"{stem}.png")
+            )
     outcomes = {
         case_key(one.case.name, one.finished.run.seed): stored[RUN_KEY]
         for one in trained
@@ -253,9 +256,9 @@ def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
         [None if value != value else value for value in row]  # NaN is the one unequal to itself
         for row in frame[list(columns)].itertuples(index=False)
     ]
-    headers = [column.replace("_", " ") for column in columns]
+    headers = ["case", "seed", "params", "status", "error (%)", "best (%)", "paper (%)"]
     if (out / "table_top5.csv").exists():
         errors = read_table(out / "table_top5.csv")["top5_error"].tolist()
-        headers.append("top-5 error")
+        headers.append("top-5 (%)")
         rows = [[*row, error] for row, error in zip(rows, errors, strict=False)]
     display.table(f"{experiment.title} ({experiment.profile})", headers, rows)

@@ -31,7 +31,9 @@ from resnet_cli.studies.lesion import (
     LesionStudy,
     draw_deletions,
     measured_columns,
+    medians_figure,
     recalibrated,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -207,13 +209,14 @@ class DeleteUnits(LesionStudy):
             )
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
-        """Single deletions of all cases (paper 2, Figures 3 and 8), averaged over seeds."""
-        if 1 not in self.k or self.only is not None:
-            return
-        yield NamedFigure(
-            "lesion_single",
-            lambda: _single_of(cases, title),
-        )
+        """Single deletions of all cases (paper 2, Figures 3 and 8), averaged over seeds, and the
+        medians of larger numbers."""
+        if self.only is None and 1 in self.k:
+            yield NamedFigure("lesion_single", lambda: _single_of(cases, title))
+        if self.only is None and len(self.k) > 1:
+            frames = tables_of(cases, "lesion_delete")
+            label = "units deleted at random"
+            yield NamedFigure("lesion_count", lambda: medians_figure(frames, "k", label, title))
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["lesion_delete"]
@@ -221,6 +224,9 @@ class DeleteUnits(LesionStudy):
         medians = {str(k): float(errors.median()) for k, errors in frame.groupby("k")["test_error"]}
         facts = {"baseline_error": baseline, "rows": len(frame), "median_error_by_k": medians}
         title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
+        single = frame[frame["k"] == 1]
+        if len(single):
+            facts["error_by_unit"] = dict(zip(single["blocks"], single["test_error"], strict=True))
         more = []
         if self.per_class:
             classes = tables["lesion_classes"]
@@ -268,15 +274,11 @@ def _recovered(frame: "pandas.DataFrame", again: "pandas.DataFrame") -> str:
 
 
 def _single_of(cases: Sequence[Case], title: str) -> "Figure":
-    import pandas
-
-    frames: dict[str, list[pandas.DataFrame]] = {}
     changes: dict[str, Sequence[int]] = {}
     for case in cases:
-        frames.setdefault(case.name, []).append(case.tables["lesion_delete"])
         # The shape of a plain network changes at every pooling.
         changes[case.name] = () if case.heading.unit == "layer" else case.heading.changes
-    networks = {name: pandas.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    networks = tables_of(cases, "lesion_delete")
     chance = cases[0].heading.chance
     return delete_figures.lesion_single_figure(networks, title, changes=changes, chance=chance)
 
@@ -296,7 +298,7 @@ def _shown(
         return title, columns, [[k, int(n), *rest] for k, n, *rest in summary.itertuples()]
     shown = ["blocks", "test_error", "kl_divergence", "agreement"]
     rows = [list(row) for row in frame[shown].itertuples(index=False)]
-    columns = ["blocks", "test error (%)", "KL divergence (nats)", "agreement (%)"]
+    columns = ["blocks", "error (%)", "KL divergence (nats)", "agreement (%)"]
     if (frame["k"] == 1).all():
         columns = ["unit", "place", *columns[1:]]
         rows = [[blocks, _place(places[int(blocks)]), *rest] for blocks, *rest in rows]

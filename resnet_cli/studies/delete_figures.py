@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.figures.style import (
+    CHANGES_SHAPE,
+    DELETED,
     GREY,
     HEIGHT,
+    INTACT,
     PALETTE,
+    RECALIBRATED,
     ROW_WIDTH,
     WIDTH,
     new_figure,
@@ -58,17 +62,20 @@ def lesion_single_figure(
         baseline = float(single["baseline_error"].mean())
         for unit in (changes or {}).get(name, ()):
             any_change = True
-            axes.axvline(unit, color=color, linestyle=":", linewidth=1.0, alpha=0.6, zorder=1)
+            mark = color if len(networks) > 1 else CHANGES_SHAPE
+            axes.axvline(unit, color=mark, linestyle=":", linewidth=1.2, zorder=1)
         axes.plot(errors.index, errors, color=color, marker="o", markersize=3, linewidth=1.1)
-        axes.axhline(baseline, color=color, linestyle="--", linewidth=1.0)
+        intact_color = color if len(networks) > 1 else INTACT
+        axes.axhline(baseline, color=intact_color, linestyle="--", linewidth=1.0)
         # Their order is that of a legend of two columns: deleted on the left, intact on the right.
         of_name = f"{name}, " if len(networks) > 1 else ""
         label = name if len(networks) > 1 else f"one {what} deleted"
         deleted.append(Line2D([], [], color=color, marker="o", markersize=3, label=label))
         label = f"{of_name}intact ({baseline:.2f} %)"
-        intact.append(Line2D([], [], color=color, linestyle="--", label=label))
+        intact.append(Line2D([], [], color=intact_color, linestyle="--", label=label))
     if any_change:
-        deleted.append(Line2D([], [], color=GREY, linestyle=":", label="changes the shape"))
+        mark = GREY if len(networks) > 1 else CHANGES_SHAPE
+        deleted.append(Line2D([], [], color=mark, linestyle=":", label="changes the shape"))
     if chance is not None:
         intact.append(chance_line(axes, chance))
     if len(deleted) < len(intact):
@@ -113,7 +120,7 @@ def lesion_count_figure(
         handles.append(chance_line(axes, chance))
     if recalibrated is not None:
         medians = recalibrated.groupby("k")["test_error"].median()
-        style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3}
+        style: dict[str, Any] = {"color": RECALIBRATED, "marker": "o", "markersize": 3}
         axes.plot(medians.index, medians, linewidth=1.1, zorder=4, **style)
         handles.append(Line2D([], [], label="median, statistics re-estimated", **style))
     axes.set_xlim(min(counts) - 0.8, max(counts) + 0.8)
@@ -150,7 +157,7 @@ def lesion_ranked_figure(
     wide = len(ranked) > 30
     figure = new_figure(ROW_WIDTH if wide else WIDTH, HEIGHT)
     axes = figure.subplots()
-    colors = [PALETTE[1] if unit in set(changes) else PALETTE[0] for unit in ranked.index]
+    colors = [CHANGES_SHAPE if unit in set(changes) else DELETED for unit in ranked.index]
     axes.bar(range(len(ranked)), ranked, color=colors, width=0.75)
     axes.set_xlim(-0.8, len(ranked) - 0.2)
     step = math.ceil(len(ranked) / 80)
@@ -162,9 +169,9 @@ def lesion_ranked_figure(
     axes.set_xlabel("deleted unit (index), worst first")
     axes.set_ylabel("increase of the test error (points)")
     set_title(figure, title)
-    handles = [Patch(color=PALETTE[0], label="keeps the shape")]
+    handles = [Patch(color=DELETED, label="keeps the shape")]
     if set(changes) & set(ranked.index):
-        handles.append(Patch(color=PALETTE[1], label="changes the shape"))
+        handles.append(Patch(color=CHANGES_SHAPE, label="changes the shape"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 

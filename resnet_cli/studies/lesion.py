@@ -1,20 +1,31 @@
 """What the studies that delete or move units share: draws, columns, and marks in figures."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PositiveInt
 
-from resnet_cli.figures.style import PALETTE
+from resnet_cli.figures.style import (
+    DELETED,
+    HEIGHT,
+    INTACT,
+    PALETTE,
+    WIDTH,
+    new_figure,
+    set_title,
+    styled,
+)
 from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Option, Row, Study
+from resnet_cli.studies.base import Case, Option, Row, Study
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
@@ -217,14 +228,14 @@ def boxes(
         manage_ticks=False,
         showfliers=outliers,
         patch_artist=True,
-        boxprops={"facecolor": (0.0, 0.45, 0.7, 0.18), "edgecolor": PALETTE[0], "linewidth": 0.9},
-        medianprops={"color": PALETTE[1], "linewidth": 1.6},
-        whiskerprops={"color": PALETTE[0], "linewidth": 0.9},
-        capprops={"color": PALETTE[0], "linewidth": 0.9},
+        boxprops={"facecolor": (0.0, 0.45, 0.7, 0.18), "edgecolor": DELETED, "linewidth": 0.9},
+        medianprops={"color": "black", "linewidth": 1.6},
+        whiskerprops={"color": DELETED, "linewidth": 0.9},
+        capprops={"color": DELETED, "linewidth": 0.9},
         flierprops={
             "marker": "o",
             "markersize": 2.5,
-            "markerfacecolor": PALETTE[0],
+            "markerfacecolor": DELETED,
             "markeredgecolor": "none",
             "alpha": 0.6,
         },
@@ -236,7 +247,7 @@ def baseline_line(axes: "Axes", lesions: "pandas.DataFrame") -> Any:
     baseline = float(lesions["baseline_error"].mean())
     return axes.axhline(
         baseline,
-        color=PALETTE[2],
+        color=INTACT,
         linestyle="--",
         linewidth=1.2,
         label=f"intact network ({baseline:.2f} %)",
@@ -248,3 +259,44 @@ def chance_line(axes: "Axes", chance: float) -> Any:
     return axes.axhline(
         chance, color="black", linestyle="-.", linewidth=0.9, label=f"guessing ({chance:g} %)"
     )
+
+
+@styled
+def medians_figure(
+    networks: Mapping[str, "pandas.DataFrame"], column: str, label: str, title: str
+) -> "Figure":
+    """The median error of several networks over a number of units or swaps; bands hold the middle
+    half of the draws, and dashed lines are the intact networks.
+
+    Args:
+        networks: name -> rows with `column`, `test_error` and `baseline_error`.
+        label: what `column` counts.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.subplots()
+    for (name, rows), color in zip(networks.items(), itertools.cycle(PALETTE), strict=False):
+        errors = rows.groupby(column)["test_error"]
+        median = errors.median()
+        axes.plot(median.index, median, color=color, marker="o", markersize=3, label=name)
+        low, high = errors.quantile(0.25), errors.quantile(0.75)
+        axes.fill_between(median.index, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.axhline(float(rows["baseline_error"].mean()), color=color, linestyle="--", lw=1)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(f"{label} (dashed: intact)")
+    axes.set_ylabel("test error (%), median and middle half")
+    set_title(figure, title)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def tables_of(cases: Sequence[Case], stem: str) -> dict[str, "pandas.DataFrame"]:
+    """A table of each case; those of several trainings of a case follow one another."""
+    import pandas
+
+    frames: dict[str, list[pandas.DataFrame]] = {}
+    for case in cases:
+        frames.setdefault(case.name, []).append(case.tables[stem])
+    return {name: pandas.concat(parts, ignore_index=True) for name, parts in frames.items()}

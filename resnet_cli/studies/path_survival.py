@@ -72,7 +72,8 @@ class PathSurvival(Study):
         from resnet_cli.figures.titles import Heading
 
         frame = tables["path_survival"]
-        title = Heading(heading.figure, f"{frame['k'].max()} units").over(self.title)
+        network = f"{frame['k'].max()} units"
+        title = Heading(heading.figure, network, paper=heading.paper).over(self.title)
         yield NamedFigure(
             "path_survival",
             lambda: path_survival_figure(frame, title),

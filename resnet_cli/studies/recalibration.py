@@ -13,7 +13,9 @@ from pydantic import PositiveInt
 
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import (
+    DELETED,
     HEIGHT,
+    INTACT,
     PALETTE,
     ROW_WIDTH,
     new_figure,
@@ -308,15 +310,15 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     intact = frame[(frame["blocks"] == "") & (frame["statistics"] == RECALIBRATED)]
     for rows, label, color in (
         (again, "mean of all deletions", PALETTE[1]),
-        (intact, "intact network", PALETTE[2]),
+        (intact, "intact network", INTACT),
     ):
         means = rows.groupby(["recalibration_images", "subset"])["test_error"].mean().reset_index()
         x, y = means["recalibration_images"], means["test_error"]
         by_count.plot(x, y, "o", color=color, markersize=4, label=f"{label}, a point for each draw")
     own = frame[frame["statistics"] == OWN]
     for rows, color in (
-        (own[own["blocks"] != ""], PALETTE[1]),
-        (own[own["blocks"] == ""], PALETTE[2]),
+        (own[own["blocks"] != ""], DELETED),
+        (own[own["blocks"] == ""], INTACT),
     ):
         by_count.axhline(rows["test_error"].mean(), color=color, linestyle="--", linewidth=1)
     by_count.set_xscale("log")

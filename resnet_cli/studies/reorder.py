@@ -16,7 +16,7 @@ from resnet_cli.figures.style import (
 )
 from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.base import Case, NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
@@ -25,7 +25,9 @@ from resnet_cli.studies.lesion import (
     boxes,
     chance_line,
     measured_columns,
+    medians_figure,
     recalibrated,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -115,6 +117,10 @@ class ReorderUnits(LesionStudy):
             ),
         )
 
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        frames, label = tables_of(cases, "lesion_reorder"), "swapped pairs of units"
+        yield NamedFigure("lesion_reorder", lambda: medians_figure(frames, "swaps", label, title))
+
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["lesion_reorder"]
         baseline = float(frame["baseline_error"].iloc[0])
@@ -124,7 +130,7 @@ class ReorderUnits(LesionStudy):
         return Summary(
             {"baseline_error": baseline, "rows": len(frame), "median_error_by_swaps": medians},
             f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %",
-            ["swaps", "median Kendall tau", "median error"],
+            ["swaps", "median Kendall tau", "median error (%)"],
             list(by_swaps.itertuples()),
             [f"intact {baseline:.2f} %; after {most} swaps the median is {medians[most]:.2f} %"],
         )

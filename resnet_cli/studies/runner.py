@@ -14,14 +14,14 @@ from resnet_cli.config.editions import EDITION
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import DataConfig, Profile
 from resnet_cli.datasets.catalogue import SPLITS
-from resnet_cli.figures.style import save
+from resnet_cli.figures.style import FigureKind, save
 from resnet_cli.figures.titles import Heading, network_title
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import is_pair, read_provenance, read_table, write_table
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Row, Study, stored_study
+from resnet_cli.studies.base import Case, NamedFigure, Row, Study, stored_study
 from resnet_cli.studies.finite import check_outputs
 from resnet_cli.studies.progress import Pieces, Progress
 from resnet_cli.studies.subject import Subject
@@ -83,6 +83,55 @@ def run_study(
     return run.written
 
 
+def run_together(
+    subjects: Sequence[Subject],
+    study: Study,
+    *,
+    seed: int,
+    out: Path,
+    display: Display,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Written:
+    """Run one study of several networks: the tables of each in a folder of its own below `out`,
+    and one table on the screen and one figure of all of them.
+
+    Raises:
+        Interrupted: `should_stop` returned true; the same call continues from there.
+        UserError: the study names units or lengths that a network does not have.
+    """
+    written, cases = Written(), []
+    shown: dict[tuple[str, ...], list[list[Any]]] = {}
+    for subject in subjects:
+        study.check(subject)
+    for subject in subjects:
+        folder = out / subject.name
+        display.line(f"{subject.name}:", level=-1)
+        one = run_study(
+            subject,
+            study,
+            seed=seed,
+            out=folder,
+            display=display,
+            should_stop=should_stop,
+            shows_tables=False,
+        )
+        written.files += one.files
+        written.kept += one.kept
+        written.facts[subject.name] = one.facts
+        tables = processes.from_first(partial(read_tables, study, folder))
+        heading = Heading(None, network_title(subject.loaded.label), subject.data.dataset)
+        cases.append(Case(subject.name, tables, heading_for(subject, heading)))
+        summary = study.summary(tables, subject)
+        rows = [[subject.name, *row] for row in summary.rows]
+        shown.setdefault(("network", *summary.columns), []).extend(rows)
+    for columns, rows in shown.items():
+        display.table(study.title, columns, rows)
+    datasets = {subject.data.dataset for subject in subjects}
+    title = Heading(None, "", datasets.pop() if len(datasets) == 1 else "").over(study.title)
+    written.files += processes.from_first(lambda: draw(study.figures_together(cases, title), out))
+    return written
+
+
 def heading_for(subject: Subject, heading: Heading) -> Heading:
     """A heading with what the figures mark in a network."""
     places = subject.loaded.network.places
@@ -93,9 +142,9 @@ def heading_for(subject: Subject, heading: Heading) -> Heading:
     )
 
 
-def draw(figures: Iterable[NamedFigure], folder: Path) -> list[Path]:
+def draw(figures: Iterable[NamedFigure], folder: Path, kind: FigureKind = "png") -> list[Path]:
     """Draw figures into a folder; the files written."""
-    return [save(figure.draw(), folder / f"{figure.name}.png") for figure in figures]
+    return [save(figure.draw(), folder / f"{figure.name}.{kind}") for figure in figures]
 
 
 def read_tables(study: Study, folder: Path) -> dict[str, DataFrame]:

@@ -23,6 +23,7 @@ from pydantic import PositiveInt
 
 from resnet_cli.figures.style import (
     GREY,
+    MOST_IN_ONE,
     PALETTE,
     ROW_WIDTH,
     largest_calm,
@@ -62,6 +63,12 @@ EXPLODED = 1e6
 """A curve whose maximum is this many times the middle one's does not stretch the axis."""
 STATES = {"initial": "at initialisation", "trained": "trained"}
 """The states of a network, in signal.csv and in words."""
+PANELS = {
+    "activation_norm": "activation norm",
+    "gradient_norm": "gradient norm",
+    "shortcut_gain": "gradient by the shortcuts alone, from the last unit's output",
+}
+"""What the figures show, in words."""
 SHOWN = ("activation_norm", "gradient_norm", "shortcut_product", "shortcut_gain")
 
 
@@ -364,9 +371,10 @@ def closed_form_deviation(network: "Network", rows: Sequence[Row]) -> float | No
 def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
     """Activation norm, gradient norm and what the shortcuts alone do, by unit, log scales.
 
-    Of one network both states are drawn in one row of panels; of several, a row for each state
-    and a colour for each network. The product of the lambdas (equation 8) is drawn dotted. A
-    network whose signals exploded is cut off, and its label says so.
+    Of one network both states are drawn in one row of panels; of up to four, a row for each state
+    and a colour for each network; of more, a panel for each network and a colour for each
+    quantity. The product of the lambdas (equation 8) is drawn dotted. A network whose signals
+    exploded is cut off, and its label says so.
 
     Args:
         tables: name -> rows of signal.csv.
@@ -376,14 +384,12 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
 
     for frame in tables.values():
         not_empty(frame, "signal")
+    if len(tables) > MOST_IN_ONE:
+        return _small_multiples(tables, title)
     states = [s for s in STATES if any((frame["state"] == s).any() for frame in tables.values())]
     alone = len(tables) == 1
     rows = [states] if alone else [[state] for state in states]
-    panels = {
-        "activation_norm": "activation norm",
-        "gradient_norm": "gradient norm",
-        "shortcut_gain": "gradient by the shortcuts\nalone, from the last unit's output",
-    }
+    panels = {key: label.replace("shortcuts ", "shortcuts\n") for key, label in PANELS.items()}
     count = len(states) if alone else len(tables)
     figure = new_figure(ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
     grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
@@ -424,4 +430,44 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
     figure.legend(
         list(handles.values()), labels, loc="outside lower center", ncols=min(4, count + 1)
     )
+    return figure
+
+
+def _small_multiples(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
+    """A panel for each network, with a colour for each quantity, on common axes."""
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    columns = 4
+    rows = math.ceil(len(tables) / columns)
+    figure = new_figure(ROW_WIDTH, 1.9 * rows + 0.8)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    maxima = {name: float(frame[list(PANELS)].max().max()) for name, frame in tables.items()}
+    top = largest_calm(list(maxima.values()), EXPLODED)
+    styles: dict[str, Any] = {"initial": ":", "trained": "-"}
+    for axes, (name, frame) in zip(grid, tables.items(), strict=False):
+        for column, color in zip(PANELS, PALETTE, strict=False):
+            for state, linestyle in styles.items():
+                part = frame[(frame["state"] == state) & (frame[column] > 0)]
+                axes.plot(part["unit"], part[column], linestyle, color=color, lw=1.2)
+        off = " (off the scale)" if maxima[name] > top else ""
+        axes.set_title(f"{name}{off}", fontsize=8)
+    calm = [frame[list(PANELS)] for name, frame in tables.items() if maxima[name] <= top]
+    log_axis(grid[0], [value for frame in calm for value in frame.to_numpy().flatten()], 24)
+    grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for position, axes in enumerate(grid):
+        axes.set_visible(position < len(tables))
+        if position + columns >= len(tables):
+            axes.set_xlabel("unit")
+            axes.tick_params(labelbottom=True)
+    handles = [
+        Line2D([], [], color=color, label=label)
+        for label, color in zip(PANELS.values(), PALETTE, strict=False)
+    ]
+    handles += [
+        Line2D([], [], color=GREY, linestyle=linestyle, label=STATES[state])
+        for state, linestyle in styles.items()
+    ]
+    set_title(figure, title)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

@@ -1,23 +1,25 @@
-"""A run's epochs as TensorBoard event files: the rows of training.csv, written during training.
+"""A run's epochs for TensorBoard or Weights & Biases: the rows of training.csv, written during
+training.
 
 The log is made from the rows alone. A command that starts, resumes or finds a run rewrites the log
 from all rows, so no point appears twice, however the previous command ended. The log is not part of
 the run: neither its configuration and hash nor its numbers depend on it.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from resnet_cli.results.layout import LOG_FOLDER
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, one_line
 
-LogName = Literal["tensorboard"]
+LogName = Literal["tensorboard", "wandb"]
 COLUMNS = ("train_loss", "train_error", "test_loss", "test_error", "lr", "images_per_second")
 """The columns of training.csv that become curves over iterations. Errors are in percent, losses in
 nats."""
@@ -29,11 +31,13 @@ def check_log(name: LogName | None) -> None:
     Raises:
         UserError: it is not installed.
     """
-    if name is not None:
-        _writer_class()
+    if name == "tensorboard":
+        _summary_writer()
+    if name == "wandb" and not _has_wandb():
+        raise UserError("--log wandb needs Weights & Biases: pip install wandb")
 
 
-def _writer_class() -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -41,30 +45,100 @@ def _writer_class() -> Any:
     return SummaryWriter
 
 
+def _has_wandb() -> bool:
+    try:
+        return importlib.util.find_spec("wandb") is not None
+    except ValueError:  # there is a module that was not found by a name
+        return True
+
+
+class Writer(Protocol):
+    """What takes the rows."""
+
+    def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
+        """Add one epoch. when: seconds since 1970."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+class _TensorBoard:
+    """Event files in `runs/<run>/tensorboard/`."""
+
+    def __init__(self, place: Path) -> None:
+        self._writer = _summary_writer()(place)
+
+    def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
+        for column, value in values.items():
+            self._writer.add_scalar(column, value, iteration, when)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandB:
+    """A run of the project `resnet-cli`, named after the run's folder; its files are in
+    `runs/<run>/wandb/`. `WANDB_MODE=offline` sends nothing."""
+
+    def __init__(self, place: Path) -> None:
+        import wandb
+
+        name = place.parent.name
+        try:
+            self._run = wandb.init(
+                project="resnet-cli",
+                id=name,
+                name=name,
+                resume="allow",
+                dir=place.parent,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.Error as error:  # no account, or no connection
+            raise UserError(
+                f"--log wandb: {one_line(str(error))}; log in by wandb login, or set "
+                "WANDB_MODE=offline"
+            ) from None
+
+    def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
+        self._run.log(dict(values), step=iteration)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
 class EpochLog:
-    """The event files of one run, rewritten with the rows so far.
+    """The log of one run, rewritten with the rows so far.
 
     With several processes, only the first one writes.
 
     Args:
         folder: the run's folder.
         rows: the rows of training.csv so far.
-        started: when the training began (ISO 8601). The time of a point is this plus its training
-            time, so a log written later has the same time axis.
+        started: when the training began (ISO 8601). In TensorBoard the time of a point is this plus
+            its training time, so a log written later has the same time axis.
+        name: the program that shows the log.
 
     Raises:
-        UserError: TensorBoard is not installed, or the folder cannot be written.
+        UserError: what it needs is not installed, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, rows: Iterable[Mapping[str, Any]], started: str) -> None:
-        self._place = folder / LOG_FOLDER
+    def __init__(
+        self,
+        folder: Path,
+        rows: Iterable[Mapping[str, Any]],
+        started: str,
+        name: LogName = "tensorboard",
+    ) -> None:
+        self._place = folder / (LOG_FOLDER if name == "tensorboard" else name)
         self._began = datetime.fromisoformat(started).timestamp()
-        self._writer: Any = None
+        self._writer: Writer | None = None
         if processes.rank() == 0:
             with explained(self._place):
                 if self._place.exists():
                     shutil.rmtree(self._place)
-                self._writer = _writer_class()(self._place)
+                kind = _TensorBoard if name == "tensorboard" else _WandB
+                self._writer = kind(self._place)
         for row in rows:
             self.add(row)
 
@@ -72,12 +146,9 @@ class EpochLog:
         """Add one epoch's row. Values that were not measured get no point."""
         if self._writer is None:
             return
-        when = self._began + row["seconds"]
+        values = {column: row[column] for column in COLUMNS if row[column] is not None}
         with explained(self._place):
-            for column in COLUMNS:
-                if row[column] is not None:
-                    self._writer.add_scalar(column, row[column], row["iteration"], when)
-            self._writer.flush()
+            self._writer.add(values, row["iteration"], self._began + row["seconds"])
 
     def close(self) -> None:
         """Close the event files."""

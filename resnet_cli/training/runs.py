@@ -9,7 +9,7 @@ The same configuration on other images has its own folder (`run_folder`).
     weights.safetensors    the trained network, with everything a study needs
     correct.npz            which test images it classifies correctly
     checkpoint.safetensors during training only
-    tensorboard/           with `Context.log`: the rows as event files
+    tensorboard/, wandb/   with `Context.log`: the rows for these programs
 """
 
 from collections.abc import Callable, Mapping
@@ -257,7 +257,7 @@ def _unlock(folder: Path) -> None:
 
 def _log(context: Context, finished: FinishedRun) -> None:
     if context.log is not None:
-        EpochLog(finished.folder, finished.rows, finished.started).close()
+        EpochLog(finished.folder, finished.rows, finished.started, context.log).close()
 
 
 def _train(
@@ -300,7 +300,7 @@ def _train(
     started = began.isoformat(timespec="seconds")
     log = None
     if context.log is not None:
-        log = EpochLog(folder, trainer.position.rows, started)
+        log = EpochLog(folder, trainer.position.rows, started, context.log)
         trainer.report = _also_logged(report, log)
     with log or nullcontext():
         is_over = trainer.fit()

@@ -35,6 +35,7 @@ QUICK = {
     "reproduce": ["reproduce", "he2016", "--profile", "smoke", "--shard", "999/999"],
     "compare": ["compare", "he2016", "--profile", "mini", "--results", RESULTS],
     "report": ["report", "--results", RESULTS, "--out", "page.html"],
+    "plot": ["plot", f"{RESULTS}/he2016/mini/fig6a/table.csv", "--out", "figures"],
     "eval": ["eval"],
     "examine": ["examine", "preact56-digits", "--images", "20", "--budget", "1s", "--out", "o"],
     "lesion": ["lesion"],

@@ -1,6 +1,7 @@
 """The commands on one network: eval, lesion, paths, signal."""
 
 import dataclasses
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -311,3 +312,73 @@ def test_with_nothing_named_or_trained_a_study_needs_no_download(
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.endswith("from preact56-digits")
     assert second == "data: digits, normalised by channel"
+
+
+# --- two networks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stem", "figures"),
+    [
+        (["lesion", "--blocks", "1-2", *FEW], "lesion_delete", ["lesion_count", "lesion_single"]),
+        (["paths", "--k", "1-2", "--batch-size", "8"], "path_gradients", ["paths"]),
+    ],
+    ids=["lesion", "paths"],
+)
+def test_two_networks_side_by_side(
+    arguments: list[str], stem: str, figures: list[str], work: Path, capsys: Captured
+) -> None:
+    first, second = run_folder(), Path("second")
+    shutil.copytree(first, second)
+    both = [*arguments, "--checkpoint", str(first), "--checkpoint", str(second), "--out", "both"]
+    capsys.readouterr()
+    assert run_command(both) == 0
+    cells = [row[0] for row in cells_of(capsys.readouterr().out)]
+    assert "network" in cells
+    assert cells.count("second") > 1
+    assert [path.stem for path in sorted(Path("both").glob("*.png"))] == figures
+    assert run_command([*arguments, "--checkpoint", str(first), "--out", "alone"]) == 0
+    alone = Path("alone", f"{stem}.csv").read_bytes()
+    assert Path("both", first.name, f"{stem}.csv").read_bytes() == alone
+    facts = summary_of(both, capsys)
+    assert facts["checkpoints"] == [str(first), "second"]
+    assert {first.name, "second"} <= facts.keys()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["a", "b", "preact56-digits"], "3 checkpoints; name one, or two to compare"),
+        (["preact56-digits"] * 2, "preact56-digits is given twice"),
+        (["preact56-digits", "nix"], "nix"),
+    ],
+)
+def test_networks_that_cannot_be_compared(
+    more: list[str], said: str, empty: Path, capsys: Captured
+) -> None:
+    given = [part for name in more for part in ("--checkpoint", name)]
+    assert said in refused(["lesion", *given], capsys)
+
+
+def test_model_goes_with_one_network(empty: Path, capsys: Captured) -> None:
+    names = ["--checkpoint", "preact56-digits", "--checkpoint", "preact20-cifar10"]
+    assert "--model goes with one" in refused(["paths", *names, "--model", "a=b"], capsys)
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def test_lengths_without_a_share_are_not_shown(work: Path, capsys: Captured) -> None:
+    assert run_command(["paths", "--lengths", "--checkpoint", "preact56-digits"]) == 0
+    cells = cells_of(capsys.readouterr().out)
+    lengths = [int(row[0]) for row in cells[1:]]
+    smallest = 2**27 * 0.00005 / 100  # paths of one length that round to 0.0001 %
+    assert lengths == [k for k in range(28) if math.comb(27, k) >= smallest]
+
+
+def test_json_has_the_error_without_each_unit(work: Path, capsys: Captured) -> None:
+    facts = summary_of(["lesion", "--blocks", "1-2", "--samples", "2", "--out", "o"], capsys)
+    frame = read_table(Path("o/lesion_delete.csv"))
+    single = frame[frame["k"] == 1].set_index("blocks")["test_error"]
+    assert facts["error_by_unit"] == single.to_dict()
+    assert list(facts["error_by_unit"]) == ["0", "1", "2"]

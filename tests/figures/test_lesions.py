@@ -20,7 +20,7 @@ from figure_tables import (
 )
 from matplotlib.figure import Figure
 
-from resnet_cli.figures.style import GREY, PALETTE
+from resnet_cli.figures.style import GREY
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.additivity import additivity_figure
 from resnet_cli.studies.delete import DeleteUnits
@@ -31,6 +31,7 @@ from resnet_cli.studies.delete_figures import (
     lesion_single_figure,
 )
 from resnet_cli.studies.greedy import lesion_greedy_figure
+from resnet_cli.studies.lesion import medians_figure
 from resnet_cli.studies.path_survival import path_survival_figure
 from resnet_cli.studies.reorder import lesion_reorder_figure
 
@@ -85,11 +86,19 @@ def test_deletions_by_count() -> None:
     frame = pandas.concat([deletions(k, [k, 2 * k, 3 * k]) for k in (1, 2, 5)])
     figure = lesion_count_figure(frame, TITLE, chance=90)
     axes = figure.axes[0]
-    medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == PALETTE[1]]
+    medians = [line.get_ydata()[0] for line in axes.lines if line.get_linewidth() == 1.6]
     assert medians == [2, 4, 10]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "5"]
     assert "intact network (0.80 %)" in texts(figure)
     assert "units deleted at random" in texts(figure)
+
+
+def test_medians_of_two_networks_are_drawn_together() -> None:
+    first = pandas.concat([deletions(k, [k, 2 * k, 9 * k]) for k in (1, 2, 5)])
+    figure = medians_figure({"a": first, "b": deletions(1, [7.0])}, "k", "units", TITLE)
+    curves = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [list(line.get_ydata()) for line in curves] == [[2, 4, 10], [7]]
+    assert {"a", "b", "units (dashed: intact)"} <= set(texts(figure))
 
 
 def test_reorder_draws_every_sample_and_boxes_where_there_are_enough() -> None:

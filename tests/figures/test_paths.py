@@ -1,6 +1,9 @@
 """The figures of paths, spectra and signals."""
 
+import colorsys
 import math
+import re
+from importlib.resources import files
 
 import numpy
 import pytest
@@ -15,7 +18,13 @@ from figure_tables import (
     texts,
 )
 
-from resnet_cli.studies.paths.figures import exact_figure, paths_figure, spectrum_figure
+from resnet_cli.figures.style import CHANGES_SHAPE, EXACT, PALETTE, PATHS, SAMPLED
+from resnet_cli.studies.paths.figures import (
+    exact_figure,
+    paths_figure,
+    spectra_figure,
+    spectrum_figure,
+)
 from resnet_cli.studies.signal import signal_figure
 
 
@@ -36,7 +45,7 @@ def test_paths_are_three_axes_in_a_row() -> None:
     assert second.get_yscale() == "log"
     assert list(second.lines[0].get_ydata())[:2] == pytest.approx([1.2, 1.2 * math.exp(-1)])
     assert len(second.collections) == 2
-    assert "(a) × (b), 5 paths a length" in texts(figure)
+    assert "(c) sampled: (a) × (b), 5 paths a length" in texts(figure)
     sampled, exact = third.lines
     assert sum(sampled.get_ydata()) == pytest.approx(100)
     assert sum(exact.get_ydata()) == pytest.approx(100)
@@ -56,6 +65,42 @@ def test_the_legend_of_gradients_is_where_the_curve_is_low(rising: bool) -> None
     box = legend.get_window_extent()
     points = second.transData.transform(second.lines[0].get_xydata())
     assert not any(box.contains(x, y) for x, y in points)
+
+
+def test_every_measured_length_is_shown() -> None:
+    frame = gradients()
+    frame["grad_norm"] = 10.0 ** (-0.7 * frame["k"])  # over 37 decades
+    bottom, top = paths_figure(lengths(), frame, TITLE).axes[1].get_ylim()
+    assert bottom < 10.0 ** (-0.7 * 54)
+    assert top > 1
+
+
+def test_the_legend_of_shares_covers_no_axes() -> None:
+    figure = paths_figure(lengths(), gradients(), TITLE, spectrum=spectrum())
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(axes.get_window_extent().overlaps(box) for axes in figure.axes)
+    assert figure.axes[2].get_legend() is None
+
+
+def test_a_quantity_has_one_colour_in_figures_and_page() -> None:
+    first, second, third = paths_figure(lengths(), gradients(), TITLE, spectrum=spectrum()).axes
+    assert first.lines[0].get_color() == PATHS
+    assert second.lines[0].get_color() == third.lines[0].get_color() == SAMPLED
+    assert third.lines[1].get_color() == EXACT
+    page = (files("resnet_cli.report") / "page.css").read_text(encoding="utf-8")
+    shown = {"paths": PATHS, "sampled": SAMPLED, "exact": EXACT, "down": CHANGES_SHAPE}
+    for name, color in shown.items():
+        for found in re.findall(rf"--{name}: (#[0-9a-f]{{6}})", page):  # light and dark
+            apart = {other: abs(math.sin(hue(found) - hue(other))) for other in PALETTE[:5]}
+            assert min(apart, key=apart.__getitem__) == color, (name, found)
+
+
+def hue(color: str) -> float:
+    """Half of the angle on the colour circle, so that opposite colours are farthest."""
+    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return math.pi * colorsys.rgb_to_hsv(red, green, blue)[0]
 
 
 def test_the_published_interval_is_for_networks_of_as_many_units() -> None:
@@ -139,6 +184,32 @@ def test_signals_of_several_networks_have_a_row_for_each_state() -> None:
     assert [len(axes.get_lines()) for axes in figure.axes] == [3, 3, 5, 2, 2, 4]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:3] == ["identity", "half", "none"]
+
+
+def test_signals_of_many_networks_have_a_panel_each() -> None:
+    tables = {f"shortcut {number}": signals(0.9**number) for number in range(6)}
+    tables["shortcut 5"]["activation_norm"] *= 1e12
+    figure = signal_figure(tables, TITLE)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    names = [*(f"shortcut {number}" for number in range(5)), "shortcut 5 (off the scale)"]
+    assert [axes.get_title() for axes in panels] == names
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    assert panels[0].get_ylim()[1] < 1e4
+    gain, gain_trained = panels[3].get_lines()[4:6]
+    assert list(gain_trained.get_ydata()) == pytest.approx(
+        [0.9 * 0.9 ** (3 * (6 - unit)) for unit in range(7)]
+    )
+    assert gain.get_color() == gain_trained.get_color()
+
+
+def test_spectra_of_two_networks_are_drawn_together() -> None:
+    figure = spectra_figure({"a": spectrum(), "b": spectrum(9)}, TITLE)
+    of_path, shares = figure.axes
+    assert [len(line.get_xdata()) for line in of_path.lines] == [55, 10]
+    assert [line.get_color() for line in shares.lines] == [*PALETTE[:1] * 2, *PALETTE[1:2] * 2]
+    exact = spectrum(9)["share_exact"]
+    assert list(shares.lines[3].get_ydata()) == pytest.approx(list(100 * exact))
+    assert {"a", "b", "sampled", "exact"} <= set(texts(figure))
 
 
 def test_signals_that_exploded_do_not_stretch_the_axis() -> None:

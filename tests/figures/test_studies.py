@@ -66,7 +66,7 @@ STUDIES: dict[str, tuple[Study, dict[str, tuple[int, int]]]] = {
     "path_spectrum": (
         Paths(stages=True, unit=0),
         {
-            "paths.png": (1440, 480),
+            "paths.png": (1440, 495),
             "path_spectrum.png": (720, 510),
             "path_spectrum_stages.png": (720, 510),
             "path_spectrum_unit.png": (720, 510),

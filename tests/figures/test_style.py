@@ -82,3 +82,11 @@ def test_large_iterations_are_written_in_thousands() -> None:
     save_to_memory(figure)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels[:3] == ["0", "15k", "30k"]
+
+
+def test_svg_is_text_and_equal_for_equal_figures(tmp_path: Path) -> None:
+    written = [save(spectrum_figure(spectrum(), TITLE), tmp_path / f"{n}.svg") for n in "ab"]
+    first, second = (path.read_text(encoding="utf-8") for path in written)
+    assert first == second
+    assert first.startswith("<?xml")
+    assert "gradient norm at the input</text>" in first

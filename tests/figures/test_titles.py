@@ -34,7 +34,8 @@ def test_names_in_words() -> None:
 def test_headings_of_experiments() -> None:
     table1 = load_experiment("he2016/table1", "mini")
     title = heading_of(table1).over(table1.title)
-    assert title == "Table 1: Six kinds of shortcut, ResNet-110 (digits, 45 epochs, profile mini)"
+    setting = "digits, 45 epochs, profile mini"
+    assert title == f"He et al. 2016, Table 1: Kinds of shortcut, ResNet-110 ({setting})"
     dropout = next(case for case in table1.cases if case.name == "dropout")
     assert heading_of(table1, dropout).network == "ResNet-110, dropout 0.5"
     fig3 = load_experiment("veit2016/fig3", "mini")

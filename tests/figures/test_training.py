@@ -86,7 +86,9 @@ def test_a_training_of_which_only_the_end_is_known_is_a_point_and_says_so() -> N
     frame = frame[(frame["case"] != "full") | (frame["epoch"] == 6)]
     names = {"full": "all 54 units", "active-23": "23 of 54 units"}
     figure = training_figure(frame, TITLE, names)
-    assert lines(figure.axes[0], "-")[0].get_marker() == "o"
+    point, curve = (line for line in figure.axes[0].lines if len(line.get_xdata()))
+    assert (point.get_marker(), point.get_linestyle()) == ("o", "None")
+    assert curve.get_linestyle() == "-"
     assert {"all 54 units (only the end is known)", "23 of 54 units"} <= set(texts(figure))
     assert "only the end" not in "".join(texts(training_figure(training(["a"], epochs=1), TITLE)))
 
@@ -100,9 +102,15 @@ def test_training_that_diverged_ends_its_lines() -> None:
     save_to_memory(training_figure(frame, TITLE))
 
 
-def test_training_of_one_epoch_is_visible() -> None:
-    axes = training_figure(training(["main"], epochs=1), TITLE).axes[0]
-    assert lines(axes, "-")[0].get_marker() == "o"
+@pytest.mark.parametrize("cases", [["main"], [f"case{number}" for number in range(31)]])
+@pytest.mark.parametrize(("evaluations", "linestyle"), [(1, "None"), (2, "None"), (3, "-")])
+def test_two_points_are_no_curve(cases: list[str], evaluations: int, linestyle: str) -> None:
+    frame = training(cases)
+    frame = frame[frame["epoch"].isin([4, 5, 6][:evaluations])]
+    axes = training_figure(frame, TITLE).axes[0]
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert drawn[-1].get_linestyle() == linestyle
+    assert drawn[-1].get_marker() == "o"
 
 
 def test_table_shows_measured_beside_published() -> None:

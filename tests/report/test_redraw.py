@@ -39,13 +39,67 @@ def test_redrawn_plots_are_those_that_run_drew(
 def test_plots_are_drawn_again_from_tables_alone(
     tmp_path: Path, folder: str, plots: list[str]
 ) -> None:
-    for source in (RESULTS / folder).rglob("*"):
-        if source.suffix in (".csv", ".json"):
-            copy = tmp_path / source.relative_to(RESULTS / folder)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(source.read_bytes())
+    copied(folder, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     written = redraw(tmp_path)
     assert sorted(path.name for path in written) == plots
     assert all(path.stat().st_size < 200_000 for path in written)
     assert all(path.read_bytes() == old for path, old in before.items())
+
+
+def copied(folder: str, out: Path) -> Path:
+    """The tables of a results folder, without its figures."""
+    for source in sorted((RESULTS / folder).rglob("*")):
+        if source.suffix in (".csv", ".json"):
+            copy = out / source.relative_to(RESULTS / folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    return out
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "plots"),
+    [
+        (
+            "path_spectrum.csv",
+            "svg",
+            ["path_spectrum.svg", "path_spectrum_stages.svg", "paths.svg"],
+        ),
+        ("path_lengths.csv", "png", ["path_spectrum.png", "path_spectrum_stages.png", "paths.png"]),
+    ],
+)
+def test_plot_draws_the_figures_of_one_table(
+    table: str, kind: str, plots: list[str], tmp_path: Path
+) -> None:
+    source = copied("veit2016/third-party/fig6", tmp_path / "in")
+    arguments = ["plot", str(source / table), "--out", str(tmp_path / "out"), "--format", kind]
+    assert run_command([*arguments, "-q"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == plots
+    assert not list(source.glob("*.png"))
+
+
+def test_plot_draws_nothing_but_the_tables_own_figure(tmp_path: Path) -> None:
+    source = copied("he2016/mini/fig6a", tmp_path)
+    assert run_command(["plot", str(source / "table.csv"), "-q"]) == 0
+    assert [path.name for path in source.glob("*.png")] == ["table.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.csv", "is not a table"),
+        ("path_lengths.provenance.json", "is not a table"),
+        ("alone.csv", "has no alone.provenance.json next to it"),
+        ("empty", "no figure is drawn from it"),
+    ],
+)
+def test_plot_of_no_table_is_one_line(
+    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = copied("veit2016/third-party/fig6", tmp_path)
+    (source / "alone.csv").write_text("k\n1\n")
+    (source / "empty").mkdir()
+    assert run_command(["plot", str(source / name)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -168,6 +170,70 @@ def test_the_log_is_no_part_of_the_run(tmp_path: Path) -> None:
     assert find_finished(Context(CPU, runs=tmp_path / "a"), RUN) == logged
 
 
+# --- Weights & Biases -----------------------------------------------------------------------------
+
+
+class FakeWandB(ModuleType):
+    """What of wandb is used, kept instead of sent."""
+
+    class Error(Exception):
+        """As wandb's own."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.begun: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.finished = 0
+        self.Settings = dict
+
+    def init(self, **arguments: Any) -> "FakeWandB":
+        self.begun.append(arguments)
+        return self
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_a_training_logs_its_rows_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandB()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    finished = train(Context(CPU, runs=tmp_path, log="wandb"))
+    assert fake.logged == [
+        (row["iteration"], {c: row[c] for c in COLUMNS if row[c] is not None})
+        for row in finished.rows
+    ]
+    assert [run["id"] for run in fake.begun] == [finished.folder.name]
+    assert fake.finished == 1
+
+
+def test_wandb_without_an_account_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandB()
+
+    def refuse(**arguments: Any) -> None:
+        raise fake.Error("api_key not configured\n(no-tty)")
+
+    fake.init = refuse  # type: ignore[assignment, method-assign]
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(UserError, match=r"--log wandb: api_key not.*WANDB_MODE=offline$"):
+        EpochLog(tmp_path, ROWS, STARTED, "wandb")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is missing")
+def test_wandb_offline_keeps_its_files_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for _ in range(2):
+        EpochLog(tmp_path, ROWS, STARTED, "wandb").close()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
 # --- the option ----------------------------------------------------------------------------------
 
 
@@ -186,8 +252,9 @@ def test_no_training_begins_for_a_log_that_cannot_be_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     assert run_command([*TRAINING[command], "--log", "wandb"]) == 2
-    assert "'wandb' is not one of 'tensorboard'" in capsys.readouterr().err
+    assert "pip install wandb" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
     assert run_command([*TRAINING[command], "--log", "tensorboard"]) == 2
     assert capsys.readouterr().err == (

@@ -100,6 +100,10 @@ CASES = {
 """What the first part of a case's slug means."""
 
 
+ONE_BIAS = {"exclusive-gating-bias0to-5": "exclusive-gating-bias0"}
+"""What tables of the first edition call after the paper's row for six biases was trained at one."""
+
+
 def case_title(case: str, depth: int | None = None) -> str:
     """The words for a slug of an experiment's case, for tables and plots: `original-110-cifar10`
     is "original unit, 110". The data set is left out, since ours may be another than the paper's;
@@ -108,6 +112,7 @@ def case_title(case: str, depth: int | None = None) -> str:
     Args:
         depth: of the network that was trained, where it is not the one that the slug names.
     """
+    case = ONE_BIAS.get(case, case)
     known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
     if not known:
         return case.replace("-", " ").replace("_", " ")

@@ -1,12 +1,18 @@
 """The figures of path lengths and of the gradient by path length (paper 2, Figure 6)."""
 
+import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from resnet_cli.figures.style import (
-    DECADES,
+    ALL,
+    EXACT,
+    GREY,
     HEIGHT,
     PALETTE,
+    PATHS,
     ROW_WIDTH,
+    SAMPLED,
     WIDTH,
     log_axis,
     new_figure,
@@ -47,13 +53,13 @@ def paths_figure(
 
     not_empty(lengths, "path_lengths")
     not_empty(gradients, "path_gradients")
-    figure = new_figure(ROW_WIDTH, 3.2)
+    figure = new_figure(ROW_WIDTH, 3.3)
     first, second, third = figure.subplots(1, 3, sharex=True)
 
     first.fill_between(
-        lengths["k"], 100 * lengths["fraction"], color=PALETTE[0], alpha=0.2, linewidth=0
+        lengths["k"], 100 * lengths["fraction"], color=PATHS, alpha=0.25, linewidth=0
     )
-    first.plot(lengths["k"], 100 * lengths["fraction"], color=PALETTE[0])
+    first.plot(lengths["k"], 100 * lengths["fraction"], color=PATHS)
     first.set_ylim(bottom=0)
     first.set_ylabel("paths of this length (% of all)")
     first.set_title("(a) how many paths")
@@ -67,16 +73,14 @@ def paths_figure(
                 k,
                 quantiles[low],
                 quantiles[high],
-                color=PALETTE[0],
+                color=SAMPLED,
                 alpha=alpha,
                 linewidth=0,
                 label=f"{100 * (high - low):.0f} % of samples",
             )
         marker = "o" if len(k) < 15 else None
-        second.plot(
-            k, quantiles[0.5], color=PALETTE[0], marker=marker, markersize=3, label="median"
-        )
-        log_axis(second, quantiles.to_numpy(), decades=2 * DECADES)
+        second.plot(k, quantiles[0.5], color=SAMPLED, marker=marker, markersize=3, label="median")
+        log_axis(second, quantiles.to_numpy(), decades=ALL)
         medians = quantiles[0.5].to_numpy()
         second.legend(loc="upper left" if medians[-1] > medians[0] else "upper right")
     second.set_ylabel("gradient norm at the input")
@@ -86,8 +90,8 @@ def paths_figure(
     samples = gradients.groupby("k").size()
     sampled = product[product["share_total"].notna()]
     k, shares = sampled["k"].to_numpy(), 100 * sampled["share_total"].to_numpy(dtype=float)
-    label = f"(a) × (b), {_range(samples)} paths a length"
-    third.plot(k, shares, color=PALETTE[0], label=label)
+    label = f"sampled: (a) × (b), {_range(samples)} paths a length"
+    third.plot(k, shares, color=SAMPLED, label=label)
     with numpy.errstate(divide="ignore", invalid="ignore"):
         relative = sampled["std_norm"].to_numpy(dtype=float) / sampled["mean_norm"].to_numpy(float)
     error = shares * relative / numpy.sqrt(samples.reindex(k).to_numpy(dtype=float))
@@ -96,7 +100,7 @@ def paths_figure(
             k,
             numpy.maximum(shares - error, 0),
             shares + error,
-            color=PALETTE[0],
+            color=SAMPLED,
             alpha=0.22,
             linewidth=0,
             label="± standard error",
@@ -106,24 +110,17 @@ def paths_figure(
         third.plot(
             exact["k"],
             100 * exact["share_exact"],
-            color=PALETTE[1],
+            color=EXACT,
             linestyle="-.",
-            label="exact, paths may cancel",
+            label="exact: paths may cancel",
         )
     _published_interval(third, units=int(lengths["k"].max()))
     third.set_ylabel("share of the total (%)")
     third.set_title("(c) gradient by path length")
-    top = min(third.get_ylim()[1], 110.0)
-    third.set_ylim(0, top * 1.6)
-    third.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, top) if tick <= min(top, 100)])
-    third.legend(
-        loc="upper right",
-        frameon=True,
-        framealpha=1,
-        edgecolor="none",
-        fontsize=7.5,
-        borderaxespad=0,
-    )
+    third.set_ylim(0, min(third.get_ylim()[1], 102.0))
+    third.yaxis.set_major_locator(MaxNLocator(6))
+    handles, labels = third.get_legend_handles_labels()
+    figure.legend(handles, [f"(c) {labels[0]}", *labels[1:]], loc="outside lower right", ncols=4)
     for axes in (first, second, third):
         axes.set_xlabel("path length k (units passed)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -146,8 +143,8 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.subplots()
     curves = [
-        ("total", PALETTE[0], "-", "sampled: paths × mean norm"),
-        ("exact_norm", PALETTE[1], "-.", "exact: norm of their sum"),
+        ("total", SAMPLED, "-", "sampled: paths × mean norm"),
+        ("exact_norm", EXACT, "-.", "exact: norm of their sum"),
     ]
     drawn = []
     for column, color, linestyle, name in curves:
@@ -277,3 +274,40 @@ def _published_interval(axes: "Axes", units: int) -> None:
     checked = "v" if (rows["checked"] == "v").all() else "m"
     label = published_label(f"{first:.0f} to {last:.0f}, CIFAR-10", checked)
     axes.axvspan(first, last, color="#e3e3e3", zorder=0, label=label)
+
+
+@styled
+def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
+    """Several networks: the mean gradient norm of one path by its length, and each length's share
+    of the gradient, sampled (solid) and exact.
+
+    Args:
+        spectra: name -> rows of path_spectrum.csv.
+    """
+    import numpy
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(ROW_WIDTH, HEIGHT)
+    of_path, shares = figure.subplots(1, 2, sharex=True)
+    handles = []
+    for (name, rows), color in zip(spectra.items(), itertools.cycle(PALETTE), strict=False):
+        positive = rows[rows["mean_norm"] > 0]
+        of_path.plot(positive["k"], positive["mean_norm"], color=color)
+        shares.plot(rows["k"], 100 * rows["share_total"], color=color)
+        shares.plot(rows["k"], 100 * rows["share_exact"], color=color, linestyle="-.")
+        handles.append(Line2D([], [], color=color, label=name))
+    norms = numpy.concatenate([rows["mean_norm"].to_numpy(float) for rows in spectra.values()])
+    if (norms > 0).any():
+        log_axis(of_path, norms, decades=ALL)
+    of_path.set_ylabel("gradient norm of one path, mean")
+    shares.set_ylabel("share of the gradient (%)")
+    shares.set_ylim(bottom=0)
+    for axes in (of_path, shares):
+        axes.set_xlabel("path length k (units passed)")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    handles.append(Line2D([], [], color=GREY, label="sampled"))
+    handles.append(Line2D([], [], color=GREY, linestyle="-.", label="exact"))
+    set_title(figure, title)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure

@@ -10,6 +10,7 @@ from resnet_cli.config.fields import IntRange
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import (
+    Case,
     NamedFigure,
     Option,
     Row,
@@ -415,18 +416,25 @@ class Paths(Study):
                 ),
             )
 
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        """The spectra of all cases; of several seeds, each case's first."""
+        spectra: dict[str, pandas.DataFrame] = {}
+        for case in cases:
+            if "path_spectrum" in case.tables:
+                spectra.setdefault(case.name, case.tables["path_spectrum"])
+        if spectra and not self.lengths_only:
+            yield NamedFigure("paths", lambda: figures.spectra_figure(spectra, title))
+
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         num_units = subject.num_units
         if self.lengths_only:
-            return Summary(
-                {"units": num_units, "paths": 2**num_units},
-                f"{subject.label}: {2**num_units:,} paths",
-                ["k", "paths", "share"],
-                [
-                    [k, f"{paths:,}", f"{100 * fraction:.4f} %"]
-                    for k, paths, fraction in tables["path_lengths"].itertuples(index=False)
-                ],
-            )
+            rows = [
+                [k, f"{paths:,}", f"{100 * fraction:.4f} %"]
+                for k, paths, fraction in tables["path_lengths"].itertuples(index=False)
+            ]
+            title = f"{subject.label}: {2**num_units:,} paths"
+            facts = {"units": num_units, "paths": 2**num_units}
+            return Summary(facts, *_cut(title, ["k", "paths", "share"], rows))
         frame = tables["path_spectrum"]
         columns, weights, facts = _spectrum_columns(frame, num_units)
         sentences = []
@@ -444,17 +452,30 @@ class Paths(Study):
                 str(which): _by_length(rows, "exact_norm")
                 for which, rows in tables[stem].groupby(key)
             }
-        return Summary(
-            facts,
-            f"{subject.label}: gradient by path length, {num_units} units",
-            list(columns),
-            list(zip(*columns.values(), strict=True)),
-            sentences,
-        )
+        title = f"{subject.label}: gradient by path length, {num_units} units"
+        shown = list(zip(*columns.values(), strict=True))
+        return Summary(facts, *_cut(title, list(columns), shown), sentences)
 
 
 def _checked(exact: "ExactSpectrum") -> str:
     return f"its sum differs from the ordinary gradient by {exact.check:.1e} (relative)"
+
+
+def _cut(
+    title: str, columns: list[str], rows: Sequence[Sequence[Any]]
+) -> tuple[str, list[str], Sequence[Sequence[Any]]]:
+    """A table without the lengths before the first, and after the last, whose share is shown as
+    more than zero; the title says which are left."""
+    shares = [index for index, column in enumerate(columns) if column.startswith("share")]
+    filled = [
+        position
+        for position, row in enumerate(rows)
+        if any(row[index].strip("0. %-") for index in shares)
+    ]
+    if not filled or len(filled) == len(rows):
+        return title, columns, rows
+    kept = rows[filled[0] : filled[-1] + 1]
+    return f"{title}; only lengths {kept[0][0]} to {kept[-1][0]} have a share", columns, kept
 
 
 def _spectrum_columns(
