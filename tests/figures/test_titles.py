@@ -51,8 +51,8 @@ def test_headings_of_experiments() -> None:
 
 
 def test_a_case_of_another_depth_than_the_papers_tells_both() -> None:
-    names = case_names(load_experiment("he2016/fig6a", "cpu"))
-    assert list(names.values()) == ["original unit, 38 for 110", "BN after addition, 38 for 110"]
+    names = case_names(load_experiment("he2016/fig6a", "smoke"))
+    assert list(names.values()) == ["original unit, 8 for 110", "BN after addition, 8 for 110"]
     names = case_names(load_experiment("he2016/fig6a", "mini"))
     assert list(names.values()) == ["original unit, 110", "BN after addition, 110"]
     names = case_names(load_experiment("he2016/table1", "cpu"))
