@@ -14,6 +14,7 @@ from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.models.adapt import Parts
 from resnet_cli.results.columns import table_of
+from resnet_cli.studies.recalibrate import estimate, training_images
 from resnet_cli.studies.walks import along, delete, evaluate_walks, intact
 
 
@@ -81,6 +82,19 @@ def test_a_deletion_is_a_new_network_and_equals_the_study(net: rc.Net, data: rc.
     assert all(torch.equal(t, before[name]) for name, t in net.module.state_dict().items())
     shared = {p.data_ptr() for p in net.module.parameters()}
     assert {p.data_ptr() for p in rc.delete(net, [0]).module.parameters()} == shared
+
+
+def test_recalibrated_lesions_are_those_of_the_command(net: rc.Net, data: rc.Data) -> None:
+    frame = rc.lesions(net, data, recalibrate=20)
+    assert list(frame.columns) == list(table_of("lesion_delete_recalibrated").header)
+    network, images = net.loaded.network, data.subject(net).batches("test")
+    train = rc.dataset("digits", device="cpu").train.subject(net).batches("train")
+    walks = [intact(27), delete(intact(27), [9])]
+    statistics = estimate(network, training_images(train, 20, 0, seed=0), walks, [0, 0])
+    pairs = dict(zip(walks, statistics, strict=True))
+    (outcome,) = evaluate_walks(network, images, walks[1:], statistics=pairs)
+    assert frame.loc[frame["blocks"] == "9", "test_error"].item() == outcome.error
+    assert (frame["test_error"] != rc.lesions(net, data)["test_error"]).any()
 
 
 def test_a_reordered_network_equals_its_walk(net: rc.Net, data: rc.Data) -> None:

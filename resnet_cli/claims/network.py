@@ -1,176 +1,118 @@
 """Which findings of paper 2 hold for one network, from the tables of an examination.
 
-The rules are those of the paper's claims on one network; they need no published number.
+The judges are those of the paper's claims, on the tables of one network; no published number is
+needed. Damage is not judged where the network guesses and has nothing to lose.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-from pandas import DataFrame, Series
-from scipy import stats
+from pandas import DataFrame
 
+from resnet_cli.claims.veit2016_lesions import (
+    NEAR_CHANCE,
+    barely_changes,
+    changes_matter,
+    single_damages,
+    smooth_rise,
+)
+from resnet_cli.claims.veit2016_paths import exponential_fall, short_half
+from resnet_cli.claims.verdict import Claim, Judgement, NotMeasuredError, Part, Quantity, all_of
+from resnet_cli.claims.words import judgement_to_dict
 from resnet_cli.models.units import Place
-from resnet_cli.studies.intervals import shortest_interval
 
-BARELY = 1.0
-"""Points: a deletion that raises the error by no more barely changes it."""
-RISING = 0.9
-"""Spearman correlation from which the error counts as rising with the number of units."""
-EXPONENTIAL = 0.9
-"""Share of the variance of the log norms that a straight line must explain."""
-ALMOST_ALL = 0.95
-
-FEWEST_DRAWS = 10
-"""Draws for each number of units with which a median is worth a verdict."""
-
-Answer = Literal["holds", "does not hold", "too few draws", "not measured"]
+Tables = Mapping[str, DataFrame]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One finding of the paper, with what this network shows."""
+class _Question:
+    """A finding of the paper, as it is judged on one network."""
 
     text: str
     source: str
-    answer: Answer
-    evidence: str
+    folder: str
+    """Of the examination's tables."""
+    judge: Callable[[Tables, Sequence[int]], list[Part]]
+    """Takes the folder's tables and the units that change the shape."""
+    damages: bool = True
+    """It speaks of the damage that a change does."""
 
 
 def findings(
-    tables: Mapping[str, Mapping[str, DataFrame]], places: Sequence[Place]
-) -> list[Finding]:
+    tables: Mapping[str, Tables], places: Sequence[Place], chance: float
+) -> list[dict[str, Any]]:
     """Judge each finding.
 
     Args:
         tables: by study folder (`deletion`, `deletions`, `reordering`, `paths`), then by name.
         places: of the network's units.
+        chance: the error of guessing, percent.
+
+    Returns:
+        For each finding what `judgement_to_dict` gives.
     """
+    changes = [place.index for place in places if place.changes_shape]
+    error = float(tables["deletion"]["lesion_delete"]["baseline_error"].iloc[0])
     found = []
-    for text, source, folder, judge in FINDINGS:
-        if folder in tables:
-            answer, evidence = judge(tables[folder], places)
-        else:
-            answer, evidence = "not measured", "this network has no such units"
-        found.append(Finding(text, source, answer, evidence))
+    for question in QUESTIONS:
+        claim = Claim("veit2016", question.source, question.text, {}, lambda _: ())
+        parts: list[Part] = []
+        if question.damages and not error < NEAR_CHANCE * chance:
+            limit = Quantity("needed to decide", NEAR_CHANCE * chance)
+            parts = [Part("not trained long enough", None, (Quantity("intact", error), limit))]
+        elif question.folder in tables:
+            try:
+                parts = question.judge(tables[question.folder], changes)
+            except NotMeasuredError:
+                parts = []
+        verdict = all_of(part.verdict for part in parts) if parts else "not measured"
+        found.append(judgement_to_dict(Judgement(claim, "", verdict, tuple(parts))))
     return found
 
 
-Judged = tuple[Answer, str]
-
-
-def _holds(condition: bool) -> Answer:
-    return "holds" if condition else "does not hold"
-
-
-def _survives(tables: Mapping[str, DataFrame], places: Sequence[Place]) -> Judged:
-    damage = _damage(tables)
-    middle, worst = float(damage.median()), int(damage.index[int(damage.to_numpy().argmax())])
-    more = int((damage > BARELY).sum())
-    return _holds(middle <= BARELY), (
-        f"{middle:+.2f} points in the median of {len(damage)} units, {damage[worst]:+.2f} at worst "
-        f"(unit {worst}, {places[worst].name}); {more} by more than {BARELY:g} point"
-    )
-
-
-def _changes_matter(tables: Mapping[str, DataFrame], places: Sequence[Place]) -> Judged:
-    damage = _damage(tables)
-    changes = [place.index for place in places if place.changes_shape]
-    others = damage.drop(changes)
-    if not changes or others.empty:
-        return "not measured", "no unit, or every unit, changes the shape"
-    shown = ", ".join(f"unit {unit} {damage[unit]:+.2f} points" for unit in changes)
-    low, high = float(damage[changes].min()), float(others.max())
-    return _holds(
-        low > high
-    ), f"{shown}; at most {high:+.2f} for all others (unit {others.idxmax()})"
-
-
-def _damage(tables: Mapping[str, DataFrame]) -> "Series[float]":
-    """Increase of the error by unit, points."""
-    frame = tables["lesion_delete"]
-    damage = frame["test_error"] - frame["baseline_error"]
-    return damage.set_axis(frame["blocks"].astype(int))
-
-
-def _rises(table: str, by: str) -> Callable[..., Judged]:
-    """The median error rises with a count."""
-
-    def judge(tables: Mapping[str, DataFrame], places: Sequence[Place]) -> Judged:
-        frame = tables[table]
-        medians = frame.groupby(by)["test_error"].median()
-        varies = len(medians) > 2 and medians.nunique() > 1
-        rank = float(stats.spearmanr(medians.index, medians).statistic) if varies else 0.0
-        first, last = medians.index[0], medians.index[-1]
-        enough = len(frame) >= FEWEST_DRAWS * len(medians)
-        return _holds(rank >= RISING) if enough else "too few draws", (
-            f"median error {medians.iloc[0]:.2f} % at {first}, {medians.iloc[-1]:.2f} % at {last} "
-            f"(intact {frame['baseline_error'].iloc[0]:.2f} %); Spearman correlation {rank:.2f}, "
-            f"{len(frame)} draws on {frame['images'].iloc[0]:,} images"
-        )
-
-    return judge
-
-
-def _falls_exponentially(tables: Mapping[str, DataFrame], places: Sequence[Place]) -> Judged:
-    means = tables["path_gradients"].groupby("k")["grad_norm"].mean()
-    means = means[means > 0]
-    if len(means) < 3:
-        return "not measured", "fewer than three lengths carry a gradient"
-    fit = stats.linregress(list(means.index), [math.log10(mean) for mean in means])
-    r2 = float(fit.rvalue) ** 2
-    return _holds(fit.slope < 0 and r2 >= EXPONENTIAL), (
-        f"each residual branch on a path multiplies the norm by {10 ** float(fit.slope):.3f}; a "
-        f"straight line explains {100 * r2:.0f} % of the variance of the logarithms"
-    )
-
-
-def _short_paths(tables: Mapping[str, DataFrame], places: Sequence[Place]) -> Judged:
-    frame = tables["path_spectrum"]
-    lengths = [int(k) for k in frame["k"]]
-    first, last = shortest_interval(lengths, [float(w) for w in frame["total"]], ALMOST_ALL)
-    exact = shortest_interval(lengths, [float(w) for w in frame["exact_norm"]], ALMOST_ALL)
-    counts = [int(n) for n in frame["paths"]]
-    inside = sum(n for k, n in zip(lengths, counts, strict=True) if first <= k <= last)
-    return _holds(last < len(places) / 2), (
-        f"lengths {first} to {last} of {len(places)} carry {100 * ALMOST_ALL:.0f} % of the "
-        f"gradient by the published estimate ({100 * inside / sum(counts):.3g} % of all paths), "
-        f"{exact[0]} to {exact[1]} by the exact spectrum"
-    )
-
-
-FINDINGS: tuple[tuple[str, str, str, Callable[..., Judged]], ...] = (
-    ("Deleting one unit barely changes the error.", "Figure 3", "deletion", _survives),
-    (
-        "The units that change the shape matter most.",
-        "Figure 3",
+QUESTIONS = (
+    _Question(
+        "Deleting one unit barely changes the error.",
+        "fig3",
         "deletion",
-        _changes_matter,
+        lambda tables, _: barely_changes(single_damages([tables["lesion_delete"]])),
     ),
-    (
-        "The error rises with the number of deleted units.",
-        "Figure 5a",
+    _Question(
+        "The units that change the shape matter most.",
+        "fig3",
+        "deletion",
+        lambda tables, changes: changes_matter(single_damages([tables["lesion_delete"]]), changes),
+    ),
+    _Question(
+        "The error rises smoothly with the number of deleted units.",
+        "fig5a",
         "deletions",
-        _rises("lesion_delete", "k"),
+        lambda tables, _: smooth_rise(tables["lesion_delete"], "k"),
     ),
-    (
-        "The error rises as units are reordered.",
-        "Figure 5b",
+    _Question(
+        "The error rises smoothly as units are reordered.",
+        "fig5b",
         "reordering",
-        _rises("lesion_reorder", "swaps"),
+        lambda tables, _: smooth_rise(tables["lesion_reorder"], "swaps"),
     ),
-    (
+    _Question(
         "The gradient of a path falls exponentially with its length.",
-        "Figure 6b",
+        "fig6b",
         "paths",
-        _falls_exponentially,
+        lambda tables, _: exponential_fall(tables["path_gradients"]),
+        damages=False,
     ),
-    (
+    _Question(
         "Almost all gradient comes from paths shorter than half of the network.",
-        "Figure 6c",
+        "fig6c",
         "paths",
-        _short_paths,
+        lambda tables, _: [short_half(tables["path_spectrum"], _draws(tables))],
+        damages=False,
     ),
 )
-"""Text, source, folder of the tables, and rule."""
+
+
+def _draws(tables: Tables) -> int:
+    """Sampled paths of each length."""
+    return int(tables["path_gradients"].groupby("k").size().min())

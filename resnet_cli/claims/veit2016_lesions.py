@@ -5,10 +5,11 @@ trained well enough and has nothing to lose.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
+from pandas import DataFrame
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.smoothness import ACCURACY, STEP_SHARE, curve_of
@@ -48,11 +49,15 @@ def _downsampling(table: StudyTable) -> list[int]:
 # --- Figures 3, 4 and 8: one unit deleted --------------------------------------------------------
 
 
-def _single(tables: Iterable[StudyTable]) -> dict[int, Damage]:
-    """The damage of each single deletion, by unit; the mean over trainings."""
+def single_damages(frames: Iterable[DataFrame]) -> dict[int, Damage]:
+    """The damage of each single deletion, by unit; the mean over trainings.
+
+    Args:
+        frames: rows of lesion_delete.csv, a table for each training.
+    """
     found: dict[int, list[Damage]] = {}
-    for table in tables:
-        single = table.frame[table.frame["k"] == 1]
+    for frame in frames:
+        single = frame[frame["k"] == 1]
         if single.empty:
             raise NotMeasuredError
         for row in single.to_dict("records"):
@@ -61,6 +66,10 @@ def _single(tables: Iterable[StudyTable]) -> dict[int, Damage]:
             variance = damage_variance(error, baseline, float(row["agreement"]), images)
             found.setdefault(int(row["blocks"]), []).append(Damage(error, baseline, variance))
     return {unit: mean_of(damages) for unit, damages in found.items()}
+
+
+def _single(tables: Iterable[StudyTable]) -> dict[int, Damage]:
+    return single_damages(table.frame for table in tables)
 
 
 def mean_of(damages: Sequence[Damage]) -> Damage:
@@ -111,32 +120,45 @@ def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
         tables = evidence.tables(experiment, "lesion_delete", case)
         if short := trained_enough(evidence, experiment, tables):
             return [short]
-        damages = _single(tables)
-        middle = _middle(damages.values())
-        tested = _room(f"median below {BARELY:g} point", middle, BARELY, len(damages))
-        worst = max(damages, key=lambda unit: damages[unit].points)
-        more = sum(damage.points > BARELY for damage in damages.values())
-        measured = (
-            Quantity("intact", middle.baseline, n=len(tables)),
-            _rise("median rise", middle, len(damages)),
-            _rise(f"largest rise, unit {worst}", damages[worst]),
-            Quantity(f"units above {BARELY:g} point", more, n=len(damages), unit=""),
-        )
-        return [Part(decided(tested), tested, measured)]
+        return barely_changes(_single(tables), len(tables))
 
     return judge
 
 
-def downsampling_matters(evidence: Evidence) -> list[Part]:
-    """Each unit that downsamples against the most harmful of all others.
+def barely_changes(damages: Mapping[int, Damage], trainings: int = 1) -> list[Part]:
+    """The median damage stays below BARELY."""
+    middle = _middle(damages.values())
+    tested = _room(f"median below {BARELY:g} point", middle, BARELY, len(damages))
+    worst = max(damages, key=lambda unit: damages[unit].points)
+    more = sum(damage.points > BARELY for damage in damages.values())
+    measured = (
+        Quantity("intact", middle.baseline, n=trainings),
+        _rise("median rise", middle, len(damages)),
+        _rise(f"largest rise, unit {worst}", damages[worst]),
+        Quantity(f"units above {BARELY:g} point", more, n=len(damages), unit=""),
+    )
+    return [Part(decided(tested), tested, measured)]
 
-    Unit 0 is one of the others: the paper exempts the units that downsample, for which it gives the
-    reason that they change the representation, and no other.
-    """
+
+def downsampling_matters(evidence: Evidence) -> list[Part]:
+    """Each unit that downsamples against the most harmful of all others."""
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
     if short := trained_enough(evidence, "fig3", tables):
         return [short]
-    damages, changes = _single(tables), _downsampling(tables[0])
+    return changes_matter(_single(tables), _downsampling(tables[0]))
+
+
+def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> list[Part]:
+    """Each of some units against the most harmful of all others.
+
+    Unit 0 is one of the others: the paper exempts the units that downsample, for which it gives the
+    reason that they change the representation, and no other.
+
+    Raises:
+        NotMeasuredError: there are no such units, or no others.
+    """
+    if not changes or len(changes) == len(damages):
+        raise NotMeasuredError
     worst = max(set(damages) - set(changes), key=lambda unit: damages[unit].points)
     parts = []
     for unit in changes:
@@ -213,24 +235,35 @@ def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], 
         tables = evidence.tables(experiment, stem)
         if short := trained_enough(evidence, experiment, tables):
             return [short]
-        curve = curve_of(tables[0].frame, by)
-        if len(curve.k) < 5:
-            raise NotMeasuredError
-        rise = Quantity("rise", *curve.rise, n=sum(curve.draws), unit=POINTS)
-        ends = [f"mean at {k:g}" for k in (curve.k[0], curve.k[-1])]
-        measured = (
-            Quantity(ends[0], curve.means[0], n=curve.draws[0]),
-            Quantity(ends[1], curve.means[-1], n=curve.draws[-1]),
-        )
-        grows = Part(decided(rise), rise, measured)
-        if grows.verdict != "holds":
-            return [grows]
-        if curve.accuracy < ACCURACY:
-            draws = Quantity("draws for each number", min(curve.draws), unit="")
-            needed = Quantity("needed", curve.draws_needed, unit="")
-            return [grows, Part("too few draws", None, (draws, needed))]
-        step = Quantity("largest step, of the rise", curve.step_share, unit=SHARE)
-        verdict: Verdict = "holds" if step.value <= STEP_SHARE else "does not hold"
-        return [grows, Part(verdict, None, (step, Quantity("allowed", STEP_SHARE, unit=SHARE)))]
+        return smooth_rise(tables[0].frame, by)
 
     return judge
+
+
+def smooth_rise(frame: DataFrame, by: str) -> list[Part]:
+    """The error rises with the number in a column, in no step.
+
+    Raises:
+        NotMeasuredError: there are fewer than five numbers.
+    """
+    curve = curve_of(frame, by)
+    if len(curve.k) < 5:
+        raise NotMeasuredError
+    draws = Quantity("draws for each number", min(curve.draws), unit="")
+    if min(curve.draws) < 2:
+        return [Part("too few draws", None, (draws,))]
+    rise = Quantity("rise", *curve.rise, n=sum(curve.draws), unit=POINTS)
+    ends = [f"mean at {k:g}" for k in (curve.k[0], curve.k[-1])]
+    measured = (
+        Quantity(ends[0], curve.means[0], n=curve.draws[0]),
+        Quantity(ends[1], curve.means[-1], n=curve.draws[-1]),
+    )
+    grows = Part(decided(rise), rise, measured)
+    if grows.verdict != "holds":
+        return [grows]
+    if curve.accuracy < ACCURACY:
+        needed = Quantity("needed", curve.draws_needed, unit="")
+        return [grows, Part("too few draws", None, (draws, needed))]
+    step = Quantity("largest step, of the rise", curve.step_share, unit=SHARE)
+    verdict: Verdict = "holds" if step.value <= STEP_SHARE else "does not hold"
+    return [grows, Part(verdict, None, (step, Quantity("allowed", STEP_SHARE, unit=SHARE)))]

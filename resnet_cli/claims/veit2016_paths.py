@@ -6,6 +6,7 @@ one path for each image are additions of this program.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -63,12 +64,25 @@ def _samples(table: StudyTable) -> int:
 
 
 def _share(table: StudyTable, first: int, last: int) -> Quantity:
+    return gradient_share(table.frame, _samples(table), first, last)
+
+
+def gradient_share(frame: DataFrame, samples: int, first: int, last: int) -> Quantity:
     """The share of the sampled gradient in an interval of lengths, with the standard error of the
-    draws."""
-    frame, samples = table.frame, _samples(table)
+    draws.
+
+    Args:
+        frame: rows of path_spectrum.csv.
+        samples: paths drawn for each length.
+
+    Raises:
+        NotMeasuredError: no path carries a gradient.
+    """
     total = frame["total"].to_numpy(dtype=float)
     error = frame["paths"].astype(float) * frame["std_norm"].fillna(0.0) / math.sqrt(samples)
     inside = ((frame["k"] >= first) & (frame["k"] <= last)).to_numpy()
+    if not total.sum() > 0:
+        raise NotMeasuredError
     share = float(total[inside].sum() / total.sum())
     influence = (inside - share) / total.sum()
     spread = float(np.sqrt(np.sum((influence * error.to_numpy(dtype=float)) ** 2)))
@@ -103,11 +117,23 @@ def falls_exponentially(evidence: Evidence) -> list[Part]:
         raise NotMeasuredError
     if short := trained_enough(evidence, "fig6", [table]):
         return [short]
-    fit = line_of_norms(table.frame.groupby("k")["grad_norm"].mean())
+    return exponential_fall(table.frame)
+
+
+def exponential_fall(frame: DataFrame) -> list[Part]:
+    """The logarithm of the mean norm falls with the length, in a straight line.
+
+    Args:
+        frame: rows of path_gradients.csv.
+
+    Raises:
+        NotMeasuredError: fewer than three lengths carry a gradient.
+    """
+    fit = line_of_norms(frame.groupby("k")["grad_norm"].mean())
     if fit is None:
         raise NotMeasuredError
     name = "fall of log10(norm) per unit"
-    tested = Quantity(name, -float(fit.slope), float(fit.stderr), len(table.frame), "")
+    tested = Quantity(name, -float(fit.slope), float(fit.stderr), len(frame), "")
     straight = Quantity("R2 of the line", float(fit.rvalue) ** 2, unit="")
     factor = Quantity("factor per unit", 10 ** float(fit.slope), unit="")
     is_line: Verdict = "holds" if straight.value >= EXPONENTIAL_R2 else "does not hold"
@@ -170,17 +196,21 @@ def highways_too(evidence: Evidence) -> list[Part]:
         except NotMeasuredError:
             parts.append(Part("not measured"))
             continue
-        units = int(table.frame["k"].max())
-        share = _share(table, 0, units // 2)
-        named = Quantity(
-            f"{case_title(case)}, lengths up to {units // 2} of {units}",
-            share.value,
-            share.standard_error,
-            share.n,
-            SHARE,
-        )
-        parts.append(short or _holds_almost_all(named))
+        parts.append(short or short_half(table.frame, _samples(table), f"{case_title(case)}, "))
     return parts
+
+
+def short_half(frame: DataFrame, samples: int, network: str = "") -> Part:
+    """Lengths up to half of the units hold ALMOST_ALL of the sampled gradient.
+
+    Args:
+        frame: rows of path_spectrum.csv.
+        samples: paths drawn for each length.
+        network: begins the name of the share.
+    """
+    units = int(frame["k"].max())
+    share = gradient_share(frame, samples, 0, units // 2)
+    return _holds_almost_all(replace(share, name=f"{network}lengths up to {units // 2} of {units}"))
 
 
 # --- section 5: training on effective paths ----------------------------------------------------

@@ -122,12 +122,12 @@ def examine(
                     "assumptions": {a.key: a.value for a in subject.loaded.assumptions},
                 }
                 | files.facts
-                | {"findings": [vars(finding) for finding in found]}
+                | {"findings": found}
             )
             display.table(
                 f"{subject.label}: findings of paper 2",
                 ["finding", "here", "evidence"],
-                [[f.text, f.answer, f.evidence] for f in found],
+                [[f["text"], f["verdict"], f["evidence"]] for f in found],
             )
         written.files.append(write_examination(examined, folder / EXAMINATION_FILE))
     show_files(display, written)

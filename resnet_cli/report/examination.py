@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from resnet_cli import __version__
-from resnet_cli.claims.network import Finding, findings
+from resnet_cli.claims.network import findings
+from resnet_cli.claims.words import source_title
+from resnet_cli.config.fields import chance_error
 from resnet_cli.report.page import embedded
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.run.examine import Examined, Part, heading_of
 
 TITLES = {
     "deletion": "Deleting one unit",
+    "influence": "Predicting the damage from one forward pass",
     "deletions": "Deleting several units at random",
     "reordering": "Reordering units",
     "paths": "Paths and the gradient that they carry",
@@ -22,7 +26,11 @@ TITLES = {
 }
 METHODS = {
     "deletion": "The residual branch of each unit is deleted in turn; its shortcut stays "
-    "(Veit et al. 2016, section 4.1, Figure 3).",
+    "(Veit et al. 2016, section 4.1, Figure 3). A network with batch norms is measured again with "
+    "their statistics re-estimated on unlabelled training images along each lesion.",
+    "influence": "Block influence is 1 minus the mean cosine between a unit's input and its output "
+    "(arXiv 2403.03853), angular distance the mean angle between them (arXiv 2403.17887). Both are "
+    "compared with the damage of deleting the unit.",
     "deletions": "Random sets of units are deleted together (section 4.2, Figure 5a).",
     "reordering": "Random pairs of units of equal shape change places (section 4.3, Figure 5b).",
     "paths": "A path passes some units by their residual branch and the others by their shortcut. "
@@ -60,7 +68,7 @@ def write_examination(examined: Sequence[Examined], out: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["embedded"] = embedded
+    environment.filters |= {"embedded": embedded, "source_title": source_title}
     found = [findings_of(one) for one in examined]
     page = environment.get_template("examination.html").render(
         networks=[_facts(one) for one in examined],
@@ -73,10 +81,11 @@ def write_examination(examined: Sequence[Examined], out: Path) -> Path:
     return out
 
 
-def findings_of(one: Examined) -> list[Finding]:
+def findings_of(one: Examined) -> list[dict[str, Any]]:
     """What the tables of an examination say on each finding of paper 2."""
     tables = {part.folder.name: part.tables for part in one.parts}
-    return findings(tables, one.subject.loaded.network.places)
+    loaded = one.subject.loaded
+    return findings(tables, loaded.network.places, chance_error(loaded.num_classes))
 
 
 def _facts(one: Examined) -> dict[str, object]:
@@ -89,8 +98,7 @@ def _facts(one: Examined) -> dict[str, object]:
         "parameters": f"{sum(p.numel() for p in loaded.network.parameters()):,}",
         "data": f"{data.dataset}, normalised by {data.explicit().normalize}",
         "test error": f"{one.error:.2f} % of {one.images:,} images",
-        "sizes": f"single deletions on {one.sizes.images:,} images, {one.sizes.draws} draws on "
-        f"{one.sizes.fewer_images:,}, {one.sizes.paths} sampled paths of each length",
+        "sizes": str(one.sizes),
     }
     return {"network": loaded.label, "facts": facts}
 

@@ -14,14 +14,17 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from resnet_cli.datasets.catalogue import NotFoundError
 from resnet_cli.figures.titles import Heading, network_title
 from resnet_cli.models.network import same_shape_groups
 from resnet_cli.results.layout import PLAN_FILE
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.display import Display, duration
-from resnet_cli.studies.base import Study, Summary
+from resnet_cli.studies.base import GradientImages, Study, Summary
 from resnet_cli.studies.delete import DeleteUnits
+from resnet_cli.studies.influence import BlockInfluence
 from resnet_cli.studies.paths.study import Paths
+from resnet_cli.studies.recalibrate import can_recalibrate, whole_batches
 from resnet_cli.studies.reorder import ReorderUnits
 from resnet_cli.studies.runner import Written, heading_for, read_tables, run_study
 from resnet_cli.studies.signal import Signal
@@ -35,6 +38,8 @@ MOST_UNITS = 20
 TIMED_IMAGES = 250
 BATCH = 128
 """Images in the batch of a sampled path, as `paths` and `signal` take them."""
+RECALIBRATED_COST = 2.0
+"""Of a pass in which batch norms are not folded into the convolutions, or estimate statistics."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,29 @@ class Sizes:
     """Random sets for each number of units, and random orders for each number of swaps."""
     paths: int
     """Sampled paths of each length."""
+    recalibration: int = 0
+    """Training images on which batch-norm statistics are re-estimated after each single deletion;
+    0: they are not."""
+
+    def __str__(self) -> str:
+        again = f", batch norms re-estimated on {self.recalibration:,}"
+        return (
+            f"single deletions on {self.images:,} images{again if self.recalibration else ''}; "
+            f"random sets and orders with {self.draws} draws on {self.fewer_images:,} images; "
+            f"{self.paths} sampled paths of each length"
+        )
 
     def passes(self, num_units: int) -> float:
         """Forward passes of one image through the network that take as long, about.
 
         Deletions share the part before the first deleted unit: half of the network for single
-        ones. A sampled path costs a backward pass, the exact spectrum one for each length.
+        ones, which are measured twice (`deletion` and `influence`). A sampled path costs a
+        backward pass, the exact spectrum one for each length.
         """
         several = min(MOST_UNITS, num_units - 1)
-        single = self.images * num_units / 2
+        single = 2 * self.images * num_units / 2
+        if self.recalibration:
+            single += RECALIBRATED_COST * (self.images + self.recalibration) * num_units / 2
         random = 2 * 0.8 * several * self.draws * self.fewer_images
         sampled = BATCH * self.paths * (num_units + 1)
         exact = 2 * BATCH * num_units
@@ -65,14 +84,14 @@ class Sizes:
 
 
 LEVELS = (
-    Sizes(10_000, 1000, 100, 100),
-    Sizes(10_000, 1000, 50, 50),
-    Sizes(10_000, 1000, 20, 20),
-    Sizes(5000, 500, 20, 20),
-    Sizes(2000, 500, 10, 20),
-    Sizes(1000, 250, 10, 10),
-    Sizes(500, 250, 5, 5),
-    Sizes(250, 100, 5, 3),
+    Sizes(10_000, 1000, 100, 100, 1000),
+    Sizes(10_000, 1000, 50, 50, 1000),
+    Sizes(10_000, 1000, 20, 20, 1000),
+    Sizes(5000, 500, 20, 20, 1000),
+    Sizes(2000, 500, 10, 20, 1000),
+    Sizes(1000, 250, 10, 10, 500),
+    Sizes(500, 250, 5, 5, 200),
+    Sizes(250, 100, 5, 3, 100),
 )
 """From the most to the least that is worth measuring."""
 
@@ -121,9 +140,15 @@ def examine(
     batches = subject.batches("test")
     with display.progress(f"evaluating {subject.label}") as update:
         whole = evaluate(subject.loaded.network, batches, report=update)
-    sizes = _sizes(subject, out, len(batches), budget, seed, display)
+    training = training_images(subject)
+    if not training:
+        display.paragraph(
+            "no training images: paths and signals are measured on test images, and batch-norm "
+            "statistics are not re-estimated"
+        )
+    sizes = _sizes(subject, out, len(batches), training, budget, seed, display)
     written, parts = Written(), []
-    for name, study, images in studies(subject, sizes):
+    for name, study, images in studies(subject, sizes, "train" if training else "test"):
         limited = subject.first(images)
         found = run_study(
             limited,
@@ -143,11 +168,29 @@ def examine(
     return Examined(subject, sizes, whole.error, whole.images, parts), written
 
 
-def studies(subject: Subject, sizes: Sizes) -> list[tuple[str, Study, int]]:
+def training_images(subject: Subject) -> int:
+    """How many training images there are; 0 if there is no such split."""
+    try:
+        return len(subject.batches("train"))
+    except NotFoundError:
+        return 0
+
+
+def studies(
+    subject: Subject, sizes: Sizes, gradients: GradientImages = "train"
+) -> list[tuple[str, Study, int]]:
     """The studies of an examination: folder, study, and test images. A network of one unit has
-    nothing to combine, and one without units of equal shape nothing to reorder."""
+    nothing to combine, and one without units of equal shape nothing to reorder.
+
+    Args:
+        gradients: the split that paths and signals are measured on.
+    """
     several = tuple(range(2, min(MOST_UNITS, subject.num_units - 1) + 1))
-    found: list[tuple[str, Study, int]] = [("deletion", DeleteUnits(k=(1,)), sizes.images)]
+    single = DeleteUnits(k=(1,), recalibrate=sizes.recalibration or None)
+    found: list[tuple[str, Study, int]] = [
+        ("deletion", single, sizes.images),
+        ("influence", BlockInfluence(), sizes.images),
+    ]
     if several:
         study: Study = DeleteUnits(k=several, samples=sizes.draws)
         found.append(("deletions", study, sizes.fewer_images))
@@ -156,13 +199,20 @@ def studies(subject: Subject, sizes: Sizes) -> list[tuple[str, Study, int]]:
         study = ReorderUnits(swaps=swaps, samples=sizes.draws)
         found.append(("reordering", study, sizes.fewer_images))
     if not subject.loaded.is_plain:
-        found.append(("paths", Paths(samples=sizes.paths, batch_size=BATCH), sizes.images))
-    found.append(("signal", Signal(batch_size=BATCH), sizes.images))
+        paths = Paths(samples=sizes.paths, batch_size=BATCH, cumulative=True, on=gradients)
+        found.append(("paths", paths, sizes.images))
+        found.append(("signal", Signal(batch_size=BATCH, on=gradients), sizes.images))
     return found
 
 
 def _sizes(
-    subject: Subject, out: Path, available: int, budget: float, seed: int, display: Display
+    subject: Subject,
+    out: Path,
+    available: int,
+    training: int,
+    budget: float,
+    seed: int,
+    display: Display,
 ) -> Sizes:
     """The sizes that fit the budget, or those of an examination that was stopped."""
     identity = {
@@ -178,24 +228,24 @@ def _sizes(
         if stored["identity"] == identity:
             return Sizes(**stored["sizes"])
     seconds = seconds_per_image(subject)
-    sizes = fitting(subject.num_units, seconds, budget, available)
+    able = training if can_recalibrate(subject.loaded.network) else 0
+    sizes = fitting(subject.num_units, seconds, budget, available, able)
     estimate = duration(sizes.passes(subject.num_units) * seconds)
-    display.paragraph(
-        f"sizes for {duration(budget)}: single deletions on {sizes.images:,} images; random sets "
-        f"and orders with {sizes.draws} draws on {sizes.fewer_images:,} images; {sizes.paths} "
-        f"sampled paths of each length; about {estimate}"
-    )
+    display.paragraph(f"sizes for {duration(budget)}: {sizes}; about {estimate}")
     content = {"identity": identity, "sizes": asdict(sizes)}
     atomic_write(path, json.dumps(content, indent=1) + "\n")
     return sizes
 
 
-def fitting(num_units: int, seconds: float, budget: float, available: int) -> Sizes:
+def fitting(
+    num_units: int, seconds: float, budget: float, available: int, training: int = 0
+) -> Sizes:
     """The largest sizes that take no longer than the budget, or the smallest there are.
 
     Args:
         seconds: for one image through the network.
         available: test images.
+        training: images that batch-norm statistics can be re-estimated on.
     """
     for level in LEVELS:
         sizes = Sizes(
@@ -203,6 +253,7 @@ def fitting(num_units: int, seconds: float, budget: float, available: int) -> Si
             min(level.fewer_images, available),
             level.draws,
             level.paths,
+            min(level.recalibration, whole_batches(training)),
         )
         if sizes.passes(num_units) * seconds <= budget:
             break

@@ -82,7 +82,7 @@ def try_alternatives(
             tried.append(
                 Trial(assumption, value, found.images, found.error, now.first(found.images).error)
             )
-            if found.is_clearly_better_than(now):
+            if found.is_clearly_better_than(now.first(found.images)):
                 better[value] = other, found
         if better:
             best = min(better, key=lambda value: better[value][1].loss)

@@ -8,7 +8,7 @@ reads every study's options.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -175,6 +175,9 @@ class Study(StudyConfig):
         return self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
 
 
+GradientImages = Literal["train", "test"]
+ON = Option("--on", "Images that the gradients are measured on.")
+"""Of a field of `GradientImages`."""
 Samples = Annotated[
     PositiveInt, Option("--samples", "Number of draws for each number of units.", metavar="N")
 ]

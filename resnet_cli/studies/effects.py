@@ -64,6 +64,7 @@ class Effects(Study):
                     "relative_change",
                     "mean over the images of |F_j without i - F_j| / |F_j|, L2 norms; images on "
                     "which F_j is zero do not count",
+                    empty=True,
                 ),
                 whole("images", "test images measured on"),
             ),
@@ -85,7 +86,7 @@ class Effects(Study):
         with progress.of(f"effects of deleting units of {subject.label}") as report:
             found = effects(subject.loaded.network, batches, report)
         rows = [
-            {"deleted": i, "unit": j, "relative_change": change, "images": len(batches)}
+            {"deleted": i, "unit": j, "relative_change": known(change), "images": len(batches)}
             for (i, j), change in found.items()
         ]
         yield "effects", rows, ("test",)

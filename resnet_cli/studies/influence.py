@@ -33,7 +33,7 @@ from resnet_cli.figures.style import (
 )
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables
+from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
 from resnet_cli.studies.intervals import RankCorrelation, rank_correlation
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns
 
@@ -89,16 +89,18 @@ class BlockInfluence(Study):
                     "block_influence",
                     "1 - mean cosine, over images and positions, between the first unit's input "
                     "and the last one's output (arXiv:2403.03853)",
+                    empty=True,
                 ),
                 number(
                     "angular_distance",
                     "mean of the same angles, as a share of 180 degrees (arXiv:2403.17887)",
+                    empty=True,
                 ),
                 *ERRORS,
                 *PREDICTIONS,
             ),
             note="Where the shape changes, the input is taken to the output by the units' "
-            "shortcuts.",
+            "shortcuts. A score is empty\nwhere every activation is zero.",
         ),
     )
 
@@ -127,7 +129,12 @@ class BlockInfluence(Study):
                 network, batches, runs, report, subject.context.engine
             )
         rows = [
-            {"n": n, "unit": unit, "block_influence": score, "angular_distance": angle}
+            {
+                "n": n,
+                "unit": unit,
+                "block_influence": known(score),
+                "angular_distance": known(angle),
+            }
             | measured_columns(outcome, intact, seed)
             for ((n, unit), (score, angle)), outcome in zip(scores.items(), deleted, strict=True)
         ]

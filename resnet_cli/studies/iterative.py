@@ -81,9 +81,14 @@ class IterativeInference(Study):
                 number(
                     "cosine",
                     "mean over the images of the cosine of F(x_l) with -dE/dx_l, E an image's "
-                    "cross-entropy",
+                    "cross-entropy; empty where all gradients are zero",
+                    empty=True,
                 ),
-                number("norm_ratio", "mean over the images of the L2 norm of F(x_l) over x_l's"),
+                number(
+                    "norm_ratio",
+                    "mean over the images of the L2 norm of F(x_l) over x_l's",
+                    empty=True,
+                ),
                 *ERRORS,
                 *PREDICTIONS,
             ),
@@ -118,7 +123,7 @@ class IterativeInference(Study):
                 network, batches, walks, report, subject.context.engine
             )
         rows = [
-            {"unit": unit, "cosine": cosine, "norm_ratio": ratio}
+            {"unit": unit, "cosine": known(cosine), "norm_ratio": known(ratio)}
             | measured_columns(outcome, whole_network, seed)
             for unit, ((cosine, ratio), outcome) in enumerate(zip(refined, stopped, strict=True))
         ]

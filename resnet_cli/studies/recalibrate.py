@@ -106,6 +106,17 @@ def training_images(
     return [batches.training(part, generator)[0] for part in parts]
 
 
+def whole_batches(count: int) -> int:
+    """The most images of so many that `training_images` takes."""
+    return count - count % BATCH if count > BATCH else count if count > 1 else 0
+
+
+def can_recalibrate(network: "Network") -> bool:
+    """It has batch norms, and all keep statistics."""
+    norms = norms_of(network)
+    return bool(norms) and all(norm.track_running_stats for norm in norms)
+
+
 def check(network: "Network") -> None:
     """Raises UserError for a network without batch norms, or with some that keep no statistics."""
     norms = norms_of(network)

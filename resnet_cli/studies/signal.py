@@ -36,7 +36,9 @@ from resnet_cli.figures.style import (
 from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import (
+    ON,
     Case,
+    GradientImages,
     NamedFigure,
     Option,
     Row,
@@ -79,9 +81,12 @@ class Signal(Study):
     kind: Literal["signal"] = "signal"
     batch_size: Annotated[
         PositiveInt,
-        Option("--batch-size", "Training images in the batch.", metavar="N", word="batch"),
+        Option("--batch-size", "Images in the batch.", metavar="N", word="batch"),
     ] = 128
-    """Training images in the one batch that is measured."""
+    """Images in the one batch that is measured."""
+
+    on: Annotated[GradientImages, ON] = "train"
+    """The split that the batch is drawn from."""
 
     title = "Signals by unit"
     pictures: ClassVar = {
@@ -122,7 +127,7 @@ class Signal(Study):
                 ),
                 whole(
                     "images",
-                    "training images of the batch; batch norm takes this batch's statistics, "
+                    "images of the batch; batch norm takes this batch's statistics, "
                     "dropout is inactive",
                 ),
                 whole("seed", "seed of the batch's draw"),
@@ -132,7 +137,7 @@ class Signal(Study):
 
     @property
     def split(self) -> "SplitName":
-        return "train"
+        return self.on
 
     @property
     def normalises_by_batch(self) -> bool:
@@ -143,7 +148,7 @@ class Signal(Study):
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         from resnet_cli.studies.paths.sampled import batch_indices
 
-        batches = subject.batches("train")
+        batches = subject.batches(self.on)
         images, labels = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
         rows: list[Row] = []
         for state, network in _states(subject, seed).items():
@@ -151,7 +156,7 @@ class Signal(Study):
                 found = measure_signal(network.to(images.device), images, labels, report)
             common = {"state": state, "images": len(labels), "seed": seed}
             rows += [common | row for row in found]
-        yield "signal", rows, ("train",)
+        yield "signal", rows, (self.on,)
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(

@@ -4,8 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
+import torchvision
+from PIL import Image
 
+from resnet_cli.claims.verdict import JUDGED
 from resnet_cli.cli.entry import run_command
 from resnet_cli.run import examine as examine_module
 from resnet_cli.run.examine import LEVELS, Sizes, fitting
@@ -14,11 +19,14 @@ from resnet_cli.run.examine import LEVELS, Sizes, fitting
 def test_sizes_grow_with_the_budget_and_never_exceed_the_images() -> None:
     passes = [level.passes(54) for level in LEVELS]
     assert passes == sorted(passes, reverse=True)
-    assert fitting(54, 1e-9, 600, 10_000) == LEVELS[0]
-    assert fitting(54, 1.0, 1, 10_000) == LEVELS[-1], "the smallest, though it takes longer"
+    assert fitting(54, 1e-9, 600, 10_000, 50_000) == LEVELS[0]
+    assert fitting(54, 1.0, 1, 10_000, 50_000) == LEVELS[-1], "the smallest, though it takes longer"
     middle = fitting(9, 0.002, 600, 10_000)
     assert middle.passes(9) * 0.002 <= 600
-    assert fitting(9, 1e-9, 600, 360) == Sizes(360, 360, LEVELS[0].draws, LEVELS[0].paths)
+    assert fitting(9, 1e-9, 600, 360) == Sizes(360, 360, LEVELS[0].draws, LEVELS[0].paths, 0)
+    assert fitting(9, 1e-9, 600, 360, 1437).recalibration == LEVELS[0].recalibration
+    assert fitting(9, 1e-9, 600, 360, 730).recalibration == 700, "whole batches"
+    assert fitting(9, 1e-9, 600, 360, 70).recalibration == 70
 
 
 def run(*arguments: str) -> int:
@@ -37,23 +45,20 @@ def test_one_network_is_examined_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1),))
+    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1, 40),))
     monkeypatch.setattr(examine_module, "BATCH", 8)
     command = ("examine", "preact56-digits", "--images", "40", "--budget", "1s", "--out", "out")
     assert run(*command, "--json") == 0
     summary = read_summary(capsys)
     (network,) = summary["networks"]  # type: ignore[misc]
     assert network["images"] == 40
-    assert {f["answer"] for f in network["findings"]} <= {
-        "holds",
-        "does not hold",
-        "too few draws",
-    }
+    assert {f["verdict"] for f in network["findings"]} <= set(JUDGED) | {"too few draws"}
     assert len(network["findings"]) == 6
-    names = {"deletion", "deletions", "reordering", "paths", "signal"}
+    names = {"deletion", "influence", "deletions", "reordering", "paths", "signal"}
     assert {path.name for path in Path("out").iterdir() if path.is_dir()} == names
     page = Path("out/examine.html").read_text()
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 8
+    assert Path("out/deletion/lesion_delete_recalibrated.csv").exists()
     assert not re.findall(r'(?:src|href)="(?!data:)', page), "the page needs no other file"
     assert all(finding["evidence"] in page for finding in network["findings"][:1])
 
@@ -78,3 +83,31 @@ def test_bad_arguments_are_refused_in_one_line(
 ) -> None:
     assert run("examine", *arguments) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_without_training_images_gradients_are_of_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image folder that has `val` only, and a small Vision Transformer, which has no batch
+    norms."""
+    for label in range(10):
+        folder = tmp_path / "images" / "val" / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(2):
+            pixels = numpy.random.default_rng(10 * label + number).integers(0, 255, (32, 32, 3))
+            Image.fromarray(pixels.astype(numpy.uint8)).save(folder / f"{number}.png")
+    torch.manual_seed(0)
+    vit = torchvision.models.VisionTransformer(224, 112, 2, 2, 16, 24, num_classes=10)
+    torch.nn.init.normal_(vit.heads.head.weight)
+    torch.save(vit.state_dict(), tmp_path / "vit.pt")
+    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(20, 10, 2, 1, 40),))
+    monkeypatch.setattr(examine_module, "BATCH", 4)
+    monkeypatch.chdir(tmp_path)
+    command = ("examine", "vit.pt", "--model", "attention_heads=2", "--dataset", "imagefolder")
+    assert run(*command, "--data-dir", "images", "--out", "out", "--json") == 0
+    (network,) = read_summary(capsys)["networks"]  # type: ignore[misc]
+    assert network["sizes"]["recalibration"] == 0
+    damage = [f["verdict"] for f in network["findings"][:2]]
+    assert damage == ["not trained long enough"] * 2, "it guesses"
+    provenance = json.loads(Path("out/paths/path_spectrum.provenance.json").read_text())
+    assert list(provenance["data"]) == ["imagefolder/test"]

@@ -171,7 +171,8 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
     axes.set_xlabel("path length k (units passed)")
     axes.set_ylabel("gradient norm at the input")
     set_title(figure, title)
-    figure.legend(loc="outside lower center", ncols=1)
+    if drawn:
+        figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 

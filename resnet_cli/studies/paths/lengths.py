@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Row
+from resnet_cli.studies.base import Row, known
 
 if TYPE_CHECKING:
     from resnet_cli.studies.paths.exact import ExactSpectrum
@@ -76,7 +76,7 @@ def spectrum_rows(
 def cumulative_rows(exact: "ExactSpectrum") -> list[Row]:
     """Rows of path_cumulative.csv."""
     return [
-        {"k": k, "cosine": cosine, "relative_norm": norm, "images": exact.images}
+        {"k": k, "cosine": known(cosine), "relative_norm": known(norm), "images": exact.images}
         for k, (cosine, norm) in enumerate(exact.cumulative)
     ]
 

@@ -10,7 +10,9 @@ from resnet_cli.config.fields import IntRange
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import (
+    ON,
     Case,
+    GradientImages,
     NamedFigure,
     Option,
     Row,
@@ -112,9 +114,10 @@ TABLES = (
             number(
                 "cosine",
                 "cosine of the gradient at the input that all these paths deliver together with "
-                "the whole gradient",
+                "the whole gradient; empty where one is zero",
+                empty=True,
             ),
-            number("relative_norm", "its L2 norm over that of the whole gradient"),
+            number("relative_norm", "its L2 norm over that of the whole gradient", empty=True),
             whole("images", "images in the batch"),
         ),
     ),
@@ -222,6 +225,9 @@ class Paths(Study):
     ] = False
     """Sample by the batch's statistics; not with the exact spectrum."""
 
+    on: Annotated[GradientImages, ON] = "train"
+    """The split that the batches are drawn from."""
+
     title = "Gradient by path length"
     pictures: ClassVar = {
         "paths": "number of paths, gradient of one path, and their product, by path length",
@@ -281,7 +287,7 @@ class Paths(Study):
 
     @property
     def split(self) -> "SplitName | None":
-        return None if self.lengths_only else "train"
+        return None if self.lengths_only else self.on
 
     @property
     def normalises_by_batch(self) -> bool:
@@ -296,10 +302,10 @@ class Paths(Study):
             yield "path_lengths", path_lengths(subject.num_units), ()
         if self.lengths_only or not any(map(progress.wants, self.names()[1:])):
             return
-        batches = subject.batches("train")
+        batches = subject.batches(self.on)
         if progress.wants("path_gradients"):
             gradients: Sequence[Mapping[str, Any]] = self._sampled(subject, seed, progress)
-            yield "path_gradients", [dict(row) for row in gradients], ("train",)
+            yield "path_gradients", [dict(row) for row in gradients], (self.on,)
         else:
             gradients = progress.rows("path_gradients")
         batch = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
@@ -307,13 +313,13 @@ class Paths(Study):
             swept = self.exact or self.cumulative
             exact = self._exact(subject, batch, progress) if swept else None
             rows = spectrum_rows(subject.num_units, gradients, exact if self.exact else None)
-            yield "path_spectrum", rows, ("train",)
-            if exact is not None:
-                yield "path_cumulative", cumulative_rows(exact), ("train",)
+            yield "path_spectrum", rows, (self.on,)
+            if self.cumulative and exact is not None:
+                yield "path_cumulative", cumulative_rows(exact), (self.on,)
         if progress.wants("path_spectrum_stages"):
-            yield "path_spectrum_stages", self._by_stage(subject, batch, progress), ("train",)
+            yield "path_spectrum_stages", self._by_stage(subject, batch, progress), (self.on,)
         if progress.wants("path_spectrum_unit"):
-            yield "path_spectrum_unit", self._at_unit(subject, batch, progress), ("train",)
+            yield "path_spectrum_unit", self._at_unit(subject, batch, progress), (self.on,)
 
     def _sampled(self, subject: "Subject", seed: int, progress: "Progress") -> list[Row]:
         from resnet_cli.studies.paths import sampled
@@ -321,7 +327,7 @@ class Paths(Study):
         with progress.of(f"sampling paths of {subject.label}") as report:
             return sampled.sample_path_gradients(
                 subject.loaded.network,
-                subject.batches("train"),
+                subject.batches(self.on),
                 self.lengths(subject),
                 self.samples,
                 self.batch_size,
