@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,11 +98,15 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def set_title(figure: "Figure", title: str) -> None:
-    """The figure's title, broken into lines that fit its width, first before its parenthesis."""
+    """The figure's title, broken into lines that fit its width: before its parenthesis and after
+    its colon, if it can be, else between words."""
     width = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
-    shown, opening, setting = title.partition(" (")
-    parts = [title] if len(title) <= width else [shown, (opening + setting).strip()]
-    lines = [textwrap.fill(part, width, break_on_hyphens=False) for part in parts if part]
+    lines = [""]
+    for part in re.split(r"(?<=:) | (?=\()", title):
+        if lines[-1] and len(f"{lines[-1]} {part}") > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {part}".strip()
+    lines = [textwrap.fill(line, width, break_on_hyphens=False) for line in lines]
     figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
 
 
