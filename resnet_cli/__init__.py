@@ -1,6 +1,6 @@
-"""resnet-cli: residual networks, lesions and paths, as two papers measured them.
+"""resnet-cli: residual networks, lesions and paths, as measured in two papers.
 
-The Python API is `resnet_cli.api`; its names are also found here, and loaded when first used.
+The Python API is `resnet_cli.api`; its names are also available here and are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`python -m resnet_cli` equals `resnet-cli`."""
+"""`python -m resnet_cli` is the same as `resnet-cli`."""
 
 from resnet_cli.cli import main
 

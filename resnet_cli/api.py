@@ -8,8 +8,8 @@
     rc.lesions(net, data, k=range(1, 6))
     rc.spectrum(net, data).plot()
 
-The objects are those that the commands use: a measurement has the numbers and the columns of the
-command's CSV. Errors in the arguments are `UserError`, a `ValueError`.
+These functions use the same code as the commands: a measurement has the numbers and columns of the
+command's CSV. Invalid arguments raise `UserError`, a `ValueError`.
 """
 
 import re
@@ -80,7 +80,7 @@ class Net:
 
     @property
     def module(self) -> nn.Module:
-        """images [N, C, H, W], normalised -> logits [N, classes]."""
+        """The PyTorch module: normalised images [N, C, H, W] -> logits [N, classes]."""
         return self.loaded.network
 
     @property
@@ -90,14 +90,15 @@ class Net:
 
     @property
     def assumptions(self) -> dict[str, str]:
-        """What the file of others does not say of the network, and the value that was taken."""
+        """Properties of the network that a third-party file does not specify, and the values that
+        were assumed."""
         return {assumed.key: assumed.value for assumed in self.loaded.assumptions}
 
     def error(self, data: "Data") -> float:
         """Top-1 error in percent.
 
         Raises:
-            UserError: the data have other classes than the network, or are not found.
+            UserError: the network has other classes than the data, or the data were not found.
         """
         with _python_names():
             subject = data.subject(self)
@@ -109,34 +110,31 @@ class Net:
 
 @dataclass(frozen=True)
 class Data:
-    """Images with their labels, on which a network is measured."""
+    """Images with labels, on which networks are measured."""
 
     context: Context
     config: DataConfig | None
-    """None: the tensors of `batches`."""
+    """None for the tensors in `batches`."""
     split: SplitName = "test"
     images: int | None = None
     normalize: str | None = None
     batches: Batches | None = None
 
     def first(self, images: int) -> "Data":
-        """The first images only.
-
-        Args:
-            images: how many.
+        """Only the first `images` images.
 
         Raises:
-            UserError: there are fewer.
+            UserError: there are fewer images.
         """
         if self.batches is None:
             return replace(self, images=images)
         if images > len(self.batches):
-            raise UserError(f"images={images}: there are {len(self.batches)}")
+            raise UserError(f"images={images}: there are only {len(self.batches)} images")
         kept = self.batches
         return replace(self, batches=_TensorBatches(kept.images[:images], kept.labels[:images]))
 
     def subject(self, net: Net) -> Subject:
-        """The network with these data, as a study takes it."""
+        """The network with these data, as the subject of a study."""
         if self.config is None:
             none = Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
             return _OnData(net.loaded, DataConfig(), none, self.context, self)
@@ -155,30 +153,30 @@ class Data:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with its two splits."""
+    """The two splits of a data set."""
 
     train: Data
     test: Data
 
 
 class Measurement:
-    """The tables of a study, and its figure."""
+    """The tables and figures of a study."""
 
     def __init__(self, study: Study, subject: Subject, tables: "dict[str, DataFrame]") -> None:
         self.tables = tables
-        """Tables by name, with the columns of the CSV of that name."""
+        """Tables by name, with the columns of the CSV files with these names."""
         self._study, self._subject = study, subject
 
     @property
     def table(self) -> "DataFrame":
-        """The study's main table: the last that was measured."""
+        """The study's main table, which is the last one that was measured."""
         return list(self.tables.values())[-1]
 
     def plot(self, name: str | None = None) -> "Figure":
         """Draw a figure of the study.
 
         Args:
-            name: which, by the stem of its file; None: the first.
+            name: the figure's file name without suffix; None means the first figure.
 
         Raises:
             UserError: the study has no such figure.
@@ -203,17 +201,17 @@ class Measurement:
 
 
 def load(source: str | Path, *, model: Mapping[str, str] | None = None) -> Net:
-    """A network from a file or by name.
+    """Load a network from a file or by name.
 
     Args:
         source: a checkpoint, the folder of a run, the name of bundled weights
             (`resnet-cli weights` lists them), or a Python file whose function `network` returns an
             adapted network (`resnet_cli.models.adapt`).
-        model: what the shapes of others' weights cannot tell, such as `{"stride_in": "1x1"}`; by
-            default what `Net.assumptions` states.
+        model: properties that cannot be inferred from the shapes of third-party weights, such as
+            `{"stride_in": "1x1"}`; `Net.assumptions` lists the values assumed by default.
 
     Raises:
-        UserError: nothing is there, it is damaged, or it fits no known network.
+        UserError: the source does not exist, is damaged, or does not match any known network.
     """
     with _python_names():
         return Net(load_network(source, model))
@@ -227,23 +225,23 @@ def wrap(
     head: nn.Module | None = None,
     example: Tensor,
 ) -> Net:
-    """Any residual network in PyTorch, divided into stem, units and head.
+    """Use any residual network in PyTorch, divided into stem, units and head.
 
-    The parts are compared with the model: they must compute the same logits. Without parts, they
-    follow from the names of the model's weights, which works for the networks that
-    docs/checkpoints.md lists, such as torchvision's `resnet50` and `vit_b_16`.
+    The parts must compute the same logits as the model, which is checked. If they are not given,
+    they are inferred from the names of the model's weights. This works for the networks listed in
+    docs/checkpoints.md, such as torchvision's `resnet50` and `vit_b_16`.
 
     Args:
         model: inputs -> logits [N, classes].
         units: in forward order, each y = h(pre(x)) + F(pre(x)), x_next = f(y).
-        example: inputs of the shape that the model takes; random numbers will do.
+        example: inputs of the model's input shape; they may be random.
 
     Raises:
-        UserError: the parts do not fit one another, or compute other logits than the model.
+        UserError: the parts do not fit together, or compute other logits than the model.
     """
     if stem is None or units is None or head is None:
         if not (stem is None and units is None and head is None):
-            raise UserError("stem, units and head: give all three, or none")
+            raise UserError("stem, units, head: give all three or none of them")
         found = recognise(model, example)
         digest = adapt.weights_hash(found.network)
         return Net(
@@ -274,11 +272,11 @@ def dataset(
     """A data set by name. Its files are read when they are first needed.
 
     Args:
-        root: the folder that holds it; None: `$RESNET_CLI_DATA`, else `data`.
-        normalize: what `--normalize` takes; None: as the network was trained, or the data set's
-            usual normalisation for the weights of others.
+        root: the folder of data sets; None means `$RESNET_CLI_DATA`, or `data` if that is not set.
+        normalize: a value of `--normalize`; None means the normalisation with which the network
+            was trained or, for third-party weights, the data set's usual one.
         download: download CIFAR if it is not there.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`: where networks are measured.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, where networks are measured.
 
     Raises:
         UserError: there is no such data set or device.
@@ -295,20 +293,20 @@ def dataset(
 
 
 def tensors(images: Tensor, labels: Tensor, *, device: str = "auto") -> Data:
-    """Images that are ready for the network, with their labels.
+    """Normalised images and their labels, as tensors.
 
     Args:
-        images: floating-point [N, ...], normalised as the network takes them.
+        images: floating-point [N, ...], normalised as the network expects.
         labels: int64 [N].
         device: where networks are measured.
 
     Raises:
-        UserError: the shapes or types differ from these.
+        UserError: a shape or type is not as above.
     """
     if not images.is_floating_point() or labels.shape != images.shape[:1] or not len(labels):
         raise UserError(
             f"images of type {images.dtype} and shape {list(images.shape)} with labels "
-            f"{list(labels.shape)}: floating-point images [N, ...] and labels [N] are expected"
+            f"{list(labels.shape)}: give floating-point images [N, ...] and labels [N]"
         )
     chosen = pick_device(device)
     batches = _TensorBatches(images.to(chosen), labels.long().to(chosen))
@@ -321,7 +319,7 @@ def tensors(images: Tensor, labels: Tensor, *, device: str = "auto") -> Data:
 def delete(net: Net, units: Iterable[int]) -> Net:
     """The network with the residual branches of these units deleted (paper 2, section 4.1).
 
-    A new network that shares the weights; `net` stays as it is.
+    Returns a new network that shares the weights; `net` does not change.
 
     Raises:
         UserError: a unit does not exist.
@@ -334,14 +332,14 @@ def delete(net: Net, units: Iterable[int]) -> Net:
 def reorder(net: Net, order: Sequence[int]) -> Net:
     """The network with its units in another order (paper 2, section 4.3).
 
-    A new network that shares the weights; `net` stays as it is.
+    Returns a new network that shares the weights; `net` does not change.
 
     Args:
-        order: position i takes unit order[i]; only units of one stage that keep the shape can
-            change places.
+        order: unit order[i] moves to position i. Only units of the same stage that do not change
+            the shape can be exchanged.
 
     Raises:
-        UserError: `order` is not a permutation of the units, or moves one to another shape.
+        UserError: `order` is not a permutation of the units, or a unit does not fit its position.
     """
     network = net.loaded.network
     walk = in_order(intact(len(network.units)), order, network.places)
@@ -363,19 +361,19 @@ def lesions(
     """The error after deleting k units at random; k = 1 deletes each unit in turn.
 
     Args:
-        k: numbers of units.
-        samples: draws for each k > 1.
-        recalibrate: re-estimate the batch-norm statistics along each lesion, on this number of
-            training images without their labels (1000 is usual), of tensors on these themselves;
-            None: the network's own.
+        k: one or more numbers of units.
+        samples: random draws for each k > 1.
+        recalibrate: re-estimate batch-norm statistics for each lesion on this number of training
+            images, without labels (1000 is usual), or on the given tensors themselves; None keeps
+            the network's own statistics.
 
     Returns:
-        The columns of lesion_delete.csv, a row for each deletion; errors in percent. With
-        `recalibrate` those of lesion_delete_recalibrated.csv.
+        The columns of lesion_delete.csv, with one row for each deletion; errors in percent. With
+        `recalibrate`, those of lesion_delete_recalibrated.csv.
 
     Raises:
-        UserError: the network has fewer units, or other classes than the data; or no batch norms
-            or training images, with `recalibrate`.
+        UserError: the network has fewer than k units, or other classes than the data; with
+            `recalibrate`, also if there are no batch norms or no training images.
     """
     study = DeleteUnits(k=_numbers(k), samples=samples, recalibrate=recalibrate)
     return _measure(net, data, study, seed).table
@@ -387,10 +385,11 @@ def reorderings(
     """The error after swapping random pairs of units of equal shape.
 
     Returns:
-        The columns of lesion_reorder.csv, a row for each draw; errors in percent.
+        The columns of lesion_reorder.csv, with one row for each draw; errors in percent.
 
     Raises:
-        UserError: the network has no two units of equal shape, or other classes than the data.
+        UserError: the network does not have two units of equal shape, or it has other classes than
+            the data.
     """
     return _measure(net, data, ReorderUnits(swaps=_numbers(swaps), samples=samples), seed).table
 
@@ -408,16 +407,16 @@ def spectrum(
     """The gradient at the input by path length, sampled and exact (paper 2, Figure 6).
 
     Args:
-        k: path lengths to sample; None: all.
+        k: path lengths to sample; None means all.
         samples: sampled paths for each length.
-        exact: also the gradient that all paths of a length deliver together.
-        batch_size: images in a sample's batch.
+        exact: also compute the total gradient over all paths of each length.
+        batch_size: images in the batch of each sample.
 
     Returns:
-        path_lengths, path_gradients and path_spectrum, the last as `table`.
+        The tables path_lengths, path_gradients and path_spectrum; `table` is the last one.
 
     Raises:
-        UserError: a length does not exist, or the data have other classes than the network.
+        UserError: there is no path of a length, or the network has other classes than the data.
     """
     lengths = None if k is None else _numbers(k)
     study = Paths(k=lengths, samples=samples, exact=exact, batch_size=batch_size, on="test")
@@ -425,10 +424,10 @@ def spectrum(
 
 
 def signal(net: Net, data: Data, *, seed: int = 0) -> Measurement:
-    """Activations and gradients unit by unit, on one batch (paper 1, equations 3 to 8).
+    """Activations and gradients of every unit on one batch (paper 1, equations 3 to 8).
 
     Raises:
-        UserError: the data have other classes than the network.
+        UserError: the network has other classes than the data.
     """
     return _measure(net, data, Signal(on="test"), seed)
 
@@ -454,8 +453,8 @@ def _numbers(k: int | Iterable[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _OnData(Subject):
-    """A network with the data that the caller chose: they are the `test` split, whichever they
-    are. Batch-norm statistics are re-estimated on the training split, of tensors on themselves."""
+    """A network with the caller's data as its `test` split, whichever split they are. Batch-norm
+    statistics are re-estimated on the training split or, for tensors, on the tensors themselves."""
 
     chosen: Data
 
@@ -470,7 +469,7 @@ class _OnData(Subject):
 
 
 class _TensorBatches(Batches):
-    """Tensors as batches: nothing is augmented, and the images are normalised already."""
+    """Batches from tensors of normalised images, without augmentation."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
@@ -487,7 +486,7 @@ class _TensorBatches(Batches):
 
 @contextmanager
 def _python_names() -> Iterator[None]:
-    """Errors name arguments (`dataset=`) where the commands name options (`--dataset`)."""
+    """Replace the names of options in errors (`--dataset`) by those of arguments (`dataset=`)."""
     try:
         yield
     except UserError as error:

@@ -332,7 +332,7 @@ WORDS = {
     "a link out": "leads out of the data folder",
     "a folder's link out": "leads out of the data folder",
     "truncated": "damaged, or not an image",
-    "bomb": "more than 40 megapixels are refused",
+    "bomb": "more than 40 megapixels",
     "pickle": "damaged, or not an image",
     "no image": "damaged, or not an image",
 }

@@ -1,1 +1,1 @@
-"""Benchmarks: each piece of work beside plain PyTorch code for the same (`resnet-cli bench`)."""
+"""Benchmarks: this program's code compared with plain PyTorch code (`resnet-cli bench`)."""

@@ -1,4 +1,4 @@
-"""The benchmarks by name, with what is asked of each; `resnet_cli.bench.items` measures them."""
+"""The benchmarks by name, with their targets; `resnet_cli.bench.items` measures them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,16 +6,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the benchmark."""
+    """One benchmark, which is one row of the summary."""
 
     name: str
     title: str
     target: float
     better: Literal["higher", "lower"]
     measured_in: str
-    """Of the number that is compared with the target: `x`, `%`, `s`, `GB`."""
+    """Unit of the number that is compared with the target: `x`, `%`, `s`, `GB`."""
     unit: str = ""
-    """Of the work done, for speeds: `images`."""
+    """Unit of the work done, for speeds, such as `images`."""
 
     def is_reached(self, value: float) -> bool:
         return value >= self.target if self.better == "higher" else value <= self.target
@@ -48,7 +48,7 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item(
         "path_samples",
-        "sampled paths a second, ResNet-110, a path for each image",
+        "sampled paths per second, ResNet-110, one path per image",
         40.0,
         "higher",
         "x",
@@ -58,7 +58,7 @@ ITEMS: tuple[Item, ...] = (
     Item("training_20", "training ResNet-20", 1.25, "higher", "x", "images"),
     Item(
         "torchrun",
-        "training ResNet-110 by two processes of one thread, against one of two threads",
+        "training ResNet-110 with two processes of one thread, against one process of two",
         1.1,
         "higher",
         "x",
@@ -74,7 +74,7 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item(
         "batch_preparation",
-        "preparing a batch, share of a training step of ResNet-20",
+        "preparing a batch, as a share of a training step of ResNet-20",
         2.0,
         "lower",
         "%",
@@ -91,5 +91,5 @@ ITEMS: tuple[Item, ...] = (
     ),
 )
 SCALING = "scaling"
-"""The name, in addition to those of ITEMS, of the measurement of how cost grows."""
+"""The name of one more benchmark: how the cost of studies grows."""
 NAMES = (*(item.name for item in ITEMS), SCALING)

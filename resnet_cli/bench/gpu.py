@@ -1,7 +1,7 @@
-"""GPU benchmarks: checks that numbers are right, and images per second next to the plain loop.
+"""GPU benchmarks: correctness checks, and images per second compared with the plain loop.
 
-`resnet-cli bench --device cuda` runs them; `examples/gpu.sh` chooses a training's length by them.
-An item that fails is reported and leaves the others.
+`resnet-cli bench --device cuda` runs them, and `examples/gpu.sh` uses them to choose the length of
+a training. An item that fails is reported, and the others still run.
 """
 
 import gc
@@ -38,31 +38,33 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 """Pre-activation networks and a VGG."""
 ROUNDING = {"tf32": 2.0, "bfloat16": 2.0}
-"""How many times as far from float32 as the plain step of its precision a fast step may be."""
+"""Largest distance of a fast step from the float32 step, divided by the distance of the plain step
+of the same precision."""
 SAME = 1e-3
-"""Of the logits' length, how far two ways to compute them in float32 may lie apart."""
+"""Largest distance between two float32 computations of the logits, divided by their norm."""
 SAME_STEP = 1e-2
-"""The same of a step of ResNet-20. A deeper network would say less: in float32 the gradient of an
-untrained ResNet-110 lies 2.5 % of its length from the gradient in float64, and in bfloat16 more
-than its length."""
+"""Largest distance between two float32 training steps of ResNet-20, divided by the norm of a step.
+A deeper network would be less informative: for an untrained ResNet-110, the distance between the
+gradients in float32 and float64 is 2.5 % of their norm, and in bfloat16 more than 100 %."""
 LARGEST_LIMIT = 0.5
-"""Of a step's length. No limit may be larger: a step that does nothing differs by 1."""
+"""Upper bound of all limits, relative to the norm of a step: a step that changes nothing differs by
+1."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how much is measured."""
+    """The device and the amount of work."""
 
     device: torch.device
     small: bool = False
-    """Tiny networks, to show that everything runs."""
+    """Use tiny networks, only to check that everything runs."""
 
     def trainer(
         self, network: str, precision: str, engine: str, notes: list[str] | None = None
     ) -> Trainer:
-        """A trainer of random images at batches of 128 in groups of 64."""
+        """A trainer on random images, with batches of 128 in batch-norm groups of 64."""
         model = dict(NETWORKS[network])
         if self.small:
             model["depth"] = 11 if "branch" in model else 8
@@ -83,7 +85,7 @@ class Settings:
         return Trainer(run, made, batches, batches, engine=engine, note=note)  # type: ignore[arg-type]
 
     def wait(self) -> None:
-        """Until the device has done what was asked of it."""
+        """Wait until the device has finished all work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -91,10 +93,10 @@ class Settings:
 def run_gpu_benchmarks(
     settings: Settings, out: Path, display: Display, stopper: Stopper
 ) -> tuple[Path, list[Row]]:
-    """Check and measure; writes bench_gpu.csv, anew after each item.
+    """Run all checks and measurements, and write bench_gpu.csv after each of them.
 
     Raises:
-        Interrupted: `stopper` said so; what was measured is written.
+        Interrupted: `stopper` returned True; the results so far are written.
         UserError: the file cannot be written.
     """
     started = datetime.now(UTC)
@@ -103,7 +105,7 @@ def run_gpu_benchmarks(
     path, shown = out / "bench_gpu.csv", 0
     for name, measure in _items(settings):
         if stopper():
-            raise Interrupted("stopped between benchmarks; what was measured is written")
+            raise Interrupted("stopped between benchmarks; the results so far are written")
         try:
             rows += measure()
         except (RuntimeError, ArithmeticError, TypeError, AttributeError) as error:
@@ -145,8 +147,8 @@ def _items(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
 
 
 def check_steps(settings: Settings) -> list[Row]:
-    """One training step of ResNet-20, fast and plain, in each precision, by the distance between
-    the weights after it.
+    """Compare one fast and one plain training step of ResNet-20 in each precision, by the distance
+    between the weights afterwards.
 
     In float32 the two must agree; in a lower precision the fast step must be about as close to
     float32 as the plain one.
@@ -183,7 +185,7 @@ def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 
 
 def check_evaluation(settings: Settings) -> list[Row]:
-    """Logits of a bundled network for random images, on the device and on the processor."""
+    """Compare a bundled network's logits for random images on the device and on the CPU."""
     from resnet_cli.weights.load import load_network
 
     loaded = load_network("preact56-digits" if settings.small else "preact110-cifar10")
@@ -194,9 +196,7 @@ def check_evaluation(settings: Settings) -> list[Row]:
         found = loaded.network.to(settings.device)(images.to(settings.device)).cpu()
     error = float((found - expected).norm() / expected.norm())
     remark = f"at most {SAME:g}: {'agrees' if error <= SAME else 'DIFFERS'}"
-    return [
-        _row("evaluation against the processor", "float32", "fast", [error], "of logits", remark)
-    ]
+    return [_row("evaluation against the processor", "float32", "fast", [error], "of logits", remark)]
 
 
 # --- speed ---------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def check_evaluation(settings: Settings) -> list[Row]:
 def train_speed(settings: Settings, network: str, precision: str, engine: str) -> Row:
     """Images per second of the training step."""
     notes: list[str] = []
-    gc.collect()  # a trainer before this one, and its graph's memory
+    gc.collect()  # free the previous trainer and its graph's memory
     if settings.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -216,7 +216,7 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
     begun = time.perf_counter()
     trainer.step()
     settings.wait()
-    # About half a second a repeat, of which the first step is an estimate.
+    # The time of one step gives the number of steps for about half a second per repeat.
     count = 1 if settings.small else max(1, min(100, int(0.5 / (time.perf_counter() - begun))))
     speeds = []
     for _ in range(3):
@@ -232,7 +232,7 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
 
 
 def lesion_speed(settings: Settings) -> Row:
-    """Images times deletions per second, each unit of a ResNet-110 deleted in turn."""
+    """Images times deletions per second, deleting each unit of a ResNet-110 in turn."""
     from resnet_cli.studies.delete import measure_deletions
     from resnet_cli.studies.lesion import draw_deletions
 

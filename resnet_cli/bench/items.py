@@ -1,4 +1,4 @@
-"""What each benchmark measures, and the work of its own side."""
+"""What each benchmark measures; the baselines are in `resnet_cli.bench.plain`."""
 
 import copy
 import statistics
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from resnet_cli.bench import plain
 from resnet_cli.bench.measure import (
-    Side,
+    BenchmarkProcess,
     Work,
     alternate,
     command_seconds,
@@ -24,8 +24,8 @@ from resnet_cli.bench.subjects import (
     TRAINING_BATCH,
     Settings,
     batches_of,
+    benchmark_network,
     deletions_of,
-    network_of,
     num_units_of,
     random_split,
     trainer_of,
@@ -40,19 +40,19 @@ from resnet_cli.training.loop import Trainer
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an item's measurement gave."""
+class BenchmarkResult:
+    """The result of a benchmark."""
 
     values: list[float]
-    """The measured number of each repeat: a ratio, a share, seconds or GB."""
+    """The measured number of each repeat: a ratio, a percentage, seconds or GB."""
     seconds: dict[str, Sequence[float]]
-    """By side (`plain`, `ours`), the seconds of each repeat."""
+    """BenchmarkProcess (`plain` or `ours`) -> seconds of each repeat."""
     amount: float
-    """Work of one repeat of ours, in the item's unit."""
+    """Work of this program in one repeat, in the item's unit."""
     plain_amount: float | None = None
-    """Of the baseline; None: the same."""
+    """Work of the baseline in one repeat; None means the same."""
     gflops: float | None = None
-    """Multiplications and additions of ours a second, in units of 1e9."""
+    """Speed of this program, in 1e9 multiplications and additions per second."""
     remark: str = ""
 
     @property
@@ -65,26 +65,29 @@ class Found:
 
 def _our_lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Work:
     split = random_split(images)
-    network, batches = network_of(settings, 56, split), batches_of(split)
+    network, batches = benchmark_network(settings, 56, split), batches_of(split)
     whole = intact(len(network.units))
     walks = [delete(whole, units) for units in deletions_of(network, ks, samples)]
     return lambda: [outcome.wrong for outcome in evaluate_walks(network, batches, walks)]
 
 
-def _lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Found:
+def _lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> BenchmarkResult:
     images = settings.amount(images)
     case = settings, images, ks, samples
-    with Side(plain.lesion, *case, ours=False) as by_hand, Side(_our_lesion, *case) as ours:
-        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
-    difference = max(abs(a - b) for a, b in zip(by_hand.value, ours.value, strict=True))
+    with (
+        BenchmarkProcess(plain.lesion, *case, ours=False) as baseline,
+        BenchmarkProcess(_our_lesion, *case) as ours,
+    ):
+        timing = alternate(baseline.seconds, ours.seconds, settings.repeats)
+    difference = max(abs(a - b) for a, b in zip(baseline.value, ours.value, strict=True))
     split = random_split(images)
-    network = network_of(settings, 56, split)
+    network = benchmark_network(settings, 56, split)
     num_units = len(network.units)
     walks = [delete(intact(num_units), units) for units in deletions_of(network, ks, samples)]
     prefixes = {walk[: end + 1] for walk in walks for end in range(num_units)}
     computed = sum(not prefix[-1].deleted for prefix in prefixes)
     flops = 2 * measure(network, IMAGE_SIZE).multiply_adds / num_units * computed * len(split)
-    return Found(
+    return BenchmarkResult(
         timing.ratios,
         {"plain": timing.plain, "ours": timing.ours},
         amount=len(split) * len(walks),
@@ -94,25 +97,25 @@ def _lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) ->
     )
 
 
-def lesion_single(settings: Settings) -> Found:
+def lesion_single(settings: Settings) -> BenchmarkResult:
     return _lesion(settings, 512, [1], 1)
 
 
-def lesion_count(settings: Settings) -> Found:
+def lesion_count(settings: Settings) -> BenchmarkResult:
     return _lesion(settings, 64, range(1, 21), 20)
 
 
 # --- paths ---------------------------------------------------------------------------------------
 
 
-def _sweep_beside_passes(settings: Settings, count: int) -> Work:
+def _sweep_and_passes(settings: Settings, count: int) -> Work:
     split = random_split(count)
-    network = network_of(settings, 110, split)
+    network = benchmark_network(settings, 110, split)
     images, labels = batches_of(split).evaluation(0, len(split))
     trained = copy.deepcopy(network).train()
 
     def backward() -> float:
-        """One training backward pass, to inputs and weights; the forward pass is not counted."""
+        """Time one training backward pass, to inputs and weights, without the forward pass."""
         trained.zero_grad()
         loss = functional.cross_entropy(trained(images.clone().requires_grad_()), labels)
         return timed(loss.backward)
@@ -126,15 +129,15 @@ def _sweep_beside_passes(settings: Settings, count: int) -> Work:
     return work
 
 
-def exact_sweep(settings: Settings) -> Found:
+def exact_sweep(settings: Settings) -> BenchmarkResult:
     images, num_units = settings.amount(128), num_units_of(settings, 110)
     rows = []
-    with Side(_sweep_beside_passes, settings, images) as ours:
+    with BenchmarkProcess(_sweep_and_passes, settings, images) as ours:
         for _ in range(settings.repeats):
             ours.seconds()
             rows.append(ours.value)
     passes, sweeps, checks = map(list, zip(*rows, strict=True))
-    return Found(
+    return BenchmarkResult(
         [a / b for a, b in zip(sweeps, passes, strict=True)],
         {"plain": passes, "ours": sweeps},
         amount=1,
@@ -144,7 +147,7 @@ def exact_sweep(settings: Settings) -> Found:
 
 def _our_paths(settings: Settings, count: int, ks: Sequence[int]) -> Work:
     split = random_split(count)
-    network, batches = network_of(settings, 110, split), batches_of(split)
+    network, batches = benchmark_network(settings, 110, split), batches_of(split)
 
     def work() -> None:
         sample_path_gradients(network, batches, ks, 1, count, 0, estimator="image")
@@ -152,16 +155,16 @@ def _our_paths(settings: Settings, count: int, ks: Sequence[int]) -> Work:
     return work
 
 
-def path_samples(settings: Settings) -> Found:
+def path_samples(settings: Settings) -> BenchmarkResult:
     images, num_units = settings.amount(128), num_units_of(settings, 110)
     ks = range(0, num_units + 1, 1 if settings.small else 6)
     with (
-        Side(plain.path, settings, images, ours=False) as by_hand,
-        Side(_our_paths, settings, images, ks) as ours,
+        BenchmarkProcess(plain.path, settings, images, ours=False) as baseline,
+        BenchmarkProcess(_our_paths, settings, images, ks) as ours,
     ):
-        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
-    paths = len(ks) * images  # each image has a path of its own for each length
-    return Found(
+        timing = alternate(baseline.seconds, ours.seconds, settings.repeats)
+    paths = len(ks) * images  # each image has its own path for each length
+    return BenchmarkResult(
         [ratio * paths for ratio in timing.ratios],
         {"plain": timing.plain, "ours": timing.ours},
         amount=paths,
@@ -174,21 +177,24 @@ def path_samples(settings: Settings) -> Found:
 
 
 def steps_in_groups(settings: Settings, depth: int, count: int) -> Work:
-    """Steps at batches of 128 in batch-norm groups of 64, as in paper 1."""
+    """Training steps with batches of 128 in batch-norm groups of 64, as in paper 1."""
     batch = TRAINING_BATCH
     trainer = trainer_of(settings, depth, batch * 4, batch_size=batch, batch_norm_group=64)
     return plain.take_steps(trainer, count)
 
 
-def _training(settings: Settings, depth: int, steps: int) -> Found:
+def _training(settings: Settings, depth: int, steps: int) -> BenchmarkResult:
     batch = TRAINING_BATCH
     steps = 1 if settings.small else steps
     case = settings, depth, steps
-    with Side(plain.steps, *case, ours=False) as by_hand, Side(steps_in_groups, *case) as ours:
-        timing = alternate(by_hand.seconds, ours.seconds, settings.repeats)
+    with (
+        BenchmarkProcess(plain.steps, *case, ours=False) as baseline,
+        BenchmarkProcess(steps_in_groups, *case) as ours,
+    ):
+        timing = alternate(baseline.seconds, ours.seconds, settings.repeats)
     network = build(ModelConfig(depth=settings.depth(depth)), CLASSES, 0)
     flops = 3 * 2 * measure(network, IMAGE_SIZE).multiply_adds * batch * steps
-    return Found(
+    return BenchmarkResult(
         timing.ratios,
         {"plain": timing.plain, "ours": timing.ours},
         amount=batch * steps,
@@ -197,25 +203,26 @@ def _training(settings: Settings, depth: int, steps: int) -> Found:
     )
 
 
-def training_110(settings: Settings) -> Found:
+def training_110(settings: Settings) -> BenchmarkResult:
     return _training(settings, 110, 3)
 
 
-def training_20(settings: Settings) -> Found:
+def training_20(settings: Settings) -> BenchmarkResult:
     return _training(settings, 20, 16)
 
 
-def torchrun(settings: Settings) -> Found:
-    """Two processes of one thread, against one process of two; started anew for each repeat."""
+def torchrun(settings: Settings) -> BenchmarkResult:
+    """Two processes of one thread against one process of two threads, restarted for each repeat."""
     depth, steps, repeats = settings.depth(110), 3, settings.repeats
     if settings.small:
         steps = repeats = 1
     alone, shared = [], []
     for _ in range(repeats):
-        with Side(steps_in_groups, settings, 110, steps, threads=2) as one:
+        with BenchmarkProcess(steps_in_groups, settings, 110, steps, threads=2) as one:
             alone.append(one.seconds())
-        shared.append(torchrun_seconds(2, "resnet_cli.bench.shared", str(depth), str(steps)))
-    return Found(
+        module = "resnet_cli.bench.torchrun_steps"
+        shared.append(torchrun_seconds(2, module, str(depth), str(steps)))
+    return BenchmarkResult(
         [a / b for a, b in zip(alone, shared, strict=True)],
         {"plain": alone, "ours": shared},
         amount=TRAINING_BATCH * steps,
@@ -229,15 +236,15 @@ def _steps_of_active(settings: Settings, batch: int, active: int | None, count: 
     return plain.take_steps(trainer, count)
 
 
-def active_units(settings: Settings) -> Found:
+def active_units(settings: Settings) -> BenchmarkResult:
     batch = 64
     count, steps = (1, 1) if settings.small else (23, 4)
     with (
-        Side(_steps_of_active, settings, batch, None, steps) as whole,
-        Side(_steps_of_active, settings, batch, count, steps) as part,
+        BenchmarkProcess(_steps_of_active, settings, batch, None, steps) as whole,
+        BenchmarkProcess(_steps_of_active, settings, batch, count, steps) as part,
     ):
         timing = alternate(whole.seconds, part.seconds, settings.repeats)
-    return Found(
+    return BenchmarkResult(
         timing.ratios,
         {"plain": timing.plain, "ours": timing.ours},
         amount=batch * steps,
@@ -245,7 +252,7 @@ def active_units(settings: Settings) -> Found:
     )
 
 
-def _batches_beside_steps(settings: Settings, batch: int) -> Work:
+def _preparation_and_steps(settings: Settings, batch: int) -> Work:
     trainer = trainer_of(settings, 20, batch * 4, batch_size=batch)
     trainer.step()
 
@@ -256,15 +263,15 @@ def _batches_beside_steps(settings: Settings, batch: int) -> Work:
     return work
 
 
-def batch_preparation(settings: Settings) -> Found:
+def batch_preparation(settings: Settings) -> BenchmarkResult:
     batch = TRAINING_BATCH
     rows = []
-    with Side(_batches_beside_steps, settings, batch) as ours:
+    with BenchmarkProcess(_preparation_and_steps, settings, batch) as ours:
         for _ in range(settings.repeats):
             ours.seconds()
             rows.append(ours.value)
     prepared, whole = map(list, zip(*rows, strict=True))
-    return Found(
+    return BenchmarkResult(
         [100 * a / b for a, b in zip(prepared, whole, strict=True)],
         {"plain": whole, "ours": prepared},
         amount=batch,
@@ -275,13 +282,13 @@ def batch_preparation(settings: Settings) -> Found:
 # --- the rest ------------------------------------------------------------------------------------
 
 
-def help_command(settings: Settings) -> Found:
+def help_command(settings: Settings) -> BenchmarkResult:
     seconds = [command_seconds("--help") for _ in range(max(3, settings.repeats))]
-    return Found(seconds, {"ours": seconds}, amount=1)
+    return BenchmarkResult(seconds, {"ours": seconds}, amount=1)
 
 
 def _step_1001(depth: int) -> float:
-    """Seconds of one training step of a bottleneck network at batch 64, its units recomputed in
+    """Seconds of one training step of a bottleneck network with batch size 64, recomputing units in
     the backward pass."""
     run = RunConfig(
         model=ModelConfig(depth=depth, branch="bottleneck"),
@@ -297,19 +304,19 @@ def _step_1001(depth: int) -> float:
     return time.perf_counter() - start
 
 
-def memory_1001(settings: Settings) -> Found:
-    with Side(with_peak, _step_1001, 11 if settings.small else 1001) as ours:
+def memory_1001(settings: Settings) -> BenchmarkResult:
+    with BenchmarkProcess(with_peak, _step_1001, 11 if settings.small else 1001) as ours:
         ours.seconds()
     seconds, peak, _ = ours.value
-    return Found(
+    return BenchmarkResult(
         [peak / 1e3],
         {"ours": [seconds]},
         amount=64,
-        remark="pre-activation, checkpoint_units, one step at batch 64; all of the process",
+        remark="pre-activation, checkpoint_units, one step with batch size 64; whole process",
     )
 
 
-MEASURES: dict[str, Callable[[Settings], Found]] = {
+MEASURES: dict[str, Callable[[Settings], BenchmarkResult]] = {
     "lesion_single": lesion_single,
     "lesion_count": lesion_count,
     "exact_sweep": exact_sweep,
@@ -322,4 +329,4 @@ MEASURES: dict[str, Callable[[Settings], Found]] = {
     "help": help_command,
     "memory_1001": memory_1001,
 }
-"""By the name of the item in `resnet_cli.bench.catalog`."""
+"""Name of the item in `resnet_cli.bench.catalog` -> its measurement."""

@@ -1,4 +1,4 @@
-"""How benchmarks measure: sides by turns, each in a process of its own, peak memory, peak speed."""
+"""How benchmarks measure: two alternating sides in separate processes, peak memory, peak speed."""
 
 import contextlib
 import multiprocessing
@@ -23,16 +23,16 @@ Work = Callable[[], object]
 
 if sys.platform == "win32":
     _STARTER = multiprocessing.get_context("spawn")
-else:  # a process that has imported torch and computed nothing, of which each side is a fork
+else:  # each side is forked from a process that has imported torch but computed nothing
     _STARTER = multiprocessing.get_context("forkserver")
     _STARTER.set_forkserver_preload(["resnet_cli.bench.items"])
 
 
-class Side:
-    """Work in a process of its own, so that its memory is laid out as it would be alone.
+class BenchmarkProcess:
+    """One side of a benchmark, in its own process, so that the two sides do not share memory.
 
-    How the C library treats freed memory changes the speed of training by a fifth, and what one
-    side did to it would slow or speed the other.
+    The way the C library treats freed memory changes the speed of training by a fifth, so in one
+    process each side would affect the other.
     """
 
     def __init__(
@@ -42,14 +42,15 @@ class Side:
         ours: bool = True,
         threads: int | None = None,
     ) -> None:
-        """Start the process and prepare the work there: `prepare(*arguments)` returns it.
+        """Start the process and prepare the work there with `prepare(*arguments)`.
 
         Args:
-            ours: keep freed memory, as every command of ours does; plain code runs as torch does.
-            threads: to compute with; None: as many as this process.
+            ours: keep freed memory, as every command of this program does; the baseline uses the
+                default.
+            threads: number of threads; None means the same as in this process.
         """
         self.value: Any = None
-        """What the work returned the last time; it has to be picklable."""
+        """The last return value of the work, which must be picklable."""
         self._pool = ProcessPoolExecutor(
             1,
             _STARTER,
@@ -59,7 +60,7 @@ class Side:
         self._pool.submit(_prepare, prepare, arguments).result()
 
     def seconds(self) -> float:
-        """Carry the work out once; returns the seconds it took."""
+        """Do the work once; return its duration in seconds."""
         seconds, self.value = self._pool.submit(_carry_out).result()
         return seconds
 
@@ -76,7 +77,7 @@ class Side:
 
 
 _work: Work | None = None
-"""Of this process, if it is a side."""
+"""The work of this process, if it is a side."""
 
 
 def _begin(threads: int, ours: bool) -> None:
@@ -102,25 +103,25 @@ def _carry_out() -> tuple[float, object]:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of two ways to do the same work, measured by turns."""
+    """Durations in seconds of two ways to do the same work, measured alternately."""
 
     plain: tuple[float, ...]
     ours: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
-        """plain / ours of each repeat."""
+        """plain / ours for each repeat."""
         return [a / b for a, b in zip(self.plain, self.ours, strict=True)]
 
 
 def alternate(plain: Callable[[], float], ours: Callable[[], float], repeats: int) -> Timing:
-    """Time two pieces of work by turns, `repeats` times each, the order changing every time.
+    """Time two pieces of work alternately, `repeats` times each; every repeat reverses the order.
 
-    The machine may be busy with other things; what disturbs one turn disturbs both about equally,
-    so the median of the ratios is steadier than either time.
+    Other load on the machine affects both sides of a repeat about equally, so the median of the
+    ratios varies less than either time.
 
     Args:
-        plain, ours: carry the work out and return the seconds it took.
+        plain, ours: do the work and return its duration in seconds.
     """
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for repeat in range(repeats):
@@ -131,7 +132,7 @@ def alternate(plain: Callable[[], float], ours: Callable[[], float], repeats: in
 
 
 def timed(work: Work) -> float:
-    """Seconds that a piece of work takes in this process."""
+    """The duration of a piece of work in this process, in seconds."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_available():
@@ -140,22 +141,22 @@ def timed(work: Work) -> float:
 
 
 def matrix_peak(repeats: int = 5, size: int = 2048) -> float:
-    """GFLOP/s of a float32 matrix product on all threads: what this machine can do; the best."""
+    """GFLOP/s of a float32 matrix product on all threads, the best of several repeats."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
     return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(repeats)) / 1e9
 
 
 def with_peak(function: Callable[..., float], *arguments: object) -> Work:
-    """The work of a Side: function(*arguments), and what memory its process took.
+    """Work that calls function(*arguments) and measures the memory of its process.
 
     Returns:
-        Work that returns what the function did, the peak resident memory of its process in MB,
-        and how much of that the process took before it began.
+        Work that returns the function's result, the peak resident memory of its process in MB, and
+        the peak before the function was called.
     """
 
     def work() -> tuple[float, float, float]:
-        with contextlib.suppress(OSError):  # Linux forgets the peak of the imports
+        with contextlib.suppress(OSError):  # on Linux, reset the peak reached during imports
             Path("/proc/self/clear_refs").write_text("5")
         before = _peak_megabytes()
         return function(*arguments), _peak_megabytes(), before
@@ -164,7 +165,7 @@ def with_peak(function: Callable[..., float], *arguments: object) -> Work:
 
 
 def _peak_megabytes() -> float:
-    """The largest resident memory of this process so far."""
+    """The peak resident memory of this process so far, in MB."""
     with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
@@ -174,7 +175,7 @@ def _peak_megabytes() -> float:
 
 
 def torchrun_seconds(processes: int, module: str, *arguments: str) -> float:
-    """The seconds that a module prints when torchrun starts it in processes of one thread."""
+    """The seconds printed by a module that torchrun runs in several processes of one thread."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", str(processes), "-m", module, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -183,6 +184,6 @@ def torchrun_seconds(processes: int, module: str, *arguments: str) -> float:
 
 
 def command_seconds(*arguments: str) -> float:
-    """Seconds of `resnet-cli` with these arguments, start of Python included."""
+    """The duration of `resnet-cli` with these arguments, including the start of Python."""
     command = [sys.executable, "-m", "resnet_cli", *arguments]
     return timed(lambda: subprocess.run(command, check=True, capture_output=True))

@@ -1,8 +1,8 @@
 """The baselines: the same work as a careful researcher would write it in plain PyTorch.
 
-Eager, NCHW, torchvision's transforms in a DataLoader, a whole evaluation for each deletion, one
-forward and backward pass for each sampled path. Networks are those of `resnet_cli.models` with
-their own weights, so that the numbers can be compared and not only the times.
+Eager mode, NCHW, torchvision's transforms in a DataLoader, a complete evaluation for each deletion,
+one forward and backward pass for each sampled path. The networks are those of `resnet_cli.models`
+with the same weights, so that results can be compared as well as times.
 """
 
 import copy
@@ -23,8 +23,8 @@ from resnet_cli.bench.subjects import (
     STD,
     TRAINING_BATCH,
     Settings,
+    benchmark_network,
     deletions_of,
-    network_of,
     random_split,
 )
 from resnet_cli.config.schema import ModelConfig
@@ -38,7 +38,7 @@ EVALUATION_BATCH = 250
 
 
 class Images(Dataset[Any]):
-    """A split as torchvision's CIFAR10 gives it: PIL images through transforms."""
+    """A split in the form of torchvision's CIFAR10: PIL images with transforms."""
 
     def __init__(self, split: Split, augmented: bool) -> None:
         self.pixels = split.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -73,7 +73,7 @@ def training_loader(split: Split) -> Loader:
 
 
 def forward(network: Network, images: Tensor, deleted: Collection[int] = ()) -> Tensor:
-    """The network by the parts of its units, some residual branches left out: logits."""
+    """The logits of the network, without the residual branches of deleted units."""
     x = network.stem(images)
     for index, unit in enumerate(network.units):
         assert isinstance(unit, ResidualUnit)
@@ -90,7 +90,7 @@ def count_wrong(
     loader: Loader,
     deletions: Sequence[Collection[int]],
 ) -> list[int]:
-    """The images classified wrongly after each deletion, each by a whole evaluation."""
+    """The number of images classified wrongly after each deletion, each with a whole evaluation."""
     network.eval()
     wrong = []
     for deleted in deletions:
@@ -102,8 +102,8 @@ def count_wrong(
 
 
 def path_norm(network: Network, images: Tensor, labels: Tensor, path: Collection[int]) -> float:
-    """The norm of the gradient at the images along one path: each unit lets only one branch be
-    differentiated, values unchanged."""
+    """The norm of the gradient with respect to the images along one path: in each unit, only one
+    branch is differentiated; the values are unchanged."""
     leaf = images.clone().requires_grad_()
     x = network.stem(leaf)
     for index, unit in enumerate(network.units):
@@ -118,7 +118,7 @@ def path_norm(network: Network, images: Tensor, labels: Tensor, path: Collection
 
 
 class TrainingLoop:
-    """SGD over a loader, step by step; batch statistics over the whole batch."""
+    """SGD on a loader, step by step, with batch statistics over the whole batch."""
 
     def __init__(self, network: nn.Module, split: Split) -> None:
         self.network = network.train()
@@ -129,7 +129,7 @@ class TrainingLoop:
         )
 
     def step(self) -> float:
-        """One iteration; returns its loss."""
+        """Take one step and return its loss."""
         try:
             images, labels = next(self.batches)
         except StopIteration:
@@ -142,7 +142,7 @@ class TrainingLoop:
         return loss.item()
 
 
-# --- what a side of a benchmark prepares --------------------------------------------------------
+# --- work of the baselines ------------------------------------------------------------------------
 
 
 def in_nchw(network: Network) -> Network:
@@ -155,21 +155,21 @@ def in_nchw(network: Network) -> Network:
 
 def lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) -> Work:
     split = random_split(images)
-    network, loader = network_of(settings, 56, split), evaluation_loader(split)
+    network, loader = benchmark_network(settings, 56, split), evaluation_loader(split)
     sets, baseline = deletions_of(network, ks, samples), in_nchw(network)
     return lambda: count_wrong(baseline, loader, sets)
 
 
 def path(settings: Settings, count: int) -> Work:
     split = random_split(count)
-    network = in_nchw(network_of(settings, 110, split)).eval()
+    network = in_nchw(benchmark_network(settings, 110, split)).eval()
     images, labels = next(iter(evaluation_loader(split)))
     half = list(range(0, len(network.units), 2))
     return lambda: path_norm(network, images, labels, half)
 
 
 def take_steps(trainer: Trainer | TrainingLoop, count: int) -> Work:
-    """So many steps, one taken before."""
+    """Work of `count` training steps, after one step to warm up."""
     trainer.step()
 
     def take() -> None:

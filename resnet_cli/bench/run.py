@@ -1,4 +1,4 @@
-"""Runs benchmarks, prints them as they come, and writes their tables."""
+"""Running benchmarks, printing their results and writing their tables."""
 
 import time
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from resnet_cli.bench.catalog import ITEMS, NAMES, SCALING, Item
-from resnet_cli.bench.items import MEASURES, Found
-from resnet_cli.bench.measure import Side, matrix_peak, with_peak
+from resnet_cli.bench.items import MEASURES, BenchmarkResult
+from resnet_cli.bench.measure import BenchmarkProcess, matrix_peak, with_peak
 from resnet_cli.bench.scaling import point_seconds, points
 from resnet_cli.bench.subjects import Settings
 from resnet_cli.results.provenance import collect
@@ -21,7 +21,7 @@ from resnet_cli.runtime.interrupt import Interrupted, Stopper
 
 
 def choose(names: Sequence[str]) -> list[str]:
-    """These benchmarks, or all.
+    """The given benchmarks, or all of them if none are given.
 
     Raises:
         UserError: there is no such benchmark.
@@ -35,15 +35,15 @@ def choose(names: Sequence[str]) -> list[str]:
 def run_benchmarks(
     names: Sequence[str], settings: Settings, out: Path, display: Display, stopper: Stopper
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Measure, and write bench.csv (every repeat), bench_summary.csv and bench_scaling.csv.
+    """Run benchmarks and write bench.csv (every repeat), bench_summary.csv and bench_scaling.csv.
 
-    Tables are written anew after each item, with what was measured so far.
+    Tables are rewritten after each item with the results so far.
 
     Returns:
         The files, and the summary's rows by item.
 
     Raises:
-        Interrupted: `stopper` said so; what was measured is written.
+        Interrupted: `stopper` returned True; the results so far are written.
         UserError: there is no such benchmark, or a file cannot be written.
     """
     chosen = choose(names)
@@ -64,7 +64,7 @@ def run_benchmarks(
         if path not in files:
             files.append(path)
 
-    # A line before each, and no bar: its refreshing would take time from what is measured.
+    # No progress bar, because refreshing it would disturb the measurement.
     places = points(settings) if SCALING in chosen else []
     total = len(chosen) - (SCALING in chosen) + len(places)
     done, begun = 0, time.monotonic()
@@ -80,7 +80,7 @@ def run_benchmarks(
         if item.name not in chosen:
             continue
         if stopper():
-            raise Interrupted("stopped between benchmarks; what was measured is written")
+            raise Interrupted("stopped between benchmarks; the results so far are written")
         announce(item.title)
         found = MEASURES[item.name](settings)
         repeats += _repeats(item, found)
@@ -90,11 +90,11 @@ def run_benchmarks(
         write("bench_summary", summary)
     for point in places:
         if stopper():
-            raise Interrupted("stopped between benchmarks; what was measured is written")
+            raise Interrupted("stopped between benchmarks; the results so far are written")
         where = (point.study, point.depth, point.images)
         title = f"{point.study}, depth {point.depth}, {point.images} images"
         announce(title)
-        with Side(with_peak, point_seconds, *where) as side:
+        with BenchmarkProcess(with_peak, point_seconds, *where) as side:
             side.seconds()
         seconds, peak_memory, before = side.value
         megabytes = peak_memory - before
@@ -107,8 +107,8 @@ def run_benchmarks(
     return files, {row["item"]: row for row in summary}
 
 
-def _repeats(item: Item, found: Found) -> list[dict[str, Any]]:
-    """Rows of bench.csv."""
+def _repeats(item: Item, found: BenchmarkResult) -> list[dict[str, Any]]:
+    """The rows of bench.csv for one item."""
     amounts = {"plain": found.plain_amount or found.amount, "ours": found.amount}
     return [
         {
@@ -124,8 +124,8 @@ def _repeats(item: Item, found: Found) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(item: Item, found: Found, peak: float) -> dict[str, Any]:
-    """A row of bench_summary.csv."""
+def _summary(item: Item, found: BenchmarkResult, peak: float) -> dict[str, Any]:
+    """The row of bench_summary.csv for one item."""
     return {
         "item": item.name,
         "value": found.value,
@@ -141,8 +141,8 @@ def _summary(item: Item, found: Found, peak: float) -> dict[str, Any]:
     }
 
 
-def _show(item: Item, found: Found, display: Display) -> None:
-    """One line: what was measured, and whether it is what was asked for."""
+def _show(item: Item, found: BenchmarkResult, display: Display) -> None:
+    """Print one line with the result and whether it reaches the target."""
     verdict = "reached" if item.is_reached(found.value) else "NOT REACHED"
     sign = "at least" if item.better == "higher" else "at most"
     spread = ""
@@ -151,7 +151,7 @@ def _show(item: Item, found: Found, display: Display) -> None:
     speed = f", {found.gflops:.0f} GFLOP/s" if found.gflops else ""
     remark = f"; {found.remark}" if found.remark else ""
     display.line(
-        f"{item.title}: {found.value:.3g} {item.measured_in}{spread}, {sign} {item.target:g} "
-        f"asked: {verdict}{speed}{remark}",
+        f"{item.title}: {found.value:.3g} {item.measured_in}{spread}, target {sign} "
+        f"{item.target:g}: {verdict}{speed}{remark}",
         level=-1,
     )

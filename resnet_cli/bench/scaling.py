@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from resnet_cli.bench.measure import timed
-from resnet_cli.bench.subjects import Settings, batches_of, network_of, random_split
+from resnet_cli.bench.subjects import Settings, batches_of, benchmark_network, random_split
 from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.walks import delete, evaluate_walks, intact
 
@@ -14,7 +14,7 @@ STUDIES = ("lesion_single", "exact_sweep")
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of how cost grows."""
+    """One measurement: a study at one depth and number of images."""
 
     study: str
     depth: int
@@ -22,7 +22,7 @@ class Point:
 
 
 def points(settings: Settings) -> list[Point]:
-    """Depth at 32 images, and images at depth 56."""
+    """Several depths with 32 images, and several numbers of images with depth 56."""
     if settings.small:
         return [Point(study, 8, 8) for study in STUDIES]
     wanted = [(depth, IMAGES[0]) for depth in DEPTHS] + [(56, count) for count in IMAGES[1:]]
@@ -30,10 +30,10 @@ def points(settings: Settings) -> list[Point]:
 
 
 def point_seconds(study: str, depth: int, images: int) -> float:
-    """Seconds of one study of a pre-activation network of this depth (two-layer units)."""
+    """Duration in seconds of one study of a pre-activation network with two-layer units."""
     split = random_split(images)
     settings = Settings()
-    network = network_of(settings, depth, split)
+    network = benchmark_network(settings, depth, split)
     batches, num_units = batches_of(split), len(network.units)
     if study == "exact_sweep":
         x, y = batches.evaluation(0, images)

@@ -1,4 +1,4 @@
-"""What is measured on: images, networks and trainings whose speed is that of real ones."""
+"""Images, networks and trainings for benchmarks, as fast as real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ TRAINING_BATCH = 128
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured."""
+    """The amount of work."""
 
     repeats: int = 3
     small: bool = False
-    """Tiny networks and few images: shows that everything runs; the numbers mean nothing."""
+    """Use tiny networks and few images, only to check that everything runs."""
 
     def depth(self, depth: int) -> int:
         return 8 if self.small else depth
@@ -41,22 +41,22 @@ class Settings:
 
 
 def random_split(count: int) -> Split:
-    """Random pixels and labels in CIFAR's shape; speed does not depend on what they show."""
+    """Random pixels and labels in the shape of CIFAR; speed does not depend on their values."""
     generator = stream(0, "bench")
     shape = (count, 3, IMAGE_SIZE, IMAGE_SIZE)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (count,), generator=generator)
     names = tuple(map(str, range(CLASSES)))
-    return Split("random", "test", pixels, labels, names, "made for the benchmark")
+    return Split("random", "test", pixels, labels, names, "random images")
 
 
 def batches_of(split: Split, *, augmented: bool = False) -> Batches:
     return Batches(split, NORMALIZATION, 4 if augmented else 0, augmented)
 
 
-def network_of(settings: Settings, depth: int, split: Split) -> Network:
-    """A pre-activation network whose running statistics and logits fit the images, so that all
-    classes are predicted; in channels_last format."""
+def benchmark_network(settings: Settings, depth: int, split: Split) -> Network:
+    """A pre-activation network in channels_last format, with running statistics of these images and
+    standardized logits, so that all classes are predicted."""
     config = ModelConfig(depth=settings.depth(depth))
     network = build(config, CLASSES, seed=0)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -76,7 +76,7 @@ def network_of(settings: Settings, depth: int, split: Split) -> Network:
 
 
 def num_units_of(settings: Settings, depth: int) -> int:
-    """Of a network of two-layer units."""
+    """The number of units of a network with two-layer units."""
     return len(build(ModelConfig(depth=settings.depth(depth)), CLASSES, seed=0).units)
 
 
@@ -93,7 +93,7 @@ def trainer_of(settings: Settings, depth: int, images: int, **train: Any) -> Tra
 
 
 def deletions_of(network: Network, ks: Sequence[int], samples: int) -> list[tuple[int, ...]]:
-    """The empty set, then the sets of units to delete."""
+    """The empty set, followed by the drawn sets of units to delete."""
     num_units = len(network.units)
     drawn = draw_deletions(num_units, [k for k in ks if k <= num_units], samples, seed=0)
     return [(), *(deletion.units for deletion in drawn)]

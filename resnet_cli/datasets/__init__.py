@@ -1,1 +1,1 @@
-"""Data sets: how they are found, read, downloaded, normalised and made into batches."""
+"""Data sets: finding, reading, downloading and normalising them, and making batches."""

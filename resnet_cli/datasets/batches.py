@@ -1,6 +1,6 @@
-"""Batches: normalised images on the device, augmented for training.
+"""Batches of normalised images on the device, augmented for training.
 
-Shapes: N images, B images of a batch, C channels, H rows, W columns.
+Shapes: N images, B images per batch, C channels, H rows, W columns.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 Request = tuple[Tensor, torch.Generator, slice]
-"""A training batch: indices int64 [B], the generator of its random draws, and the part of its
-images that this process needs. The images of a part are augmented as in the whole batch."""
+"""A training batch: indices int64 [B], the generator of its random draws, and the part of the batch
+that this process needs. The images of a part are augmented as in the whole batch."""
 Drawn = tuple[Tensor, Tensor | None]
-"""The indices of images, int64 [B], and the random draws of each, [B, ...]; without draws, the
-images are not augmented."""
+"""The indices of images, int64 [B], and the random draws for each, [B, ...]; None means no
+augmentation."""
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on the CPU moved to the device; to CUDA from pinned memory and asynchronously."""
+    """Move a CPU tensor to the device; to CUDA asynchronously, from pinned memory."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 class Batches:
-    """A split on a device, cut into normalised batches; training batches are augmented.
+    """A split on a device, divided into normalised batches; training batches are augmented.
 
-    Augmentation is that of He et al., arXiv:1512.03385, section 4.2: pad each side, crop a random
-    window of the original size, mirror half of the images. The padding depends on the
+    The augmentation is that of He et al., arXiv:1512.03385, section 4.2: pad each side, take a
+    random crop of the original size, flip half of the images. The padding depends on the
     normalisation:
 
-    - per channel, or fixed: black pixels, added before normalising (torchvision's order, which
-      most published CIFAR numbers rest on);
+    - per channel, or fixed: black pixels, added before normalising (as in torchvision, on which
+      most published CIFAR numbers are based);
     - per pixel: zeros, added after the mean is subtracted, so that the mean is cropped along with
       the image.
 
-    Images stay on the device as bytes; only the batch is padded, so padding takes no memory.
+    Images are kept on the device as bytes, and only the current batch is padded.
     """
 
     images: Tensor
@@ -65,9 +65,9 @@ class Batches:
 
         Args:
             split: the images, uint8 [N, C, H, W].
-            normalization: fits the images' channels and, per pixel, their size.
-            pad: pixels added on each side before the random crop; 0 turns the crop off.
-            flip: mirror training images left to right with probability one half.
+            normalization: must match the number of channels and, per pixel, the image size.
+            pad: pixels added on each side before the random crop; 0 disables the crop.
+            flip: flip training images horizontally with probability 0.5.
             device: where images are kept and batches are made.
 
         Raises:
@@ -85,15 +85,16 @@ class Batches:
         flip: bool,
         device: torch.device | str,
     ) -> None:
-        """All but the images themselves, which are [N, *shape]."""
+        """Set all attributes except the images, which have the shape [N, *shape]."""
         expected = shape if normalization.per_pixel else (shape[0], 1, 1)
         if tuple(normalization.mean.shape) != expected:
             raise UserError(
-                f"the normalisation is for images of {list(normalization.mean.shape)} (channels, "
-                f"height, width); {split.dataset} has {list(shape)}"
+                f"the normalisation is for images of shape {list(normalization.mean.shape)} "
+                f"(channels, height, width), but {split.dataset} has {list(shape)}; use another "
+                "normalisation"
             )
         self.shape = shape
-        """Of an image: channels, height, width."""
+        """The shape of an image: channels, height, width."""
         self.device = torch.device(device)
         self.classes = split.classes
         self.labels = split.labels.to(self.device)
@@ -108,11 +109,11 @@ class Batches:
     # --- training ----------------------------------------------------------------------------
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches, in order; each is a function of its request alone.
+        """Augmented batches, in order; each depends only on its request.
 
         Returns:
-            of each request images float32 [B, C, H, W], channels_last, and labels int64 [B], on
-            the device; B is that of the request's part.
+            for each request, images float32 [B, C, H, W], channels_last, and labels int64 [B], on
+            the device, where B is the size of the request's part.
         """
         drawn = (
             (indices[part], self._draw(len(indices), generator)[part])
@@ -125,13 +126,14 @@ class Batches:
     def training(
         self, indices: Tensor, generator: torch.Generator, part: slice = ALL
     ) -> tuple[Tensor, Tensor]:
-        """One augmented batch, see `stream`."""
+        """One augmented batch; see `stream`."""
         return next(self.stream([(indices, generator, part)]))
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The random draws of a batch, int64 [B, 3]: top, left, and whether to mirror.
+        """The random draws of a batch, int64 [B, 3]: top, left, and whether to flip.
 
-        All three are always made, on the CPU: another device, or no mirroring, sees the same crops.
+        All three are always drawn, on the CPU, so that crops do not depend on the device or on
+        `flip`.
         """
         top = torch.randint(2 * self.pad + 1, (count,), generator=generator)
         left = torch.randint(2 * self.pad + 1, (count,), generator=generator)
@@ -146,8 +148,8 @@ class Batches:
         return self.normalization.apply(self._augment(pixels, top, left, mirrored))
 
     def _augment(self, images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-        """Pad, crop at (top, left), mirror where `mirrored` is 1, each int64 [B] on the device;
-        [B, C, H, W] of any dtype."""
+        """Pad images [B, C, H, W] of any dtype, crop them at (top, left), and flip those for which
+        `mirrored` is 1; all three are int64 [B] on the device."""
         pixels = images.permute(0, 2, 3, 1)  # [B, H, W, C]
         count, height, width, _ = pixels.shape
         if self.pad:
@@ -163,10 +165,10 @@ class Batches:
     # --- without augmentation ----------------------------------------------------------------
 
     def plain(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """These images without augmentation, normalised.
+        """Some images, normalised but not augmented.
 
         Args:
-            indices: int64 [B], which images.
+            indices: int64 [B], the indices of the images.
 
         Returns:
             images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device.
@@ -175,7 +177,7 @@ class Batches:
         return self.normalization.apply(pixels), self.labels[to_device(indices, self.device)]
 
     def evaluation(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Images `start` to `stop` (exclusive, cut at the end) without augmentation, normalised.
+        """Images `start` to `stop` (exclusive, clipped at the end), normalised but not augmented.
 
         Returns:
             images float32 [B, C, H, W], channels_last, and labels int64 [B], on the device.
@@ -185,11 +187,11 @@ class Batches:
     def _read(self, drawn: Iterable[Drawn]) -> Iterator[Tensor]:
         """The images of each batch, uint8 [B, C, H, W], channels_last, on the device."""
         for indices, _ in drawn:
-            # Advanced indexing keeps no memory format, so it works on the [N, H, W, C] view.
+            # Advanced indexing does not preserve the memory format, so index the [N, H, W, C] view.
             chosen = self.images.permute(0, 2, 3, 1)[to_device(indices, self.device)]
             yield chosen.permute(0, 3, 1, 2)
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the images: a permutation, int64 [num_images]."""
+    """The order of the images in an epoch: a permutation, int64 [num_images]."""
     return torch.randperm(num_images, generator=seeding.stream(seed, "order", epoch))

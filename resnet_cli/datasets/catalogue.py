@@ -1,8 +1,8 @@
-"""The catalogue: all that the program knows of each data set, and how its images are loaded.
+"""The catalogue: everything the program knows about each data set, and how its images are loaded.
 
-A data set is one `DataSet` object in a module of its own, registered by name in
-`config.registry.DATASETS`. No other module names a data set. The objects are light: what reads
-images imports torch, pyarrow and the like when it is called.
+A data set is one `DataSet` object in its own module, registered by name in
+`config.registry.DATASETS`. No other module names a data set. The modules are cheap to import:
+functions that read images import torch, pyarrow and other large packages when they are called.
 """
 
 import os
@@ -21,94 +21,96 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "test")
-Progress = Callable[[str, int, int | None], None]
-"""Called during a download with (file name, bytes so far, bytes in all or None)."""
+DownloadProgress = Callable[[str, int, int | None], None]
+"""Called during a download with (file name, bytes so far, total bytes or None)."""
 
 
 class NotFoundError(UserError):
-    """A split is in none of the places where it may lie; a download may help."""
+    """A split was not found in any of its possible locations; it may have to be downloaded."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """What was found in one place where a data set may lie."""
+    """One possible location of a data set, and what was found there."""
 
     dataset: str
     place: str
     state: Literal["found", "missing", "damaged"]
     detail: str
-    """The number of images and how far they were verified, or what is missing or wrong."""
+    """The number of images and whether they were verified, or what is missing or wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet:
-    """A data set: its facts, and how it is found, read and downloaded."""
+    """A data set: its properties, and how it is found, read and downloaded."""
 
     name: str
-    """In YAML files and options."""
+    """The name in YAML files and options."""
     title: str
-    """In titles and tables."""
+    """The name in titles and tables."""
     classes: tuple[str, ...] = ()
-    """In the order of the labels; empty if they depend on the folder that the user names."""
+    """The class names in order of label; empty if they depend on the user's folder."""
     counts: Mapping[SplitName, int] = field(default_factory=dict)
-    """Images in each split; empty if they depend on the user's folder."""
+    """Number of images in each split; empty if it depends on the user's folder."""
     image_size: int
-    """Pixels a side unless the configuration says otherwise."""
+    """Default width and height in pixels."""
     image_sizes: tuple[int, ...] = ()
-    """The sizes that can be chosen; empty: images are resized to any size."""
+    """Valid sizes; empty if images can be resized to any size."""
     normalize: str = "channel"
-    """What `data.normalize: auto` means."""
+    """The meaning of `data.normalize: auto`."""
     usual_normalize: str = "channel"
-    """How inputs are usually normalised for networks trained elsewhere."""
+    """The usual normalisation of inputs for networks trained elsewhere."""
     augmentations: tuple[str, ...] = ("crop",)
-    """Valid values of `data.augment`; `auto` is the first."""
+    """Valid values of `data.augment`; `auto` means the first."""
     embedded: bool = False
-    """Whether it comes with the program, so that no folder is needed."""
+    """Whether the data set comes with the program, so that no folder is needed."""
     assumed_for: int | None = None
-    """Networks trained elsewhere with this number of classes are assumed to be for this set."""
+    """Networks trained elsewhere with this number of classes are assumed to be for this data
+    set."""
     paper_name: str | None = None
-    """What the papers' tables call the data that this set stands for."""
+    """The name of the corresponding data set in the papers' tables."""
     paper_title: str | None = None
+    """Its title."""
 
     @property
     def is_fixed(self) -> bool:
-        """Whether its images are always the same; else the user names a folder of any images."""
+        """Whether its images are always the same; otherwise the user gives a folder of images."""
         return bool(self.classes)
 
     def read(
         self, config: "DataConfig", split: SplitName, root: Path, limit: int | None
     ) -> "Split | Folder":
-        """The first `limit` images of a split, or all for None.
+        """The first `limit` images of a split; None means all.
 
         Args:
-            config: explicit (`DataConfig.explicit`).
-            root: the folder in which data sets are.
+            config: an explicit configuration (`DataConfig.explicit`).
+            root: the folder of data sets.
 
         Raises:
-            NotFoundError: the split is not there.
-            UserError: a file is damaged, or the configuration does not fit.
+            NotFoundError: the split was not found.
+            UserError: a file is damaged, or the configuration is not valid for this data set.
         """
         raise NotImplementedError
 
     def locations(self, root: Path) -> list[Location]:
-        """What is in each place where the data set may lie; every image there is read."""
+        """All possible locations of the data set and what is there; reads every image."""
         raise NotImplementedError
 
-    def download(self, root: Path, progress: Progress | None = None) -> Path:
-        """Download the data set into `root`, unless it is there; returns its folder.
+    def download(self, root: Path, progress: DownloadProgress | None = None) -> Path:
+        """Download the data set into `root`, unless it is there already; return its folder.
 
         Raises:
-            UserError: it cannot be downloaded, or the folder cannot be written.
+            UserError: the data set cannot be downloaded, or the folder cannot be written.
             RunError: the download failed.
         """
-        raise UserError(f"{self.title} cannot be downloaded")
+        raise UserError(f"{self.title} cannot be downloaded; give its folder with --data-dir")
 
 
 def dataset(name: str) -> DataSet:
-    """The data set of this name.
+    """The data set with this name.
 
     Raises:
-        UserError: there is none; lists the valid names.
+        UserError: there is none; the message lists the valid names.
     """
     found: DataSet = registered(DATASETS, "data set", name)
     return found
@@ -120,39 +122,38 @@ def datasets() -> list[DataSet]:
 
 
 def known(name: str) -> DataSet | None:
-    """The data set of this name, or None for a name in an old or foreign file."""
+    """The data set with this name, or None, for names in old or third-party files."""
     return dataset(name) if name in DATASETS else None
 
 
 def titles() -> dict[str, str]:
-    """The title of every data set by its name; the papers' names come last."""
+    """The title of every data set by name, followed by the papers' data sets."""
     ours = {entry.name: entry.title for entry in datasets()}
     papers = {e.paper_name: e.paper_title for e in datasets() if e.paper_name and e.paper_title}
     return ours | papers
 
 
 def title_of(name: str) -> str:
-    """The title of a data set, ours or a paper's; an unknown name is its own title."""
+    """The title of a data set of this program or of a paper; an unknown name is its own title."""
     return titles().get(name, name)
 
 
 def names_folder(data_dir: Path | None) -> bool:
-    """Whether a command names the folder in which data sets are, by `data_dir` or by the
-    environment."""
+    """Whether the folder of data sets is given, by `data_dir` or by the environment."""
     return data_dir is not None or bool(os.environ.get("RESNET_CLI_DATA"))
 
 
 def data_root(data_dir: Path | None = None) -> Path:
-    """The folder in which data sets are: `data_dir`, else $RESNET_CLI_DATA, else ./data.
+    """The folder of data sets: `data_dir`, otherwise $RESNET_CLI_DATA, otherwise ./data.
 
     Raises:
-        UserError: it names the home folder of an unknown user.
+        UserError: it is the home folder of an unknown user.
     """
     folder = data_dir or Path(os.environ.get("RESNET_CLI_DATA") or "data")
     try:
         return folder.expanduser()
     except RuntimeError:
-        raise UserError(f"--data-dir {folder}: there is no such user") from None
+        raise UserError(f"--data-dir {folder}: unknown user; give the path of the folder") from None
 
 
 def load_split(
@@ -160,14 +161,14 @@ def load_split(
     split: SplitName,
     data_dir: Path | None = None,
     download: bool = False,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
 ) -> "Split | Folder":
-    """Read one split of the configured data set, checked, up to `train_images`/`test_images`.
+    """Read and check one split of the configured data set, up to `train_images`/`test_images`.
 
     Args:
-        config: names the data set and its sizes.
-        split: `train` or `test`; where a data set has a validation split only, that is `test`.
-        data_dir: the folder in which data sets are, see `data_root`.
+        config: the data set and its sizes.
+        split: `train` or `test`; a validation split counts as `test` if there is no test split.
+        data_dir: the folder of data sets; see `data_root`.
         download: download the data set into that folder if it is not there.
         progress: called during the download.
 
@@ -175,15 +176,15 @@ def load_split(
         images uint8 [N, 3, H, W]; H = W = `image_size`, or `test_size` for test images.
 
     Raises:
-        UserError: nothing was found (names every folder tried), a file is damaged or not what it
-            should be (names it), or the configuration does not fit the data set.
+        UserError: nothing was found (the message names every folder tried), a file is damaged or
+            has the wrong content, or the configuration is not valid for the data set.
         RunError: the download failed.
     """
     entry, config, root = dataset(config.dataset), config.explicit(), data_root(data_dir)
     if entry.image_sizes and config.image_size not in entry.image_sizes:
         sizes = " or ".join(map(str, entry.image_sizes))
         raise UserError(
-            f"data.image_size: {config.image_size} does not fit; {entry.title} has {sizes}"
+            f"data.image_size: {config.image_size} is not available for {entry.title}; use {sizes}"
         )
     limit = config.train_images if split == "train" else config.test_images
     try:

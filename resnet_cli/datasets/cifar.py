@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: where they may lie, and in which layout."""
+"""CIFAR-10 and CIFAR-100: their possible locations and file layouts."""
 
 import re
 from abc import ABC, abstractmethod
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from resnet_cli.datasets.catalogue import (
     SPLITS,
     DataSet,
+    DownloadProgress,
     Location,
     NotFoundError,
-    Progress,
     SplitName,
 )
 from resnet_cli.runtime.errors import UserError
@@ -28,49 +28,49 @@ MIRROR_FILES: dict[SplitName, str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cifar(DataSet):
-    """One of the two sets, in any of three layouts."""
+    """CIFAR-10 or CIFAR-100, in one of three file layouts."""
 
     torchvision_name: str
     """The class in `torchvision.datasets`."""
     torchvision_folder: str
     label_columns: tuple[str, ...]
-    """Names that a parquet file may have for the labels."""
+    """Possible names of the label column in a parquet file."""
     aliases: dict[str, str] = field(default_factory=dict)
-    """Other names of classes, in lower case."""
+    """Other names of classes, in lower case, and the names used here."""
     mirror: str
     """The repository of the parquet files on the Hugging Face Hub."""
     mirror_folder: str
     digests: dict[SplitName, str] = field(default_factory=dict)
-    """`Split.content_digest` of the published images, however they are ordered or encoded."""
+    """`Split.content_digest` of the published images; it does not depend on order or encoding."""
 
     def read(
         self, config: "DataConfig", split: SplitName, root: Path, limit: int | None
     ) -> "Split":
-        """The split from the first place that has it."""
-        places = self.places(root)
-        for place in places:
-            if split in place.splits():
-                return place.read(split, limit)
+        """The split from the first location that has it."""
+        candidates = self.candidates(root)
+        for candidate in candidates:
+            if split in candidate.splits():
+                return candidate.read(split, limit)
         fix = (
-            f"download it: resnet-cli data {self.name} --download; or name its folder with "
+            f"download it with resnet-cli data {self.name} --download, or give its folder with "
             "--data-dir"
         )
-        for place in places:
-            if place.splits():
+        for candidate in candidates:
+            if candidate.splits():
                 raise NotFoundError(
-                    f"{self.title}: {place.folder} has no {split} split "
-                    f"({place.wanted(split)} is missing); {fix}"
+                    f"{self.title}: {candidate.folder} has no {split} split "
+                    f"({candidate.wanted(split)} is missing); {fix}"
                 )
         tried: dict[str, list[str]] = {}
-        for place in places:
-            kind = f"{place.kind} ({place.wanted(split)})"
-            tried.setdefault(kind, []).append(str(place.folder))
+        for candidate in candidates:
+            kind = f"{candidate.kind} ({candidate.wanted(split)})"
+            tried.setdefault(kind, []).append(str(candidate.folder))
         looked = "; ".join(f"{kind} in {', '.join(folders)}" for kind, folders in tried.items())
         raise NotFoundError(f"{self.title} not found: looked for {looked}; {fix}")
 
     def label_of(self, name: str) -> int | None:
-        """The label of a class by its name in any case, an alias, or its number; None if it is
-        none of these. `0_airplane` is the name after the number."""
+        """The label of a class given by its name in any case, an alias, or its number; otherwise
+        None. A number may come before the name, as in `0_airplane`."""
         text = re.sub(r"[ -]", "_", name.strip().lower())
         text = self.aliases.get(text, text)
         if re.fullmatch(r"\d{1,3}", text):
@@ -81,30 +81,30 @@ class Cifar(DataSet):
             return label if label == int(match[1]) else None
         return self.classes.index(text) if text in self.classes else None
 
-    def places(self, root: Path) -> "list[Place]":
-        """Everywhere the data set is looked for, in order."""
+    def candidates(self, root: Path) -> "list[CifarFiles]":
+        """All possible locations of the data set, in the order in which they are tried."""
         bases = (root, root / self.name)
-        shelves = [base / name for base in bases for name in ("", "data", "plain_text")]
+        parquet_folders = [base / name for base in bases for name in ("", "data", "plain_text")]
         return [
             *(TorchvisionFiles(self, base) for base in bases),
-            *(ParquetFiles(self, shelf) for shelf in shelves),
+            *(ParquetFiles(self, folder) for folder in parquet_folders),
             *(ClassFolders(self, base) for base in bases),
         ]
 
     def locations(self, root: Path) -> list[Location]:
-        """Takes a few seconds for a full set: every image is decoded, and those of CIFAR-10 are
-        compared with the published ones."""
-        return [Location(self.name, str(p.folder), *p.state()) for p in self.places(root)]
+        """See `DataSet.locations`. Takes a few seconds for a full data set: every image is decoded,
+        and those of CIFAR-10 are compared with the published ones."""
+        return [Location(self.name, str(p.folder), *p.state()) for p in self.candidates(root)]
 
-    def download(self, root: Path, progress: Progress | None = None) -> Path:
-        """Parquet files from the mirror, or else the original archive."""
+    def download(self, root: Path, progress: DownloadProgress | None = None) -> Path:
+        """Download parquet files from the mirror or, if that fails, the original archive."""
         from resnet_cli.datasets import download
 
         return download.download_cifar(self, root, progress)
 
 
-class Place(ABC):
-    """One place where a set may lie, in one layout."""
+class CifarFiles(ABC):
+    """One possible location of a data set, in one file layout."""
 
     kind: str
 
@@ -113,15 +113,15 @@ class Place(ABC):
 
     @abstractmethod
     def splits(self) -> tuple[SplitName, ...]:
-        """The splits that have files here, damaged ones included."""
+        """The splits that have files here, including damaged ones."""
 
     @abstractmethod
     def wanted(self, split: SplitName) -> str:
-        """The files this split needs here, in words."""
+        """The files that this split needs here, for messages."""
 
     @abstractmethod
     def read(self, split: SplitName, limit: int | None) -> "Split":
-        """The first `limit` images of a split that `splits` names; UserError if damaged."""
+        """The first `limit` images of a split in `splits()`; raises UserError if it is damaged."""
 
     def state(self) -> tuple[Literal["found", "missing", "damaged"], str]:
         """The state and the detail of a `Location`."""
@@ -145,8 +145,8 @@ class Place(ABC):
         return "found", f"{self.kind}: {', '.join(contents)}"
 
 
-class TorchvisionFiles(Place):
-    """The pickles that torchvision and the data set's author distribute."""
+class TorchvisionFiles(CifarFiles):
+    """The pickles distributed by torchvision and the authors of the data set."""
 
     kind = "torchvision's files"
 
@@ -168,7 +168,7 @@ class TorchvisionFiles(Place):
         return read_pickles(self.dataset, split, self.folder, limit)
 
 
-class ParquetFiles(Place):
+class ParquetFiles(CifarFiles):
     """Hugging Face's parquet files of encoded images."""
 
     kind = "parquet files"
@@ -191,7 +191,7 @@ class ParquetFiles(Place):
         return read_parquet(self.dataset, split, self._files(split), limit)
 
 
-class ClassFolders(Place):
+class ClassFolders(CifarFiles):
     """A folder of image files for each class: `train/<class>/*.png` and `test/` or `val/`."""
 
     kind = "class folders"
@@ -251,9 +251,9 @@ CIFAR10 = Cifar(
     },
     mirror="uoft-cs/cifar10",
     mirror_folder="plain_text",
-    # Of a complete, losslessly encoded copy in the mirror's layout, whose training means (0.4914,
-    # 0.4822, 0.4465) and deviations (0.2470, 0.2435, 0.2616) are the published ones. There is none
-    # for CIFAR-100: its files are checked against the server's checksum and by their labels.
+    # From a complete, losslessly encoded copy in the mirror's layout, whose training means (0.4914,
+    # 0.4822, 0.4465) and standard deviations (0.2470, 0.2435, 0.2616) are the published ones. There
+    # is no digest for CIFAR-100: only the server's checksum and the labels are checked.
     digests={
         "train": "55c8a3bce23874fd5871719a30be30ce1b1f86e2f74afbc9cc19d1252b74adde",
         "test": "7d79e752791e1a3f8555c99847bcbd1210edb70997e4519cd59bb1741e4f6ee7",

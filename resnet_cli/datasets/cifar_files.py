@@ -1,7 +1,7 @@
 """Reading CIFAR from torchvision's pickles, Hugging Face's parquet files, and class folders.
 
-Files are untrusted: nothing is unpickled whose checksum is not the published one, counts are
-checked before labels, and labels before any image is decoded.
+Files are untrusted: a file is only unpickled if it has the published checksum, counts are checked
+before labels, and labels before any image is decoded.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from resnet_cli.runtime.errors import UserError, one_line
 
 
 def _check_count(dataset: Cifar, split: SplitName, count: int, where: str) -> None:
-    """The split must have all of its images.
+    """Check that the split has all of its images.
 
     Raises:
         UserError: it does not.
@@ -48,7 +48,7 @@ def _check_count(dataset: Cifar, split: SplitName, count: int, where: str) -> No
 def _check_labels(
     dataset: Cifar, split: SplitName, labels: npt.NDArray[np.int64], where: str
 ) -> None:
-    """The split must have all of its images, and the same number of each class.
+    """Check that the split has all of its images, the same number in each class.
 
     Raises:
         UserError: it does not.
@@ -58,20 +58,21 @@ def _check_labels(
     per_class = len(labels) // num_classes
     if labels.min() == 1 and labels.max() == num_classes:
         raise UserError(
-            f"{where}: labels from 1 to {num_classes}; {dataset.title} has 0 to {num_classes - 1}: "
-            "subtract 1"
+            f"{where}: labels go from 1 to {num_classes}; those of {dataset.title} go from 0 to "
+            f"{num_classes - 1}: subtract 1"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
         raise UserError(
-            f"{where}: label {labels[bad]} in row {bad}; {dataset.title} has 0 to {num_classes - 1}"
+            f"{where}: label {labels[bad]} in row {bad}; labels of {dataset.title} go from 0 to "
+            f"{num_classes - 1}"
         )
     counts = np.bincount(labels, minlength=num_classes)
     if (counts != per_class).any():
         uneven = int(np.flatnonzero(counts != per_class)[0])
         raise UserError(
             f"{where}: {counts[uneven]:,} images of class {uneven}; {dataset.title} has "
-            f"{per_class:,} of each of its {num_classes} classes: another data set"
+            f"{per_class:,} in each of its {num_classes} classes: this is another data set"
         )
 
 
@@ -79,7 +80,7 @@ def _check_labels(
 
 
 def published(dataset: Cifar) -> dict[SplitName, list[tuple[str, str]]]:
-    """The (name, MD5) of every file of each split, as torchvision publishes them."""
+    """The (name, MD5) of every file of each split, from torchvision."""
     from torchvision import datasets
 
     source = getattr(datasets, dataset.torchvision_name)
@@ -96,8 +97,8 @@ def read_pickles(dataset: Cifar, split: SplitName, folder: Path, limit: int | No
     Raises:
         UserError: a file is missing or damaged.
     """
-    # All files are checked before the first is unpickled, and what is unpickled are the very
-    # bytes that were checked: a pickle can run any code.
+    # A pickle can run any code. All files are therefore checked before the first is unpickled, and
+    # exactly the bytes that were checked are unpickled.
     contents = {
         half: [(folder / name, _checked(dataset, folder / name, md5)) for name, md5 in files]
         for half, files in published(dataset).items()
@@ -122,16 +123,16 @@ def read_pickles(dataset: Cifar, split: SplitName, folder: Path, limit: int | No
 
 
 def _checked(dataset: Cifar, file: Path, md5: str) -> bytes:
-    """The content of a file with this checksum."""
+    """The content of a file, after checking its MD5."""
     fix = f"remove {file.parent} and run resnet-cli data {dataset.name} --download"
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{file}: is missing; {fix}") from None
+        raise UserError(f"{file}: missing; {fix}") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise UserError(f"{file}: is damaged (its MD5 is not the published one); {fix}")
+        raise UserError(f"{file}: damaged (its MD5 is not the published one); {fix}")
     return content
 
 
@@ -143,15 +144,15 @@ _ALLOWED_GLOBALS = frozenset(
         ("numpy._core.multiarray", "_reconstruct"),
     }
 )
-"""All that CIFAR's pickles name besides plain values: what an array is made of."""
+"""The only globals in CIFAR's pickles, which are needed to construct arrays."""
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Loads arrays and plain values; any other class or function is refused before it is found."""
+    """Loads arrays and basic values; rejects any other class or function without importing it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED_GLOBALS:
-            raise UserError(f"holds pickled code ({module}.{name}) and is refused")
+            raise UserError(f"contains pickled code ({module}.{name}), which is not loaded")
         return super().find_class(module, name)
 
 
@@ -159,7 +160,7 @@ def _unpickled(file: Path, content: bytes) -> Mapping[str, Any]:
     """The content of one of CIFAR's pickles, whose MD5 is the published one."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns of how these old pickles name dtypes
+            warnings.simplefilter("ignore")  # numpy warns about dtype names in these old pickles
             entry: Mapping[str, Any] = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
@@ -172,19 +173,20 @@ def _unpickled(file: Path, content: bytes) -> Mapping[str, Any]:
 def read_parquet(
     dataset: Cifar, split: SplitName, files: Sequence[Path], limit: int | None = None
 ) -> Split:
-    """One split from Hugging Face's parquet files, one after the other.
+    """One split from one or more Hugging Face parquet files.
 
-    The column `img` or `image` holds encoded images (binary, or a struct with `bytes`), one of
-    `label_columns` integers. Only the first `limit` images are decoded.
+    The column `img` or `image` holds encoded images (binary, or a struct with `bytes`) or lists of
+    pixels; one of `label_columns` holds numbers or names of classes. Only the first `limit` images
+    are decoded.
 
     Raises:
-        UserError: a file is unreadable, has other columns, other counts, or a bad image; the
-            message names the file and the row (counted from 0 within the file).
+        UserError: a file cannot be read, has other columns, another number of images, or a damaged
+            image; the message names the file and the row (counted from 0 within the file).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    assert files, "a place without files has no such split"
+    assert files, "a location without files has no splits"
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
     columns, labels, pixels = [], [], []
     rows = 0
@@ -220,14 +222,14 @@ def read_parquet(
 
 
 SIGNATURES = (b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II", b"MM", b"P")
-"""How the files of images begin."""
+"""The first bytes of image files."""
 
 
 def _why_unreadable(file: Path, error: Exception) -> str:
     with suppress(OSError), file.open("rb") as stream:
         if stream.read(40).startswith(b"version https://git-lfs"):
-            return f"{file}: is a Git LFS pointer, not the file itself; run git lfs pull"
-    return f"{file}: damaged, or no parquet file: {one_line(error)}"
+            return f"{file}: a Git LFS pointer, not the file itself; run git lfs pull"
+    return f"{file}: damaged, or not a parquet file: {one_line(error)}"
 
 
 def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
@@ -258,18 +260,18 @@ def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
     if image is None or label is None:
         found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise UserError(
-            f"{file}: has the columns {found}; expected for {dataset.title} are img or "
-            f"image (encoded, in a binary column or a struct with bytes; or lists of pixels) and "
+            f"{file}: has the columns {found}; {dataset.title} needs img or image (encoded, in a "
+            f"binary column or a struct with bytes; or lists of pixels) and "
             f"{' or '.join(names)} (numbers or names)"
         )
     return image, label
 
 
 def _labels(dataset: Cifar, file: Path, column: Any) -> npt.NDArray[np.int64]:
-    """The labels of a column of numbers, or of names of classes.
+    """The labels in a column of numbers or of class names.
 
     Raises:
-        UserError: a number is not whole, or a name is not that of a class.
+        UserError: a number is not an integer, or a name is not that of a class.
     """
     import pyarrow as pa
 
@@ -293,10 +295,10 @@ def _labels(dataset: Cifar, file: Path, column: Any) -> npt.NDArray[np.int64]:
 
 
 def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[np.uint8]:
-    """The first `limit` images of a column of nested lists, [size, size, 3] or [3, size, size].
+    """The first `limit` images in a column of nested lists, [size, size, 3] or [3, size, size].
 
     Raises:
-        UserError: the lists have other lengths, or values other than 0 to 255.
+        UserError: the lists have other lengths, or values outside 0 to 255.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -316,10 +318,10 @@ def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
             if shape[1:] not in ([size, size, 3], [3, size, size]):
                 raise UserError(
                     f"{file}: {column} has lists of {' x '.join(map(str, shape[1:]))} numbers; "
-                    f"expected are {size} x {size} x 3 or 3 x {size} x {size}"
+                    f"expected {size} x {size} x 3 or 3 x {size} x {size}"
                 )
             if values.null_count or pixels.dtype.kind not in "iu" or not _fit_a_byte(pixels):
-                raise UserError(f"{file}: {column} has pixels other than 0 to 255")
+                raise UserError(f"{file}: {column} has pixels that are not integers from 0 to 255")
             pixels = pixels.astype(np.uint8).reshape(shape)
             parts.append(pixels if shape[3] == 3 else pixels.transpose(0, 2, 3, 1))
             if limit <= 0:
@@ -346,10 +348,10 @@ def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
         content = encoded[row]
         where = f"{file}, row {row}"
         if content is None:
-            raise UserError(f"{where}: holds no image bytes (a path alone is not enough)")
+            raise UserError(f"{where}: has no image bytes (a path alone is not enough)")
         if len(content) == 3 * size * size and not content.startswith(SIGNATURES):
             raise UserError(
-                f"{where}: {len(content):,} bytes of bare pixels, whose order is unknown; store "
+                f"{where}: {len(content):,} bytes of raw pixels, whose order is unknown; store "
                 f"lists of {size} x {size} x 3 numbers, or PNG"
             )
         return pixels_of(open_rgb(io.BytesIO(content), where, side=size))
@@ -383,12 +385,13 @@ def read_class_folders(
     """One split from folders of image files.
 
     Args:
-        root: the folder out of which no link may lead.
-        top: the folder of this split's class folders.
-        other: that of the other split, if there is one.
+        root: links must not lead out of this folder.
+        top: the folder with this split's class folders.
+        other: the folder with the other split's class folders, if there is one.
 
     Raises:
-        UserError: the classes are others, or an image is missing, damaged or of another size.
+        UserError: the classes differ from the data set's, or an image is missing, damaged or of
+            another size.
     """
     classes = class_names(top)
     if len(classes) != len(dataset.classes):
@@ -401,7 +404,7 @@ def read_class_folders(
     strange = [name for name, label in zip(classes, known, strict=True) if label is None]
     if strange or len(set(known)) != len(known):
         raise UserError(
-            f"{top}: {', '.join((strange or classes)[:3])}: not the names of the classes of "
+            f"{top}: {', '.join((strange or classes)[:3])}: not the class names of "
             f"{dataset.title}, so their labels are unknown; rename the folders to "
             f"{', '.join(dataset.classes[:3])} and so on, or use the data set imagefolder"
         )

@@ -15,13 +15,13 @@ SOURCE = "scikit-learn's load_digits"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Digits(DataSet):
-    """Images of 8x8 pixels with values 0 to 16, enlarged."""
+    """Images of 8x8 pixels with values from 0 to 16, enlarged."""
 
     def read(
         self, config: "DataConfig", split: SplitName, root: Path, limit: int | None
     ) -> "Split":
-        """The digits, enlarged bilinearly (align_corners=False) before they are scaled to 0..255
-        and rounded; all three channels are equal. The split is fixed and stratified by class.
+        """The digits, enlarged bilinearly (align_corners=False), then scaled to 0..255 and rounded;
+        all three channels are equal. The split is fixed and stratified by class.
         """
         import numpy as np
         import torch
@@ -50,7 +50,7 @@ class Digits(DataSet):
         return whole.take(limit)
 
     def locations(self, root: Path) -> list[Location]:
-        """One place, in which they always are."""
+        """The only location, which is always available."""
         detail = f"{self.counts['train']:,} training and {self.counts['test']:,} test images"
         return [Location(self.name, SOURCE, "found", f"{detail}, always available")]
 

@@ -1,8 +1,9 @@
-"""Downloading CIFAR: from the Hugging Face mirror, or else the original archive by torchvision.
+"""Downloading CIFAR from the Hugging Face mirror or, if that fails, the original archive.
 
-A file is checked before it is put in place: its size and its SHA-256 as the server states them,
-its labels, and for CIFAR-10 the published pixels. The archive's home in Toronto has been slow since
-June 2026 (github.com/pytorch/vision/issues/9536), so it comes second.
+A file is checked before it is moved to its final location: its SHA-256 against the server's, its
+labels and, for CIFAR-10, its pixels. The server of the original archive in Toronto has been slow
+since June 2026 (github.com/pytorch/vision/issues/9536), so it is the second choice; torchvision
+downloads it.
 """
 
 import contextlib
@@ -18,44 +19,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.datasets.catalogue import Progress
+from resnet_cli.datasets.catalogue import DownloadProgress
 from resnet_cli.datasets.cifar import MIRROR_FILES, Cifar
 from resnet_cli.datasets.cifar_files import read_parquet
 from resnet_cli.runtime.errors import RunError, UserError, one_line
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which a connection is given up."""
+"""Seconds without a response after which a connection is closed."""
 MAX_FILE = 1 << 30
-"""Larger files are refused; the largest genuine one has about 120 MB."""
+"""Largest file in bytes; the largest genuine one has about 120 MB."""
 INCOMPLETE = ".download"
-"""The folder of unfinished downloads, below that of the data set."""
+"""The subfolder for unfinished downloads."""
 
 
 class _MirrorError(Exception):
-    """The mirror does not deliver; one line says why."""
+    """The mirror failed; the message is one line."""
 
 
-def download_cifar(dataset: Cifar, root: Path, progress: Progress | None = None) -> Path:
-    """Download a data set into `root`, unless a sound copy is there; a damaged one is replaced.
+def download_cifar(dataset: Cifar, root: Path, progress: DownloadProgress | None = None) -> Path:
+    """Download a data set into `root`, unless an undamaged copy is there already.
 
     Args:
-        dataset: which; its files go to `root/<name>`.
-        root: the data folder.
-        progress: called with (file name, bytes so far, bytes in all or None).
+        dataset: its files are saved in `root/<name>`.
+        root: the folder of data sets.
+        progress: called with (file name, bytes so far, total bytes or None).
 
     Returns:
-        the folder with the files: parquet from the mirror, else torchvision's.
+        the folder with the files: parquet files from the mirror, or torchvision's files.
 
     Raises:
-        UserError: the folder cannot be made.
-        RunError: both sources failed, or the disk did; says which files to put where by hand.
+        UserError: the folder cannot be created.
+        RunError: both sources failed, or a file cannot be written; the message says how to install
+            the files by hand.
     """
     folder = root / dataset.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be made ({error.strerror}); choose another --data-dir"
+            f"{folder}: cannot be created ({error.strerror}); choose another --data-dir"
         ) from None
 
     try:
@@ -64,7 +66,7 @@ def download_cifar(dataset: Cifar, root: Path, progress: Progress | None = None)
             def check(file: Path, split: Any = split) -> None:
                 images = read_parquet(dataset, split, [file])
                 if dataset.digests.get(split) not in (None, images.content_digest):
-                    raise UserError(f"{file}: its images are not those of {dataset.title}")
+                    raise UserError(f"{file}: the images are not those of {dataset.title}")
 
             _download(dataset.mirror, f"{dataset.mirror_folder}/{name}", folder, check, progress)
         return folder
@@ -74,12 +76,12 @@ def download_cifar(dataset: Cifar, root: Path, progress: Progress | None = None)
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
     try:
         return _from_torchvision(dataset, root)
-    except Exception as error:  # of any type; the user needs the same line
+    except Exception as error:  # torchvision and the libraries below raise errors of many types
         page = f"https://huggingface.co/datasets/{dataset.mirror}/tree/main/{dataset.mirror_folder}"
         url = _torchvision_source(dataset).url
         raise RunError(
             f"{dataset.title} could not be downloaded: {reason}; {url}: {one_line(error)}; "
-            f"by hand: put {' and '.join(MIRROR_FILES.values())} from {page} into {folder}, "
+            f"download {' and '.join(MIRROR_FILES.values())} from {page} into {folder} yourself, "
             f"or unpack {url.rsplit('/', 1)[-1]} so that "
             f"{root / dataset.torchvision_folder} exists"
         ) from None
@@ -93,17 +95,17 @@ def _download(
     file: str,
     folder: Path,
     check: Callable[[Path], None],
-    progress: Progress | None,
+    progress: DownloadProgress | None,
 ) -> None:
-    """Download one file of a data set on the Hugging Face Hub to `folder`, unless it is there.
+    """Download one file from the Hugging Face Hub to `folder`, unless it is there already.
 
     Args:
         file: its path in the repository.
-        check: raises UserError if the content is not what it should be.
+        check: raises UserError if the content is wrong.
 
     Raises:
-        _MirrorError: the file could not be downloaded, or is not what it should be.
-        OSError: it could not be written.
+        _MirrorError: the file could not be downloaded, or its content is wrong.
+        OSError: the file could not be written.
     """
     target = folder / Path(file).name
     if target.exists() and _problem(check, target) is None:
@@ -115,7 +117,7 @@ def _download(
         url = hf_hub_url(repository, file, repo_type="dataset")
         stated = get_hf_file_metadata(url, token=False, timeout=TIMEOUT)
         if stated.size is not None and stated.size > MAX_FILE:
-            raise _MirrorError(f"{source}: {stated.size:,} bytes are too many")
+            raise _MirrorError(f"{source}: {stated.size:,} bytes, more than {MAX_FILE:,}")
         incomplete = hf_hub_download(
             repository,
             file,
@@ -127,9 +129,9 @@ def _download(
         )
     except _MirrorError:
         raise
-    except Exception as error:  # the library and the two below it raise errors of many types
+    except Exception as error:  # the library and its dependencies raise errors of many types
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
+            raise  # an error of the disk
         raise _MirrorError(f"{source}: {one_line(error)}") from None
     downloaded = Path(incomplete)
     problem = _checksum_problem(downloaded, stated.etag) or _problem(check, downloaded)
@@ -150,7 +152,7 @@ def _problem(check: Callable[[Path], None], file: Path) -> str | None:
 
 
 def _checksum_problem(file: Path, etag: str | None) -> str | None:
-    """What is wrong with a file's SHA-256, if the server states one; other tags are no checksum."""
+    """What is wrong with a file's SHA-256, or None; an etag of another form is not a checksum."""
     if re.fullmatch(r"[0-9a-f]{64}", etag or "") is None:
         return None
     with file.open("rb") as stream:
@@ -158,13 +160,13 @@ def _checksum_problem(file: Path, etag: str | None) -> str | None:
     return None if found == etag else f"SHA-256 {found[:12]}… instead of {str(etag)[:12]}…"
 
 
-def _progress_bar(name: str, progress: Progress | None) -> Any:
-    """A class that stands in for tqdm's progress bar and reports to `progress`."""
+def _progress_bar(name: str, progress: DownloadProgress | None) -> Any:
+    """A replacement for tqdm's progress bar that reports to `progress`."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            options.pop("name", None)  # Hugging Face's own
+            options.pop("name", None)  # an option of Hugging Face's subclass
             super().__init__(*arguments, **options | {"disable": False, "file": io.StringIO()})
 
         def display(self, *arguments: Any, **options: Any) -> None:
@@ -185,9 +187,9 @@ def _torchvision_source(dataset: Cifar) -> Any:
 
 
 def _from_torchvision(dataset: Cifar, root: Path) -> Path:
-    """torchvision's own download, which checks the MD5 of all that it downloads and loads."""
+    """Download with torchvision, which checks the MD5 of every file that it downloads and loads."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for ever
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait forever
     try:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")

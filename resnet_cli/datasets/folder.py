@@ -1,16 +1,16 @@
 """Folders of images that are decoded when they are needed.
 
-Shapes: B images of a batch, C channels, H rows, W columns. What a split becomes:
+Shapes: B images per batch, C channels, H rows, W columns. How a split is represented:
 
-- test images, and training images that are padded and cropped, always start from the same square:
-  up to MEMORY_BYTES of squares become a `Split`;
-- training images that are cropped from the whole image (`scale`, `scale_aspect`) are kept whole:
-  a `Folder`, its decoded images in memory up to MEMORY_BYTES;
-- a larger `Folder` reads and decodes the images of a batch in the worker processes of a
-  `torch.utils.data.DataLoader`, while the network works on the batches before.
+- Test images, and training images that are padded and cropped, always come from the same central
+  crop. If all these crops take at most MEMORY_BYTES, they become a `Split`.
+- Training images that are cropped from the whole image (`scale`, `scale_aspect`) are a `Folder`. If
+  the decoded images take at most MEMORY_BYTES, they are kept in memory.
+- For a larger `Folder`, worker processes of a `torch.utils.data.DataLoader` read and decode the
+  images of a batch while the network processes the previous batches.
 
-The sampler gives the workers the index and the random draws of each image, so a crop is a function
-of the stream of its iteration and its place in the batch, however many workers there are.
+The sampler sends each image's index and random draws to the workers, so a crop depends only on the
+random stream of its iteration and the position in the batch, not on the number of workers.
 """
 
 import dataclasses
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_BYTES = 4_000_000_000
-"""Splits that take more, decoded, are not held in memory."""
+"""Splits that take more memory when decoded are not kept in memory."""
 CENTRE = 256 / 224
-"""The shorter side of a test image over its central crop, as is usual for ImageNet."""
+"""Shorter side of a test image divided by its central crop, as is usual for ImageNet."""
 SCALES = (256 / 224, 480 / 224)
-"""`scale`: the shorter side over the crop, from and to (He et al. 2015, section 3.4)."""
+"""`scale`: range of the shorter side divided by the crop (He et al. 2015, section 3.4)."""
 AREAS = (0.08, 1.0)
 ASPECTS = (3 / 4, 4 / 3)
-"""`scale_aspect`: the crop's share of the area, and its width over its height."""
+"""`scale_aspect`: ranges of the crop's fraction of the area and of its width over its height."""
 ATTEMPTS = 10
 COLOUR_DRAWS = 9
 NUM_DRAWS = {
@@ -60,10 +60,10 @@ NUM_DRAWS = {
     "scale_colour": 4 + COLOUR_DRAWS,
     "scale_aspect_colour": 2 * ATTEMPTS + 3 + COLOUR_DRAWS,
 }
-"""Random numbers for each image; the last decides on mirroring, those before it on colours."""
+"""Random numbers per image; the last decides whether to flip, those before it set the colours."""
 COLOUR_STRENGTH = 0.4
 LIGHTING = 0.1
-"""The standard deviation of the noise along each principal component, in its eigenvalue."""
+"""Standard deviation of the noise along each principal component, relative to its eigenvalue."""
 COLOUR_VALUES = (0.2175, 0.0188, 0.0045)
 COLOUR_VECTORS = (
     (-0.5675, 0.7192, 0.4009),
@@ -71,10 +71,10 @@ COLOUR_VECTORS = (
     (-0.5836, -0.6948, 0.4203),
 )
 """Eigenvalues, and eigenvectors as columns, of the colours of ImageNet's training images on the 0-1
-scale, as fb.resnet.torch has them."""
+scale, from fb.resnet.torch."""
 GREY = (0.299, 0.587, 0.114)
 CHUNK = 32
-"""Images that a worker decodes before it hands them over."""
+"""Images that a worker decodes before returning them."""
 
 
 def read(
@@ -82,23 +82,23 @@ def read(
 ) -> "Split | Folder":
     """One split of a tree of class folders.
 
-    `root` has `train/` and `val/` or `test/` (in this order) with a folder for each class; for
-    the test split it may hold the class folders itself.
+    `root` contains `train/`, and `val/` or `test/` (tried in this order), each with one folder for
+    each class. For the test split alone, `root` may also contain the class folders directly.
 
     Raises:
-        UserError: the tree is not of this form, or an image that is decoded now is damaged.
+        UserError: the tree does not have this form, or an image that is decoded now is damaged.
     """
     if not root.is_dir():
-        raise NotFoundError(f"{root}: no such folder; name the image folder with --data-dir")
-    folder = _half(root, split)
+        raise NotFoundError(f"{root}: no such folder; give the image folder with --data-dir")
+    folder = _split_folder(root, split)
     classes = images.class_names(folder)
     if not classes:
         raise UserError(
-            f"{folder}: has no class folders; expected are {folder.name}/<class>/<image>, "
-            "one folder for each class"
+            f"{folder}: has no class folders; expected {folder.name}/<class>/<image>, with one "
+            "folder for each class"
         )
     if folder != root:
-        other = _half(root, "test" if split == "train" else "train", missing_ok=True)
+        other = _split_folder(root, "test" if split == "train" else "train", missing_ok=True)
         if images.class_names(other):
             images.check_same_classes(folder, other)
     files, labels = images.image_files(folder, root, classes)
@@ -127,11 +127,11 @@ def read(
             return found
         pixels = images.decode_all(n, size, found.centre)
         return Split.of_pixels(dataset, split, pixels, labels[:n], classes, found.source)
-    return found.held() if found.decoded_bytes() <= MEMORY_BYTES else found
+    return found.in_memory() if found.decoded_bytes() <= MEMORY_BYTES else found
 
 
-def _half(root: Path, split: str, missing_ok: bool = False) -> Path:
-    """The folder of a split; the first candidate with class folders, else the first there is."""
+def _split_folder(root: Path, split: str, missing_ok: bool = False) -> Path:
+    """The folder of a split: the first candidate with class folders, or the first that exists."""
     names = ("train",) if split == "train" else ("val", "test")
     halves = [root / name for name in names if (root / name).is_dir()]
     for half in halves:
@@ -149,32 +149,32 @@ def _half(root: Path, split: str, missing_ok: bool = False) -> Path:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Folder:
-    """The training or the test half of a folder of images, decoded image by image."""
+    """The training or test split of a folder of images, decoded image by image."""
 
     dataset: str
     split: str
     """`train` or `test`."""
     top: Path
-    """The folder that holds the class folders."""
+    """The folder that contains the class folders."""
     files: Sequence[str]
     labels: Tensor
     """int64 [N], indices into `classes`."""
     classes: tuple[str, ...]
     size: int
-    """Pixels a side of every crop."""
+    """Width and height of every crop in pixels."""
     shorter_side: int
-    """What the shorter side is resized to before the central crop."""
+    """The length to which the shorter side is resized before the central crop."""
     augmentation: str
     """A value of `DataConfig.augment` other than `auto`."""
     decoded: Sequence[npt.NDArray[np.uint8]] | None = None
-    """Every image whole, uint8 [H, W, 3]; None when they are too large to be held."""
+    """Every uncropped image, uint8 [H, W, 3]; None if they do not fit in memory."""
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def source(self) -> str:
-        """In words: the files that are read."""
+        """A description of the files that are read."""
         return f"class folders {self.top}"
 
     def batches(
@@ -184,11 +184,11 @@ class Folder:
         flip: bool = False,
         device: torch.device | str = "cpu",
     ) -> "FolderBatches":
-        """Batches of this split on a device, see `FolderBatches`."""
+        """Batches of this split on a device; see `FolderBatches`."""
         return FolderBatches(self, normalization, pad, flip, device)
 
-    def held(self) -> "Folder":
-        """The same with every image decoded into memory."""
+    def in_memory(self) -> "Folder":
+        """This folder with every image decoded into memory."""
         decoded: list[npt.NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(self)
 
         def decode(start: int, stop: int) -> None:
@@ -199,7 +199,8 @@ class Folder:
         return dataclasses.replace(self, decoded=decoded)
 
     def decoded_bytes(self) -> int:
-        """What `held` would take, by the files' headers; above MEMORY_BYTES, what counts so far."""
+        """The memory that `in_memory` would need, according to the files' headers. Counting stops
+        above MEMORY_BYTES."""
         total = 0
         for file in self.files:
             width, height = images.header_size(file)
@@ -210,8 +211,9 @@ class Folder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 as 64 hex digits: over names, labels and pixels of images that are held, else
-        over the files' names, labels and sizes, so that 150 GB need not be read for it.
+        """SHA-256 as 64 hex digits, over names, labels and pixels if the images are in memory,
+        otherwise over the files' names, labels and sizes, because reading 150 GB would take too
+        long.
         """
         digest = hashlib.sha256(f"{len(self)} images;".encode())
         for i, (file, label) in enumerate(zip(self.files, self.labels.tolist(), strict=True)):
@@ -226,15 +228,15 @@ class Folder:
         return digest.hexdigest()
 
     def chunks(self) -> Iterator[Tensor]:
-        """The central crops of all images, uint8 [n, C, H, W] at a time, for statistics.
+        """The central crops of all images, in parts of uint8 [n, C, H, W], for statistics.
 
         Raises:
-            UserError: the images are not held in memory.
+            UserError: the images are not in memory.
         """
         if self.decoded is None:
             raise UserError(
-                f"normalize: statistics of {len(self):,} images that do not fit into memory would "
-                "read them all; use imagenet, or write m1,m2,m3/s1,s2,s3"
+                f"normalize: statistics would need all {len(self):,} images, which do not fit in "
+                "memory; use imagenet, or write m1,m2,m3/s1,s2,s3"
             )
         starts = range(0, len(self), 500)
         yield from self.pixels(
@@ -245,19 +247,19 @@ class Folder:
     def pixels(
         self, drawn: Iterable[Drawn], num_images: int, flip: bool = False
     ) -> Iterator[Tensor]:
-        """The crops of each batch, uint8 [B, C, H, W], channels_last, decoded ahead of their use.
+        """The crops of each batch, uint8 [B, C, H, W], channels_last, decoded in advance.
 
         Args:
-            drawn: indices, and draws float64 [B, NUM_DRAWS[augmentation]] for random crops; None
-                for central ones.
-            num_images: about how many images will be read in all.
-            flip: whether to mirror the images whose last draw is below one half.
+            drawn: indices, and draws float64 [B, NUM_DRAWS[augmentation]] for random crops or None
+                for central crops.
+            num_images: approximate number of images that will be read in total.
+            flip: whether to flip the images whose last draw is below 0.5.
 
         Raises:
-            UserError: an image is damaged, too large or too narrow; the first in order.
+            UserError: an image is damaged, too large or too narrow; the first such image in order.
             RunError: a worker process died.
         """
-        num_chunks: deque[int] = deque()  # of each batch that the workers have begun
+        num_chunks: deque[int] = deque()  # for each batch that the workers have started
 
         def chunks() -> Iterator[list[_Item]]:
             for indices, draws in drawn:
@@ -274,8 +276,8 @@ class Folder:
             num_workers=workers,
             collate_fn=_stacked,
             worker_init_fn=_leave_interrupts_to_the_parent,
-            generator=torch.Generator(),  # the global one belongs to the network's dropout
-            # Forked workers share the images that are held in memory.
+            generator=torch.Generator(),  # the global generator is for the network's dropout
+            # Forked workers share the images that are in memory.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         try:
@@ -291,7 +293,7 @@ class Folder:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise RunError(f"{self.top}: images could not be read: {one_line(error)}") from None
+            raise RunError(f"{self.top}: images cannot be read: {one_line(error)}") from None
 
     # --- one image ----------------------------------------------------------------------------
 
@@ -299,7 +301,7 @@ class Folder:
         """The central square of an image, uint8 [size, size, 3].
 
         Raises:
-            UserError: the image is damaged, too large or too narrow; as for `random`.
+            UserError: the image is damaged, too large or too narrow.
         """
         from torchvision.transforms.v2 import functional
 
@@ -309,11 +311,14 @@ class Folder:
     def random(self, index: int, draws: Sequence[float]) -> npt.NDArray[np.uint8]:
         """A random square of an image, uint8 [size, size, 3].
 
-        Resized bilinearly with antialiasing, as torchvision's networks are trained;
+        Images are resized bilinearly with antialiasing, as for torchvision's networks;
         fb.resnet.torch resizes bicubically.
 
         Args:
             draws: NUM_DRAWS[augmentation] numbers, uniform in [0, 1).
+
+        Raises:
+            UserError: as for `centre`.
         """
         from torchvision.transforms.v2 import functional
 
@@ -328,7 +333,7 @@ class Folder:
         return images.pixels_of(functional.crop(resized, top, left, self.size, self.size))
 
     def _picture(self, index: int) -> "Image.Image":
-        """The whole image."""
+        """The uncropped image."""
         from PIL import Image
 
         if self.decoded is not None:
@@ -336,32 +341,32 @@ class Folder:
         return images.open_rgb(self.files[index], self.files[index])
 
     def _resized(self, index: int, shorter_side: int) -> "Image.Image":
-        """The whole image with its shorter side resized."""
+        """The uncropped image, resized so that its shorter side has the given length."""
         from torchvision.transforms.v2 import functional
 
         picture = self._picture(index)
         longer, shorter = max(picture.size), min(picture.size)
         if shorter_side * shorter_side * longer > images.MAX_PIXELS * shorter:  # 1 x 1,000,000
             raise UserError(
-                f"{self.files[index]}: {picture.width}x{picture.height} is too narrow to resize "
-                f"to {self.size}x{self.size}"
+                f"{self.files[index]}: {picture.width}x{picture.height} is too narrow to resize to "
+                f"{self.size}x{self.size}; remove it"
             )
         return functional.resize(picture, [shorter_side])  # type: ignore[no-any-return]
 
 
 def drawn_scale(size: int, draw: float) -> int:
-    """The shorter side of `scale`: uniform over the whole numbers from 256 to 480 for size 224."""
+    """The shorter side for `scale`: for size 224, uniform over the integers from 256 to 480."""
     low, high = (round(size * scale) for scale in SCALES)
     return low + int(draw * (high - low + 1))
 
 
 def drawn_box(width: int, height: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
-    """The crop of `scale_aspect`: (top, left, height, width).
+    """The crop for `scale_aspect`: (top, left, height, width).
 
-    Szegedy et al. 2015, section 6, as torchvision's RandomResizedCrop has it: area uniform,
-    aspect ratio uniform in its logarithm, ten attempts to fit, then the largest central crop.
-    (fb.resnet.torch draws the square root of the aspect ratio from the same interval, so its
-    crops are up to 16:9.)
+    Szegedy et al. 2015, section 6, as in torchvision's RandomResizedCrop: the area and the
+    logarithm of the aspect ratio are uniform; after ten crops that do not fit in the image, the
+    largest central crop is used. (fb.resnet.torch draws the square root of the aspect ratio from
+    the same interval, so its crops are up to 16:9.)
     """
     low, high = (math.log(aspect) for aspect in ASPECTS)
     for attempt in range(ATTEMPTS):
@@ -384,20 +389,20 @@ def drawn_colours(pixels: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         pixels: [B, 3, H, W] from 0 to 255.
-        draws: float64 [B, COLOUR_DRAWS], uniform in [0, 1): three strengths, three that are
-            sorted for the order, three for the noise.
+        draws: float64 [B, COLOUR_DRAWS], uniform in [0, 1): three for the strengths, three whose
+            sorting gives the order, three for the noise.
 
     Returns:
-        float32 [B, 3, H, W], around 0 to 255; not cut off there, as in the original.
+        float32 [B, 3, H, W], roughly 0 to 255; as in the original, values are not clipped.
     """
     draws = to_device(draws, pixels.device).float()
     strengths = 1 + COLOUR_STRENGTH * (2 * draws[:, :3] - 1)
     order = draws[:, 3:6].argsort(1)
     grey_of = torch.tensor(GREY, device=pixels.device).view(1, 3, 1, 1)
     coloured = pixels.float()
-    for place in range(3):
-        kind = order[:, place].view(-1, 1, 1, 1)  # 0 brightness, 1 contrast, 2 saturation
-        strength = strengths.gather(1, order[:, place : place + 1]).view(-1, 1, 1, 1)
+    for step in range(3):
+        kind = order[:, step].view(-1, 1, 1, 1)  # 0 brightness, 1 contrast, 2 saturation
+        strength = strengths.gather(1, order[:, step : step + 1]).view(-1, 1, 1, 1)
         grey = (coloured * grey_of).sum(1, keepdim=True)
         target = torch.where(kind == 1, grey.mean((2, 3), keepdim=True), grey) * (kind > 0)
         coloured = strength * coloured + (1 - strength) * target
@@ -415,18 +420,19 @@ _Item = tuple[int, Sequence[float] | None]
 
 
 class _Images(Dataset[npt.NDArray[np.uint8] | UserError]):
-    """The crops of a folder by index and draws."""
+    """The crops of a folder, by index and draws."""
 
     def __init__(self, folder: Folder, flip: bool) -> None:
         self.folder, self.flip = folder, flip
 
     def __getitem__(self, item: _Item) -> npt.NDArray[np.uint8] | UserError:
-        """uint8 [size, size, 3]. An error is returned, since the loader would add a traceback."""
+        """uint8 [size, size, 3]. Errors are returned, because the loader would add a traceback to
+        one that is raised."""
         from PIL import Image
 
         index, draws = item
         with warnings.catch_warnings():
-            # Our own limit on pixels is below Pillow's; broken EXIF data does no harm.
+            # MAX_PIXELS is below Pillow's own limit; broken EXIF data are harmless.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             try:
@@ -449,12 +455,12 @@ def _stacked(squares: list[npt.NDArray[np.uint8] | UserError]) -> Tensor | UserE
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the parent saves and then ends its workers."""
+    """Ignore Ctrl-C, which also reaches the parent; it saves its state and ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _cores() -> int:
-    """The processor cores at hand, up to 16."""
+    """The number of available processor cores, at most 16."""
     has_affinity = hasattr(os, "sched_getaffinity")
     return min(16, len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
 
@@ -463,10 +469,9 @@ def _cores() -> int:
 
 
 class FolderBatches(Batches):
-    """Batches whose images are decoded when they are needed, or a little ahead.
+    """Batches whose images are decoded when they are needed, or shortly before.
 
-    The batches, and the statistics they depend on, are the same whether the folder's images are
-    held in memory or read from their files.
+    Batches do not depend on whether the folder's images are in memory or read from their files.
     """
 
     def __init__(
@@ -477,12 +482,12 @@ class FolderBatches(Batches):
         flip: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        """See `Batches`; `pad` is for the augmentation `crop` only."""
+        """See `Batches`; `pad` is only used for the augmentation `crop`."""
         self._describe(folder, (3, folder.size, folder.size), normalization, pad, flip, device)
         self.folder = folder
         self._is_padded = folder.augmentation == "crop"
         self._windows: Iterator[Tensor] = iter(())
-        self._next_window = (-1, 0)  # its start and width
+        self._next_window = (-1, 0)  # start and width
 
     def evaluation(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         width, stop = stop - start, min(stop, len(self))
@@ -496,7 +501,7 @@ class FolderBatches(Batches):
         return images, self.labels[start:stop]
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Of random crops, uniform numbers float64 [B, NUM_DRAWS[augmentation]]."""
+        """For random crops, uniform numbers float64 [B, NUM_DRAWS[augmentation]]."""
         if self._is_padded:
             return super()._draw(count, generator)
         shape = (count, NUM_DRAWS[self.folder.augmentation])

@@ -1,4 +1,4 @@
-"""Class folders: any tree of images with a folder for each class, ImageNet included."""
+"""Class folders: any tree of images with a folder for each class, such as ImageNet."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageFolder(DataSet):
-    """A folder that the user names; its images are resized and cropped."""
+    """A folder given by the user; its images are resized and cropped."""
 
     def read(
         self, config: "DataConfig", split: SplitName, root: Path, limit: int | None

@@ -1,7 +1,7 @@
-"""Image files: which of them a folder holds, and how one is decoded. All of it is untrusted.
+"""Finding and decoding image files, which are all untrusted.
 
-A file is checked before it is used: a link may not lead out of the data folder, only the formats
-below are opened, and an image's size is read from its header before a pixel is decoded.
+Files are checked before they are used: links must not lead out of the data folder, only the formats
+below are opened, and an image's size is read from its header before any pixel is decoded.
 """
 
 import io
@@ -38,10 +38,10 @@ OTHER_SUFFIXES = (
     ".db",
     ".ini",
 )
-"""Of files that may lie next to images and are left out. Any other file is refused: images in it
-would be missing."""
+"""Suffixes of files that are ignored. Any other file is an error, because it may be an image in
+another format."""
 MAX_PIXELS = 40_000_000
-"""Larger images of a folder are refused before they are decoded."""
+"""Larger images are an error; they are not decoded."""
 
 
 # --- decoding --------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def decode_all(
 ) -> npt.NDArray[np.uint8]:
     """`decode(0)` to `decode(count - 1)`, each [side, side, 3], on a few threads.
 
-    Of several failures the one of the lowest chunk is raised, whatever the threads do.
+    If several images fail, the error of the first failing chunk is raised, independent of timing.
     """
     pixels = np.empty((count, side, side, 3), np.uint8)
 
@@ -65,7 +65,7 @@ def decode_all(
 
 
 def in_chunks(count: int, work: Callable[[int, int], None], chunk: int = 500) -> None:
-    """`work(start, stop)` for all of `range(count)` in chunks, on a few threads."""
+    """Call `work(start, stop)` for chunks that cover `range(count)`, on a few threads."""
     from PIL import Image
 
     Image.init()  # registers the formats once, before the threads need them
@@ -80,15 +80,15 @@ def in_chunks(count: int, work: Callable[[int, int], None], chunk: int = 500) ->
 def open_rgb(
     source: str | Path | io.BytesIO, where: str, *, side: int | None = None
 ) -> "Image.Image":
-    """Decode one image to RGB; its size is checked in the header, before any pixel is decoded.
+    """Decode one image to RGB, after checking its size in the header.
 
     Args:
         source: the file or its content.
-        where: names the image in an error.
-        side: the only width and height allowed; None allows up to MAX_PIXELS in all.
+        where: the name of the image in error messages.
+        side: the required width and height; None allows up to MAX_PIXELS pixels.
 
     Raises:
-        UserError: the image is damaged, of another format, or of a size not allowed.
+        UserError: the image is damaged, or has another format or an invalid size.
     """
     from PIL import Image
 
@@ -106,7 +106,8 @@ def open_rgb(
 
 
 def _to_rgb(image: "Image.Image", where: str) -> "Image.Image":
-    """An image of any mode in RGB of 8 bits. 16 bits are scaled: Pillow itself clips them."""
+    """Convert an image of any mode to 8-bit RGB. 16-bit values are scaled; Pillow would clip
+    them."""
     from PIL import Image
 
     if image.mode == "RGB":
@@ -114,16 +115,16 @@ def _to_rgb(image: "Image.Image", where: str) -> "Image.Image":
     if image.mode[0] in "IF":
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-            raise UserError(f"{where}: has pixels of 32 bits, whose range is unknown; use 8 bits")
+            raise UserError(f"{where}: has 32-bit pixels, whose range is unknown; use 8 bits")
         image = Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
     return image.convert("RGB")
 
 
 def header_size(file: str) -> tuple[int, int]:
-    """Width and height of an image file by its header; nothing is decoded.
+    """Width and height of an image file, from its header alone.
 
     Raises:
-        UserError: as `open_rgb`, for what the header shows.
+        UserError: the header is damaged, or has another format or an invalid size.
     """
     from PIL import Image
 
@@ -148,22 +149,25 @@ def _check_size(size: tuple[int, int], where: str, side: int | None) -> None:
 
 
 def pixels_of(image: "Image.Image") -> npt.NDArray[np.uint8]:
-    """An RGB image -> uint8 [H, W, 3] (less work than np.asarray, which counts for tiny images)."""
+    """An RGB image -> uint8 [H, W, 3]. For tiny images this is faster than np.asarray."""
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
 
 
 def _too_large(where: str) -> UserError:
-    return UserError(f"{where}: more than {MAX_PIXELS // 1_000_000} megapixels are refused")
+    return UserError(
+        f"{where}: more than {MAX_PIXELS // 1_000_000} megapixels; make the image smaller"
+    )
 
 
 # --- folders of images -----------------------------------------------------------------------
 
 
 def class_names(folder: Path) -> list[str]:
-    """The class folders in a folder, sorted, hidden ones left out; none if there is no folder.
+    """The names of the class folders in a folder, sorted, without hidden ones; empty if the folder
+    does not exist.
 
     Raises:
-        UserError: a name is not text.
+        UserError: a name is not UTF-8.
     """
     try:
         with os.scandir(folder) as entries:
@@ -174,13 +178,13 @@ def class_names(folder: Path) -> list[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that programs leave behind, such as `.ipynb_checkpoints`,
+    """Whether a file or folder is a by-product of other programs, such as `.ipynb_checkpoints`,
     `._1.png` and `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def _text(folder: Path, name: str) -> str:
-    """A name that is text in UTF-8."""
+    """Check that a name is valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -191,10 +195,10 @@ def _text(folder: Path, name: str) -> str:
 
 
 def check_same_classes(one: Path, other: Path) -> None:
-    """Both splits must have the same classes, or their labels would differ.
+    """Check that both splits have the same classes; otherwise their labels would differ.
 
     Raises:
-        UserError: they do not; names the first that differ.
+        UserError: they do not; the message names the first that differ.
     """
     difference = sorted(set(class_names(one)) ^ set(class_names(other)))
     if difference:
@@ -209,11 +213,11 @@ def image_files(
 ) -> tuple[list[str], npt.NDArray[np.int64]]:
     """All image files below the class folders, with their labels.
 
-    They come in one fixed shuffled order, so that the first N are a fair subset of the classes.
-    Labels are positions in the sorted classes.
+    Files are in a fixed shuffled order, so that the first N are a fair sample of all classes.
+    Labels are positions in the sorted list of classes.
 
     Raises:
-        UserError: a class is empty, holds other files, or a link leads out of `root`.
+        UserError: a class has no images or files of other kinds, or a link leads out of `root`.
     """
     import torch
 
@@ -227,7 +231,10 @@ def image_files(
         files = _files_below(folder / name, root)
         found = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
         if not found:
-            raise UserError(f"{folder / name}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(
+                f"{folder / name}: contains no images ({', '.join(IMAGE_SUFFIXES)}); add images or "
+                "remove the folder"
+            )
         others = [f for f in files if Path(f).suffix.lower() not in IMAGE_SUFFIXES + OTHER_SUFFIXES]
         if others:
             raise UserError(
@@ -243,11 +250,11 @@ def image_files(
 
 
 def _files_below(top: Path, root: Path) -> list[str]:
-    """All files below a folder, by folder and then by name, hidden ones left out.
+    """All files below a folder, sorted by folder and then by name, without hidden ones.
 
     Raises:
-        UserError: something is neither a file nor a folder of its own, or a link to a file inside
-            root; or it cannot be read.
+        UserError: an entry is not a file, a folder or a link to a file inside `root`, or it cannot
+            be read.
     """
     found: list[tuple[str, str]] = []
     folders = [str(top)]
@@ -264,21 +271,23 @@ def _files_below(top: Path, root: Path) -> list[str]:
             if entry.is_symlink():
                 _check_link(path, root)
                 if path.is_dir():
-                    raise UserError(f"{path}: is a link to a folder, which is not followed")
+                    raise UserError(f"{path}: a link to a folder, which is not followed; copy it")
             elif entry.is_dir():
                 folders.append(entry.path)
                 continue
             elif not entry.is_file():
-                raise UserError(f"{path}: is neither file nor folder; remove it")
+                raise UserError(f"{path}: neither a file nor a folder; remove it")
             found.append((folder, entry.name))
     return [os.path.join(folder, name) for folder, name in sorted(found)]
 
 
 def _check_link(path: Path, root: Path) -> None:
-    """A path must stay inside root (itself resolved) after following links."""
+    """Check that a path stays inside `root`, which is resolved already, after following links."""
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:  # a link that leads to itself
         raise UserError(f"{path}: cannot be followed: {one_line(error)}") from None
     if not target.is_relative_to(root):
-        raise UserError(f"{path}: leads out of the data folder {root}, to {target}; copy it inside")
+        raise UserError(
+            f"{path}: links to {target}, outside the data folder {root}; copy it inside"
+        )

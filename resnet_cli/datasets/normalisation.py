@@ -1,4 +1,4 @@
-"""Normalisation: bytes become numbers around zero, by statistics that `data.normalize` names."""
+"""Normalisation of bytes to numbers around zero, with the statistics given by `data.normalize`."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normalization:
-    """x -> (x / 255 - mean) / std, for images of bytes."""
+    """x -> (x / 255 - mean) / std, for uint8 images."""
 
     mean: Tensor
     """float32 [C, 1, 1], or [C, H, W] for a per-pixel mean; on the 0-1 scale."""
@@ -31,7 +31,7 @@ class Normalization:
 
     @property
     def per_pixel(self) -> bool:
-        """Whether each pixel has a mean of its own."""
+        """Whether each pixel has its own mean."""
         return self.mean.shape[1:] != (1, 1)
 
     @cached_property
@@ -47,15 +47,15 @@ class Normalization:
         return normalized.contiguous(memory_format=torch.channels_last)
 
     def to(self, device: torch.device | str) -> "Normalization":
-        """The same on another device."""
+        """This normalisation on another device."""
         return Normalization(self.mean.to(device), self.std.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """`mean` and `std`, for a file of weights."""
+        """`mean` and `std`, to be stored with weights."""
         return {"mean": self.mean, "std": self.std}
 
     def to_dict(self) -> dict[str, Any]:
-        """`mean` and `std` as nested lists [C] or [C][H][W]; exact, and JSON can hold it."""
+        """`mean` and `std` as nested lists, [C] or [C][H][W], for JSON; nothing is rounded."""
         mean = self.mean if self.per_pixel else self.mean.flatten()
         return {"mean": mean.tolist(), "std": self.std.flatten().tolist()}
 
@@ -64,7 +64,7 @@ class Normalization:
         """The inverse of `to_dict` and of `tensors`.
 
         Raises:
-            UserError: mean and std are not numbers of matching shapes, finite, with std above 0.
+            UserError: mean and std are not finite numbers with matching shapes and std above 0.
         """
         try:
             mean = torch.as_tensor(content["mean"], dtype=torch.float32)
@@ -74,8 +74,8 @@ class Normalization:
         mean = mean.view(-1, 1, 1) if mean.dim() == 1 else mean
         if mean.dim() != 3 or len(mean) != len(std) or len(std) == 0:
             raise UserError(
-                f"normalisation: mean {list(mean.shape)} and std {list(std.shape)} do not fit; "
-                "mean is [C] or [C, H, W] and std [C]"
+                f"normalisation: mean has shape {list(mean.shape)} and std {list(std.shape)}; mean "
+                "must be [C] or [C, H, W] and std [C]"
             )
         _check_statistics(mean, std, "normalisation")
         return cls(mean, std.view(-1, 1, 1))
@@ -87,33 +87,33 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""Means and standard deviations of the channels, as usually published."""
+"""The usual published means and standard deviations of the channels."""
 
 
 def _check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
     if not bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
-        raise UserError(f"{where}: every mean must be a number and every std above 0")
+        raise UserError(f"{where}: every mean must be finite and every std finite and above 0")
     if bool((mean.abs() > 1).any()):
-        raise UserError(f"{where}: means are on the 0-1 scale; divide yours and the stds by 255")
+        raise UserError(f"{where}: means must be on the 0-1 scale; divide means and stds by 255")
 
 
 def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Normalization:
-    """The normalisation that `data.normalize` or `--normalize` names.
+    """The normalisation given by `data.normalize` or `--normalize`.
 
     - `channel`: mean and (population) standard deviation of each channel over `train()`.
     - `pixel`: the mean of each pixel over `train()`, std 1, as in "per-pixel mean subtracted"
-      (He et al., arXiv:1512.03385, section 4.2). The paper names no scale. Here values stay on
-      the 0-1 scale, so inputs lie between -1 and 1; a convolution and a batch normalisation
-      follow, whose result does not depend on the scale.
-    - `imagenet`, `cifar`: the statistics usually published. `none`: the 0-1 scale itself.
+      (He et al., arXiv:1512.03385, section 4.2). The paper does not give the scale. Here values
+      stay on the 0-1 scale, so inputs are between -1 and 1; the result of the convolution and
+      batch normalisation that follow does not depend on the scale.
+    - `imagenet`, `cifar`: the usual published statistics. `none`: the 0-1 scale.
     - `m1,m2,m3/s1,s2,s3`: means and standard deviations on the 0-1 scale.
 
     Args:
         text: one of the above.
-        train: loads the training split; called for `channel` and `pixel` only.
+        train: loads the training split; only called for `channel` and `pixel`.
 
     Raises:
-        UserError: the text is none of these, a std is not above 0, or a channel has the same value
+        UserError: the text has another form, a std is not above 0, or a channel has the same value
             in all training images.
     """
     name = text.strip()
@@ -121,7 +121,7 @@ def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Nor
     if name == "channel":
         mean, std = _channel_statistics(train().chunks())
         if not bool((std > 0).all()):
-            raise UserError(f"{where}: a channel of the training images never varies; use none")
+            raise UserError(f"{where}: a channel is constant in the training images; use none")
     elif name == "pixel":
         split = train()
         sums = [chunk.sum(dim=0, dtype=torch.int64) for chunk in split.chunks()]
@@ -136,7 +136,7 @@ def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Nor
 
 
 def _triples(text: str) -> tuple[tuple[float, ...], ...]:
-    """The numbers of `m1,m2,m3/s1,s2,s3`."""
+    """The numbers in `m1,m2,m3/s1,s2,s3`."""
     try:
         triples = tuple(tuple(float(n) for n in half.split(",")) for half in text.split("/"))
     except ValueError:
@@ -152,8 +152,8 @@ def _triples(text: str) -> tuple[tuple[float, ...], ...]:
 def _channel_statistics(chunks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of each channel on the 0-1 scale, float32 [C].
 
-    Computed from the exact histogram of the byte values, so that they do not depend on the order
-    of a sum or the number of threads.
+    They are computed from exact histograms of the byte values, so they do not depend on the order
+    of summation or the number of threads.
     """
     histograms = torch.zeros(1, 256, dtype=torch.int64)  # [C, 256] from the first chunk on
     for chunk in chunks:

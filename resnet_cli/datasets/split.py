@@ -1,7 +1,7 @@
 """A split of a data set in memory.
 
 Shapes: N images, C channels, H rows, W columns. Images are uint8 in PyTorch's channels_last memory
-format: the shape reads [N, C, H, W], the bytes lie in the order N, H, W, C.
+format: the shape is [N, C, H, W], but the bytes are in the order N, H, W, C.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from resnet_cli.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """The training or the test half of a data set, in memory."""
+    """The training or test split of a data set, in memory."""
 
     dataset: str
     split: str
@@ -32,7 +32,7 @@ class Split:
     """int64 [N], indices into `classes`."""
     classes: tuple[str, ...]
     source: str
-    """In words: the files that were read."""
+    """A description of the files that were read."""
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8, self.images.dtype
@@ -52,7 +52,7 @@ class Split:
         classes: Sequence[str],
         source: str,
     ) -> "Split":
-        """A split of pixels [N, H, W, C], without a copy."""
+        """A split from pixels [N, H, W, C], without a copy."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return cls(dataset, split, images, torch.from_numpy(labels), tuple(classes), source)
 
@@ -63,8 +63,8 @@ class Split:
     def fingerprint(self) -> str:
         """SHA-256 over shape, pixels and labels, as 64 hex digits.
 
-        Hashed are the text `NxHxWxC;`, the pixels in that order, and the labels as little-endian
-        int64; names of classes and files are not.
+        It covers the text `NxHxWxC;`, the pixels in that order, and the labels as little-endian
+        int64, but not the names of classes and files.
         """
         pixels = self.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         digest = hashlib.sha256(f"{'x'.join(map(str, pixels.shape))};".encode())
@@ -74,9 +74,9 @@ class Split:
 
     @property
     def content_digest(self) -> str:
-        """A digest of the images with their labels, in whatever order, as 64 hex digits.
+        """A digest of images and labels that does not depend on their order, as 64 hex digits.
 
-        The sum, modulo 2^256, of SHA-256(pixels in the order H, W, C + one byte of label).
+        It is the sum, modulo 2^256, of SHA-256(pixels in the order H, W, C + one byte of label).
         """
         total = 0
         pixels = self.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -87,7 +87,7 @@ class Split:
         return f"{total % (1 << 256):064x}"
 
     def chunks(self) -> Iterator[Tensor]:
-        """The images, uint8 [n, C, H, W], about 1,000 at a time, for statistics."""
+        """The images, about 1,000 at a time, uint8 [n, C, H, W], for statistics."""
         yield from self.images.chunk(1 + len(self) // 1000)
 
     def batches(
@@ -97,11 +97,11 @@ class Split:
         flip: bool = False,
         device: torch.device | str = "cpu",
     ) -> Batches:
-        """Batches of this split on a device, see `Batches`."""
+        """Batches of this split on a device; see `Batches`."""
         return Batches(self, normalization, pad, flip, device)
 
     def take(self, n: int | None) -> "Split":
-        """The first n images (a view), or all of them for None.
+        """The first n images (a view); None means all.
 
         Raises:
             UserError: the split has fewer than n images.
@@ -113,11 +113,11 @@ class Split:
 
 
 def check_limit(limit: int | None, total: int, split: str) -> int:
-    """How many images to read: the limit, or all.
+    """The number of images to read: the limit, or all if it is None.
 
     Raises:
         UserError: the limit is larger than the split.
     """
     if limit is not None and limit > total:
-        raise UserError(f"data.{split}_images: {limit:,} requested, the split has {total:,}")
+        raise UserError(f"data.{split}_images: {limit:,} is too large; the split has {total:,}")
     return total if limit is None else limit

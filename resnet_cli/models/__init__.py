@@ -1,6 +1,7 @@
-"""Networks by configuration: `build` makes any network of both papers.
+"""Networks from configurations: `build` makes any network of both papers.
 
-Both names are imported on first use: the catalog needs no torch, which takes seconds to import.
+Both names are imported on first use, because torch takes seconds to import and the catalog does not
+need it.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
-"""Any residual network written in PyTorch, told apart into stem, units and head.
+"""Use any residual network written in PyTorch, by dividing it into stem, units and head.
 
-`adapt` is what a user's own file calls; `--checkpoint FILE.py` runs the function `network` in that
-file and studies what it returns:
+A user's own file calls `adapt`; `--checkpoint FILE.py` runs the function `network` in that file and
+studies the network that it returns:
 
     # mine.py
     import torch
@@ -30,7 +30,7 @@ file and studies what it returns:
 
     # resnet-cli lesion --blocks 1 --checkpoint mine.py --dataset cifar10 --normalize cifar
 
-The file is a program and runs with your rights: name only one that you trust.
+The file is a program that runs with your permissions: use only files that you trust.
 """
 
 import copy
@@ -49,16 +49,17 @@ from resnet_cli.models.units import Place, ResidualUnit
 from resnet_cli.runtime.errors import UserError, one_line
 
 FUNCTION = "network"
-"""The function that a user's file defines, without parameters."""
+"""The function without parameters that a user's file must define."""
 TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest logit, that an adapted network may show."""
+"""Largest allowed difference between the logits of an adapted network and the original, relative to
+the largest logit."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """One residual unit of someone's network: y = h(pre(x)) + F(pre(x)), x_next = f(y).
+    """One residual unit of a third-party network: y = h(pre(x)) + F(pre(x)), x_next = f(y).
 
-    None stands for the identity.
+    None means the identity.
     """
 
     F: nn.Module
@@ -69,10 +70,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Adapted:
-    """Someone's network, ready for every study."""
+    """A third-party network, ready for every study."""
 
     network: Network
-    """In evaluation mode."""
+    """The network, in evaluation mode."""
     num_classes: int
 
 
@@ -84,26 +85,26 @@ def adapt(
     head: nn.Module,
     example: Tensor,
 ) -> Adapted:
-    """The network that a model computes, as stem, units and head.
+    """Convert a model to a network of stem, units and head.
 
-    Its modules are copies of the model's, in evaluation mode, and none works in place.
+    Its modules are copies of the model's, in evaluation mode, without in-place operations.
 
     Args:
-        model: the whole model, images -> logits, to compare with.
+        model: the whole model, images -> logits, used to check the result.
         units: in forward order.
         head: from the last unit's output to logits [N, classes].
-        example: images [N, 3, H, W] of the size the model takes; random numbers will do.
+        example: images [N, 3, H, W] of the model's input size; they may be random.
 
     Raises:
-        UserError: the parts do not fit one another, or give other logits than the model.
+        UserError: the parts do not fit together, or give other logits than the model.
     """
     if not units:
-        raise UserError("adapt: units is empty; name at least one residual unit")
+        raise UserError("adapt: units is empty; give at least one residual unit")
     given = nn.ModuleList(nn.ModuleList(_modules(parts)) for parts in units)
     stem, given, head = copy.deepcopy((stem, given, head))  # together: shared modules stay shared
     for module in nn.ModuleList([stem, given, head]).modules():
         if getattr(module, "inplace", False):
-            module.__dict__["inplace"] = False  # a lesion goes on from activations that it keeps
+            module.__dict__["inplace"] = False  # lesion studies reuse stored activations
     built: list[ResidualUnit] = []
     was_training = model.training
     model.eval()
@@ -122,14 +123,14 @@ def adapt(
         model.train(was_training)
     if found.shape != expected.shape or found.ndim != 2:
         raise UserError(
-            f"adapt: stem, units and head give an output of shape {tuple(found.shape)}, the model "
-            f"one of {tuple(expected.shape)}; the head is to end in the logits"
+            f"adapt: stem, units and head give an output of shape {tuple(found.shape)}, but the "
+            f"model {tuple(expected.shape)}; the head must end with the logits"
         )
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * float(expected.abs().max()):
         raise UserError(
             f"adapt: stem, units and head give other logits than the model (by {difference:.3g}); "
-            "check the order of the units and the parts of each"
+            "check the order of the units and the parts of each unit"
         )
     return Adapted(network.to(memory_format=torch.channels_last), num_classes=found.shape[1])
 
@@ -143,18 +144,18 @@ def _modules(parts: Parts) -> list[nn.Module]:
 def _unit(
     modules: nn.ModuleList, x: Tensor, index: int, before: Place | None
 ) -> tuple[ResidualUnit, Tensor]:
-    """The unit of four modules, placed by the shapes it maps x to, and its output."""
+    """The unit made of four modules, with its position and shapes taken from x, and its output."""
     pre, h, F, f = modules
     y = pre(x)
     shortcut, residual = h(y), F(y)
     if shortcut.shape != residual.shape:
         raise UserError(
             f"adapt: unit {index}: h gives {tuple(shortcut.shape)} and F {tuple(residual.shape)}; "
-            "name the projection as h"
+            "pass the projection as h"
         )
     z = f(shortcut + residual)
     if z.ndim < 2 or x.ndim < 2:
-        raise UserError(f"adapt: unit {index}: an output [N, ...] is expected, not {z.ndim}-D")
+        raise UserError(f"adapt: unit {index}: the output must be [N, ...], not {z.ndim}-D")
     changes = x.shape[1:] != z.shape[1:]
     stage = 1 if before is None else before.stage + changes
     number = 1 if before is None or changes else before.number + 1
@@ -163,10 +164,10 @@ def _unit(
 
 
 def _channels_and_stride(x: Tensor, z: Tensor) -> tuple[int, int, int]:
-    """Channels in and out, and the stride, which is 1 only if the shape stays as it is.
+    """Channels in and out, and the stride, which is 1 only if the shape does not change.
 
-    The channels are the second dimension of [N, C, H, W] and the last of any other shape, such as
-    the tokens [N, T, D] of a transformer.
+    The channels are the second dimension of [N, C, H, W] and the last dimension of any other shape,
+    such as a transformer's tokens [N, T, D].
     """
     channel, length = (1, 2) if x.ndim == z.ndim == 4 else (-1, 1)
     ins, outs = x.shape[channel], z.shape[channel]
@@ -177,16 +178,16 @@ def _channels_and_stride(x: Tensor, z: Tensor) -> tuple[int, int, int]:
 
 
 def load_adapted(path: Path) -> Adapted:
-    """Run a user's file and take the network that its function `network` returns.
+    """Run a user's file and return the network from its function `network`.
 
     Raises:
-        UserError: the file or its function fails, or returns no adapted network.
+        UserError: the file or its function fails, or does not return an adapted network.
     """
     spec = importlib.util.spec_from_file_location(f"_resnet_cli_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # so that it finds the modules beside it
+    sys.path.insert(0, str(path.parent.resolve()))  # the file may import modules next to it
     try:
         spec.loader.exec_module(module)
         function = getattr(module, FUNCTION, None)
@@ -202,13 +203,14 @@ def load_adapted(path: Path) -> Adapted:
         sys.path.pop(0)
     if not isinstance(adapted, Adapted):
         raise UserError(
-            f"{path}: {FUNCTION}() returned {type(adapted).__name__}; return what adapt(...) gives"
+            f"{path}: {FUNCTION}() returned {type(adapted).__name__}; return the result of "
+            "adapt(...)"
         )
     return adapted
 
 
 def weights_hash(network: Network) -> str:
-    """SHA-256 over the names and values of all parameters and buffers, as 64 hex digits."""
+    """SHA-256 of the names and values of all parameters and buffers, as 64 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

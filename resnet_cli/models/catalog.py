@@ -1,7 +1,7 @@
 """Every network of the two papers, with its size next to the published one.
 
-The sizes are what `resnet_cli.models.network.measure` counts; a test builds every network and
-compares. They are written down so that listing them takes neither torch nor a pass over an image.
+The sizes come from `resnet_cli.models.network.measure`; a test builds every network and checks
+them. They are stored here so that listing them needs neither torch nor a forward pass.
 """
 
 from typing import Any
@@ -66,17 +66,17 @@ NETWORKS: tuple[tuple[dict[str, Any], str | None, tuple[int, int, int, int]], ..
         (66, 200, 64_666_152, 15_007_481_856),
     ),
 )
-"""The keys of the configuration; the published number of parameters; units, layers, parameters and
-multiply-adds for one image.
+"""The keys of the configuration; the published number of parameters; and the counted units, layers,
+parameters and multiply-adds for one image.
 
-Published: He et al. 2015 (arXiv:1512.03385) table 6 and He et al. 2016 (arXiv:1603.05027) table 4
-and text, for CIFAR-10; torchvision's counts for ImageNet. The published 10.2 M of ResNet-1001
-leaves out the scales and shifts of batch norm.
+Published numbers: He et al. 2015 (arXiv:1512.03385) table 6 and He et al. 2016 (arXiv:1603.05027)
+table 4 and text for CIFAR-10; torchvision's counts for ImageNet. The published 10.2 M for
+ResNet-1001 does not include the scales and shifts of batch norm.
 """
 
 
 def input_of(config: ModelConfig) -> tuple[int, int]:
-    """The pixels of an image's side and the number of classes: ImageNet's or CIFAR-10's."""
+    """The image size in pixels and the number of classes, of ImageNet or CIFAR-10."""
     return (224, 1000) if config.stem == "imagenet" else (32, 10)
 
 

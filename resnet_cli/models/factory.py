@@ -1,4 +1,4 @@
-"""`build` makes any network of both papers from its configuration."""
+"""Building any network of both papers from its configuration."""
 
 import torch
 
@@ -13,9 +13,9 @@ def build(config: ModelConfig, classes: int, seed: int | None = None) -> Network
     """The network of a configuration, in channels_last memory format.
 
     Args:
-        classes: outputs of the classifier.
-        seed: draws the He initialisation from this seed's own stream, leaving torch's global
-            generator as it was; None leaves torch's default initialisation (for weights to come).
+        classes: number of outputs of the classifier.
+        seed: seed of the He initialisation, which does not change torch's global generator; None
+            keeps torch's default initialisation, for weights that are loaded later.
     """
     make = make_vgg if config.family == "vgg" else make_resnet
     with torch.random.fork_rng(devices=[]):

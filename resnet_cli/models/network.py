@@ -1,4 +1,4 @@
-"""A network is a stem, a flat list of units, and a head. Forward is a plain `for`."""
+"""A network is a stem, a flat list of units, and a head. Its forward pass is a `for` loop."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,16 +15,16 @@ from resnet_cli.models.units import Gate, Place, Unit
 class Network(nn.Module):
     """stem [N, 3, H, W] -> units -> head [N, classes].
 
-    Studies run other lists of units through the same stem and head; the network itself is never
-    changed by them.
+    Studies run other lists of units with the same stem and head; they never change the network
+    itself.
     """
 
     def __init__(self, stem: nn.Module, units: Iterable[Unit], head: nn.Module) -> None:
         super().__init__()
         self.checkpoint_units = False
-        """Keep only the units' inputs for the backward pass and recompute the rest."""
+        """Store only the units' inputs for the backward pass and recompute the rest."""
         self._compiled: list[Callable[[Tensor], Tensor]] = []
-        """The units as `compile_units` made them."""
+        """The units compiled by `compile_units`."""
         self.stem = stem
         self.units = nn.ModuleList(units)
         self.head = head
@@ -33,8 +33,8 @@ class Network(nn.Module):
         """[N, 3, H, W] -> logits [N, classes].
 
         Args:
-            active: for each unit whether its residual branch runs at all; an inactive unit passes
-                its shortcut on and costs no more than that, forward and backward. None: all.
+            active: whether each unit's residual branch runs; for an inactive unit, only the
+                shortcut is computed, forward and backward. None means that all are active.
         """
         x = self.stem(images)
         for index, unit in enumerate(self.unit_list):
@@ -49,14 +49,14 @@ class Network(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
     def compile_units(self, backend: str = "inductor") -> None:
-        """Have each unit compiled for training, at the first batch it sees; for as long as the
-        network lives. Its parameters and its evaluation stay as they are.
+        """Compile each unit for training, when it processes its first batch. Parameters and
+        evaluation do not change.
 
-        A unit is the largest part that is the same whichever others are active in a batch. Units of
-        one shape share their code, so a network of any depth takes about two for each stage.
+        Units are compiled separately because any of them may be inactive in a batch. Units of equal
+        shape share their code, so about two are compiled per stage, whatever the depth.
 
         Args:
-            backend: of torch.compile; inductor makes kernels that fuse batch norm, ReLU and sum.
+            backend: the backend of torch.compile; inductor fuses batch norm, ReLU and the addition.
         """
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, 64)
@@ -66,7 +66,7 @@ class Network(nn.Module):
 
     @property
     def unit_list(self) -> list[Unit]:
-        """The units in forward order, typed."""
+        """The units in forward order, with their type."""
         return [unit for unit in self.units if isinstance(unit, Unit)]
 
     @property
@@ -79,7 +79,7 @@ class Network(nn.Module):
 
 
 def can_compile() -> bool:
-    """torch.compile can make kernels for the CUDA devices here: they need Triton."""
+    """Whether torch.compile can generate kernels for the CUDA devices here, which needs Triton."""
     from torch.utils._triton import has_triton
 
     return bool(has_triton())
@@ -88,7 +88,7 @@ def can_compile() -> bool:
 def _recomputed(unit: Unit, x: Tensor) -> Tensor:
     """unit(x), with its inner activations recomputed in the backward pass.
 
-    The recomputation must not count a batch into the running statistics a second time.
+    The recomputation must not update the running statistics a second time.
     """
     norms = [m for m in unit.modules() if isinstance(m, nn.BatchNorm2d)]
 
@@ -113,11 +113,11 @@ def _recomputed(unit: Unit, x: Tensor) -> Tensor:
 
 @contextmanager
 def evaluation_mode(network: Network, *, batch_statistics: bool = False) -> Iterator[None]:
-    """The network in evaluation mode; afterwards in the mode it was in.
+    """Set the network to evaluation mode; its previous mode is restored afterwards.
 
     Args:
-        batch_statistics: batch norms normalise by each batch's own statistics, as in training, and
-            leave the running ones as they are.
+        batch_statistics: normalise with each batch's own statistics, as in training, without
+            updating the running statistics.
     """
     was_training = network.training
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -126,7 +126,7 @@ def evaluation_mode(network: Network, *, batch_statistics: bool = False) -> Iter
     if batch_statistics:
         for norm in norms:
             norm.train()
-            norm.track_running_stats = False  # not even the number of batches is counted
+            norm.track_running_stats = False  # so that batches are not counted either
     try:
         yield
     finally:
@@ -136,7 +136,7 @@ def evaluation_mode(network: Network, *, batch_statistics: bool = False) -> Iter
 
 
 class Head(nn.Module):
-    """Last activation (if any), global average pooling, and the linear classifier."""
+    """The last activation (if any), global average pooling, and the linear classifier."""
 
     def __init__(self, last_activation: nn.Module, channels: int, classes: int) -> None:
         super().__init__()
@@ -151,9 +151,9 @@ class Head(nn.Module):
 def initialize(network: nn.Module) -> None:
     """He initialisation (He et al. 2015, arXiv:1502.01852), drawn from torch's global generator.
 
-    Convolutions: normal with variance 2 / (kernel area x output channels), as the authors'
-    released code has it; batch norm 1 and 0; linear: torch's uniform with zero bias; gates: the
-    weights as any convolution, the bias as configured (paper 1, section 3.1).
+    Convolutions: normal with variance 2 / (kernel area x output channels), as in the authors'
+    released code. Batch norm: weight 1, bias 0. Linear layers: torch's uniform distribution, bias
+    0. Gates: weights like other convolutions, bias from the configuration (paper 1, section 3.1).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -173,20 +173,20 @@ def initialize(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a network at an input size."""
+    """The size of a network for an input size."""
 
     units: int
     layers: int
-    """Weighted layers on the residual path: convolutions outside shortcuts and gates, and linear
-    layers; the number in the network's name."""
+    """Weighted layers: convolutions outside shortcuts and gates, and linear layers. This is the
+    number in the network's name."""
     parameters: int
     multiply_adds: int
-    """For one image, convolutions and linear layers, shortcuts and gates included."""
+    """For one image, in all convolutions and linear layers, including shortcuts and gates."""
 
 
 @torch.no_grad()
 def measure(network: Network, image_size: int) -> Size:
-    """Count units, layers, parameters and multiply-adds by one pass over a single image."""
+    """Count units, layers, parameters and multiply-adds, with a forward pass of one image."""
     total = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -210,23 +210,23 @@ def measure(network: Network, image_size: int) -> Size:
         network.train(was_training)
         for handle in handles:
             handle.remove()
-    aside = set()
+    in_shortcuts = set()
     for unit in network.unit_list:
         for name in ("h", "gate"):
             part = getattr(unit, name, None)
-            aside |= set(part.modules()) if isinstance(part, nn.Module) else set()
+            in_shortcuts |= set(part.modules()) if isinstance(part, nn.Module) else set()
     return Size(
         units=len(network.units),
-        layers=sum(module not in aside for module in weighted),
+        layers=sum(module not in in_shortcuts for module in weighted),
         parameters=sum(p.numel() for p in network.parameters()),
         multiply_adds=total,
     )
 
 
 def same_shape_groups(places: Sequence[Place]) -> list[list[int]]:
-    """Indices of units that may be exchanged: equal channels in and out and stride 1.
+    """Indices of units that can be exchanged: same stage and channels, stride 1.
 
-    Units that change the shape stand alone and belong to no group.
+    Units that change the shape do not belong to any group.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for place in places:

@@ -1,4 +1,4 @@
-"""Residual networks, CIFAR and ImageNet, assembled from a declarative configuration.
+"""Residual networks for CIFAR and ImageNet, built from a configuration.
 
 CIFAR: He et al. 2016 (arXiv:1603.05027), section 5 and appendix; three stages of n units.
 ImageNet: He et al. 2015 (arXiv:1512.03385), table 1; four stages of bottleneck units.
@@ -19,11 +19,11 @@ from resnet_cli.models.units import (
 
 
 def make_resnet(config: ModelConfig, classes: int) -> Network:
-    """The residual network of a configuration, uninitialised (torch's defaults)."""
+    """The residual network of a configuration, with torch's default initialisation."""
     widths = config.stage_widths()
     places = make_places(config)
     units = [make_unit(config, place, first_of_network=place.index == 0) for place in places]
-    # CIFAR: 3x3 to 16 channels. A narrower configuration narrows the stem as well.
+    # The stem is as wide as the first stage: 16 channels for CIFAR unless `widths` is set.
     stem = make_stem(config, widths[0])
     channels = places[-1].out_channels
     last: nn.Module = nn.Identity()
@@ -35,7 +35,7 @@ def make_resnet(config: ModelConfig, classes: int) -> Network:
 
 
 def make_places(config: ModelConfig) -> list[Place]:
-    """The flat list of places: stage by stage, the first unit of a later stage at stride 2."""
+    """The places of all units, stage by stage; the first unit of each later stage has stride 2."""
     expansion = EXPANSION if config.branch == "bottleneck" else 1
     places: list[Place] = []
     widths = config.stage_widths()
@@ -49,12 +49,13 @@ def make_places(config: ModelConfig) -> list[Place]:
 
 
 def make_stem(config: ModelConfig, channels: int) -> nn.Sequential:
-    """The first convolution, with the BN and ReLU that the first unit does not bring itself.
+    """The first convolution, with the BN and ReLU that the first unit does not contain.
 
-    A pre-activation CIFAR network's first unit has its activation before both branches, so the
-    stem of (e) is the bare convolution and that of (d), whose units activate by ReLU alone,
-    conv-BN. ImageNet's is conv-BN-ReLU-max pooling for all, and the first unit brings none
-    (models/preresnet.lua of facebookarchive/fb.resnet.torch).
+    In pre-activation CIFAR networks, the first unit has its activation before both branches, so
+    the stem is just the convolution with full pre-activation (Figure 4 e), and conv-BN with
+    ReLU-only pre-activation (d). For ImageNet, the stem is always conv-BN-ReLU-max pooling, and the
+    first unit has no activation of its own (models/preresnet.lua of
+    facebookarchive/fb.resnet.torch).
     """
     if config.stem == "imagenet":
         first = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)

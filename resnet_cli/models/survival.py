@@ -1,4 +1,4 @@
-"""Which units are active in a training step: all, a random depth, or a fixed number."""
+"""The units that are active in a training step: all, a random subset, or a fixed number."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ def survival_probabilities(config: TrainConfig, num_units: int) -> list[float]:
     """For each unit, in forward order, the probability that its F is active in a training step.
 
     Stochastic depth (Huang et al. 2016, arXiv:1603.09382, equation 4): linear decay,
-    p_l = 1 - l/L (1 - p_L), l from 1 to L. Active units (paper 2, section 5): k of n for all.
-    Evaluation weighs F by this probability (Huang et al., equation 5); paper 2 does not say how
-    it evaluates, and the expected value of the trained sum is the same rule.
+    p_l = 1 - l/L (1 - p_L), l from 1 to L. Active units (paper 2, section 5): k/n for all units.
+    In evaluation, F is multiplied by this probability (Huang et al., equation 5). Paper 2 does not
+    say how it evaluates; the expected value during training gives the same rule.
     """
     if config.stochastic_depth is not None:
         last = config.stochastic_depth
@@ -26,7 +26,7 @@ def survival_probabilities(config: TrainConfig, num_units: int) -> list[float]:
 
 
 def set_survival(network: Network, config: TrainConfig) -> None:
-    """Tell each unit the probability by which evaluation weighs its F."""
+    """Set each unit's probability, by which its F is multiplied in evaluation."""
     probabilities = survival_probabilities(config, len(network.units))
     for unit, probability in zip(network.unit_list, probabilities, strict=True):
         unit.survival = probability
@@ -35,9 +35,9 @@ def set_survival(network: Network, config: TrainConfig) -> None:
 def draw_active(
     config: TrainConfig, num_units: int, seed: int, iteration: int
 ) -> Sequence[bool] | None:
-    """The units that are active in one iteration; None when all are.
+    """Whether each unit is active in an iteration; None if all are.
 
-    The draw is a function of the seed and the iteration alone.
+    The draw depends only on the seed and the iteration.
     """
     if config.stochastic_depth is None and config.active_units is None:
         return None

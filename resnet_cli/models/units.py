@@ -1,10 +1,11 @@
 """The residual unit and its parts: y = h(x) + F(x), x_next = f(y).
 
 He, Zhang, Ren, Sun 2016, "Identity Mappings in Deep Residual Networks" (arXiv:1603.05027),
-equations (1) and (2). h is the shortcut, F the residual branch, f what follows the addition; all
-rows of the paper's tables are choices of the three. Shapes: N batch, C channels, H and W pixels.
+equations (1) and (2). h is the shortcut, F the residual branch, and f the function after the
+addition; every row of the paper's tables is a choice of these three. Shapes: N batch, C channels, H
+and W pixels.
 
-`F` is the residual branch everywhere here, so `torch.nn.functional` is `functional`.
+`F` always means the residual branch here, so `torch.nn.functional` is imported as `functional`.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ from torch.nn import functional
 from resnet_cli.config.schema import ModelConfig
 
 EXPANSION = 4
-"""A bottleneck's output has four times the channels of its 3x3 layer (He et al. 2015)."""
+"""Output channels of a bottleneck divided by the channels of its 3x3 layer (He et al. 2015)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a unit stands in its network, and the shapes it maps between."""
+    """The position of a unit in its network, and its input and output shapes."""
 
     index: int
     """Position in the flat list of units, from 0."""
@@ -40,17 +41,17 @@ class Place:
 
     @property
     def changes_shape(self) -> bool:
-        """The unit's output has another shape than its input: it cannot be moved."""
+        """Whether input and output differ in shape, so that the unit cannot be moved."""
         return self.stride != 1 or self.in_channels != self.out_channels
 
 
 NARROW = 8
-"""Input channels below which oneDNN (torch 2.14, processors with AVX2 but not AVX-512) writes past
-the end of its buffers in the backward pass of a 1x1 convolution with a stride."""
+"""With fewer input channels than this, oneDNN (torch 2.14, processors with AVX2 but not AVX-512)
+writes past the end of its buffers in the backward pass of a strided 1x1 convolution."""
 
 
 class Subsampled1x1(nn.Conv2d):
-    """A 1x1 convolution with a stride, as one without a stride on every stride-th pixel."""
+    """A strided 1x1 convolution, computed without a stride on every stride-th pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, K, H', W']."""
@@ -61,7 +62,7 @@ class Subsampled1x1(nn.Conv2d):
 def conv(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution that keeps H and W at stride 1."""
+    """A padded convolution: with stride 1, H and W do not change."""
     narrow = kernel == 1 and stride > 1 and in_channels < NARROW
     kind = Subsampled1x1 if narrow else nn.Conv2d
     return kind(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
@@ -77,8 +78,8 @@ def bn_relu(channels: int) -> nn.Sequential:
 class ZeroPadding(nn.Module):
     """Option A (He et al. 2015, section 4.2): every stride-th pixel, channels padded with zeros.
 
-    Where a plain network's layer is deleted and has fewer channels out than in, the surplus
-    channels are cut off instead.
+    If there are fewer output than input channels, as for some deleted layers of a plain network,
+    the surplus channels are dropped.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class ZeroPadding(nn.Module):
     ) -> None:
         """
         Args:
-            at_end: all zeros follow the channels, as fb.resnet.torch has it; else half of them
-                precede the channels.
+            at_end: put all zeros after the channels, as in fb.resnet.torch, instead of half of them
+                before.
         """
         super().__init__()
         self.missing = out_channels - in_channels
@@ -127,7 +128,7 @@ class Gate(nn.Module):
 
 
 def make_shortcut(config: ModelConfig, place: Place) -> nn.Module:
-    """h of a unit, without its gate: the identity, or what must stand in for it."""
+    """h of a unit, without its gate: the identity, or its replacement."""
     ins, outs, stride = place.in_channels, place.out_channels, place.stride
     if config.shortcut == "convolution":
         return nn.Sequential(conv(ins, outs, 1, stride), nn.BatchNorm2d(outs))
@@ -149,7 +150,7 @@ def make_shortcut(config: ModelConfig, place: Place) -> nn.Module:
 
 
 def is_preactivation(config: ModelConfig) -> bool:
-    """Figure 4 (d) and (e): the activation stands before the weights."""
+    """Whether activations come before the weights: Figure 4 (d) and (e)."""
     return config.placement in ("relu_only_preactivation", "full_preactivation")
 
 
@@ -157,10 +158,10 @@ def is_preactivation(config: ModelConfig) -> bool:
 
 
 def make_branch(config: ModelConfig, place: Place, *, activated: bool) -> nn.Sequential:
-    """F of a unit: its convolutions with BN and ReLU as the placement says (Figure 4).
+    """F of a unit: its convolutions, with BN and ReLU placed as in the configuration (Figure 4).
 
     Args:
-        activated: of a pre-activation unit, its first activation stands before both branches or
+        activated: the first activation of a pre-activation unit comes before both branches or is
             in the stem, so F begins with its first convolution.
     """
     ins, outs, stride = place.in_channels, place.out_channels, place.stride
@@ -215,14 +216,14 @@ def make_after_addition(config: ModelConfig, channels: int) -> nn.Module:
 
 
 class Unit(nn.Module):
-    """What a study may rely on: a place, two branches, and f after their sum."""
+    """The interface that studies use: a place, two branches, and f after their sum."""
 
     place: Place
     F: nn.Module
     f: nn.Module
     survival: float = 1.0
-    """Probability that F was active in training; evaluation weighs F by it (Huang et al. 2016,
-    arXiv:1603.09382, equation 5)."""
+    """The probability that F was active in training, by which F is multiplied in evaluation (Huang
+    et al. 2016, arXiv:1603.09382, equation 5)."""
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(h(x), F(x)), both [N, C', H', W'], before the addition."""
@@ -253,8 +254,8 @@ class Unit(nn.Module):
 class ResidualUnit(Unit):
     """A residual unit with any h, F and f of paper 1.
 
-    `pre` is an activation that stands before both branches, of which x below is the output; the
-    identity in most units (`make_unit`).
+    `pre` is an activation before both branches, and x below is its output. In most units it is the
+    identity (`make_unit`).
 
     With gates (section 3.1), g = sigmoid(Wx + b):
     exclusive gating      y = (1 - g) h(x) + g F(x)
@@ -297,12 +298,11 @@ class ResidualUnit(Unit):
 def make_unit(config: ModelConfig, place: Place, *, first_of_network: bool) -> ResidualUnit:
     """The unit of a configuration.
 
-    In the units of a pre-activation network that come first after the stem or change the shape,
-    the first activation stands before both branches (He et al. 2016, appendix; resnet-pre-act.lua
-    in the authors' KaimingHe/resnet-1k-layers). An ImageNet stem ends in BN, ReLU and max pooling,
-    so the first unit after it has no pre-activation at all (`no_preact` in models/preresnet.lua of
-    facebookarchive's fb.resnet.torch, the code and the trained ResNet-200 that paper 1's Table 5
-    points to).
+    In a pre-activation network, the first unit and all units that change the shape have their first
+    activation before both branches (He et al. 2016, appendix; resnet-pre-act.lua in the authors'
+    KaimingHe/resnet-1k-layers). An ImageNet stem ends with BN, ReLU and max pooling, so the first
+    unit has no pre-activation at all (`no_preact` in models/preresnet.lua of facebookarchive's
+    fb.resnet.torch, the repository of the code and of the trained ResNet-200 in paper 1's Table 5).
     """
     by_stem = first_of_network and config.stem == "imagenet"
     shares = is_preactivation(config) and (first_of_network or place.changes_shape) and not by_stem
@@ -328,10 +328,10 @@ def make_unit(config: ModelConfig, place: Place, *, first_of_network: bool) -> R
 
 
 class DeletedUnit(Unit):
-    """A unit with its residual branch deleted: F is zero, h and f stay (paper 2, section 4.1).
+    """A unit with its residual branch deleted: F is zero, h and f remain (paper 2, section 4.1).
 
     Args:
-        unit: whose weights are shared.
+        unit: the intact unit, whose weights are shared.
     """
 
     def __init__(self, unit: Unit) -> None:
@@ -340,7 +340,7 @@ class DeletedUnit(Unit):
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shortcut = self.unit.shortcut(x)
-        return shortcut, 0.0 * shortcut  # a part of the graph, with a gradient of zero
+        return shortcut, 0.0 * shortcut  # part of the graph, with zero gradient
 
     def shortcut(self, x: Tensor) -> Tensor:
         return self.unit.shortcut(x)
@@ -353,10 +353,10 @@ class DeletedUnit(Unit):
 
 
 class PlainUnit(Unit):
-    """A layer of a plain network, x_next = F(x): a unit whose intact shortcut carries nothing.
+    """A layer of a plain network, x_next = F(x): a unit without a shortcut.
 
-    Deleting it (paper 2, Figure 3) leaves the identity in its place; where shapes differ, the
-    zero padding of option A, and a pooling that belongs to the layer stays.
+    Deleting it (paper 2, Figure 3) replaces it by the identity, or by the zero padding of option A
+    if the shapes differ; a pooling that belongs to the layer remains.
     """
 
     def __init__(self, place: Place, layer: nn.Module, bypass: nn.Module) -> None:

@@ -1,9 +1,9 @@
 """The plain network of paper 2's Figure 3: a VGG of 15 layers for small images.
 
-Thirteen 3x3 convolutions with batch norm, pooled after each of five stages, one hidden linear
-layer of 512 units and the classifier: the VGG for CIFAR-10 of the Torch blog (S. Zagoruyko, "92.45%
-on CIFAR-10 in Torch", 2015), which has the 15 layers that Veit et al. 2016 (arXiv:1605.06431) draw.
-Every layer but the classifier is a unit that a study can delete.
+It has thirteen 3x3 convolutions with batch norm, pooling after each of five stages, one hidden
+linear layer with 512 outputs, and the classifier: the VGG for CIFAR-10 of the Torch blog (S.
+Zagoruyko, "92.45% on CIFAR-10 in Torch", 2015), which has the 15 layers shown by Veit et al. 2016
+(arXiv:1605.06431). Every layer except the classifier is a unit that a study can delete.
 """
 
 import torch
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
 
 
 def make_vgg(config: ModelConfig, classes: int) -> Network:
-    """The plain network of a configuration, uninitialised (torch's defaults)."""
+    """The plain network of a configuration, with torch's default initialisation."""
     units: list[PlainUnit] = []
     channels = 3
     for stage, (count, width) in enumerate(
@@ -66,5 +66,6 @@ def make_vgg(config: ModelConfig, classes: int) -> Network:
 
 
 def _pool() -> nn.MaxPool2d:
-    """2x2 max pooling that rounds up, so that images of 16 pixels pass five stages."""
+    """2x2 max pooling that rounds sizes up, so that 16-pixel images can pass through five
+    stages."""
     return nn.MaxPool2d(2, stride=2, ceil_mode=True)

@@ -15,10 +15,17 @@ from torch.nn import functional
 
 from resnet_cli.bench import plain
 from resnet_cli.bench.catalog import ITEMS, Item
-from resnet_cli.bench.items import MEASURES, Found
-from resnet_cli.bench.measure import Side, Work, alternate, matrix_peak, timed, with_peak
+from resnet_cli.bench.items import MEASURES, BenchmarkResult
+from resnet_cli.bench.measure import (
+    BenchmarkProcess,
+    Work,
+    alternate,
+    matrix_peak,
+    timed,
+    with_peak,
+)
 from resnet_cli.bench.run import choose, run_benchmarks
-from resnet_cli.bench.subjects import Settings, batches_of, network_of, random_split
+from resnet_cli.bench.subjects import Settings, batches_of, benchmark_network, random_split
 from resnet_cli.cli import run_command
 from resnet_cli.results.tables import header, is_pair, read_table
 from resnet_cli.runtime.display import Display
@@ -45,7 +52,7 @@ def test_transforms_give_the_pixels_that_our_batches_give() -> None:
 
 def test_a_whole_evaluation_for_each_deletion_counts_what_the_engine_counts() -> None:
     split = random_split(100)
-    network = network_of(SMALL, 56, split)
+    network = benchmark_network(SMALL, 56, split)
     baseline = plain.in_nchw(network)
     assert all(p.is_contiguous() for p in baseline.parameters())
     sets = [(), (0,), (1,), (0, 2)]
@@ -57,13 +64,13 @@ def test_a_whole_evaluation_for_each_deletion_counts_what_the_engine_counts() ->
 
 def test_networks_under_test_predict_several_classes() -> None:
     split = random_split(100)
-    logits = network_of(Settings(), 20, split)(batches_of(split).evaluation(0, 100)[0])
+    logits = benchmark_network(Settings(), 20, split)(batches_of(split).evaluation(0, 100)[0])
     assert len(set(logits.argmax(1).tolist())) > 3
 
 
 def test_one_backward_pass_is_the_path_of_the_study() -> None:
     split = random_split(6)
-    network = network_of(SMALL, 56, split)
+    network = benchmark_network(SMALL, 56, split)
     images, labels = batches_of(split).evaluation(0, 6)
     cut = CutNetwork(network, images, labels)
     for path in ([], [1], [0, 2], [0, 1, 2]):
@@ -73,7 +80,7 @@ def test_one_backward_pass_is_the_path_of_the_study() -> None:
 
 def test_the_training_loop_learns() -> None:
     split = random_split(128)
-    network = network_of(SMALL, 20, split)
+    network = benchmark_network(SMALL, 20, split)
     loop = plain.TrainingLoop(network, split)
     losses = [loop.step() for _ in range(30)]
     assert sum(losses[-5:]) / 5 < losses[0] - 0.3
@@ -112,10 +119,13 @@ def _asleep(seconds: float) -> Work:
 
 
 def test_a_side_works_in_a_process_of_its_own() -> None:
-    with Side(_asleep, 0.03) as ours, Side(_asleep, 0.01, ours=False) as by_hand:
+    with (
+        BenchmarkProcess(_asleep, 0.03) as ours,
+        BenchmarkProcess(_asleep, 0.01, ours=False) as baseline,
+    ):
         assert 0.03 <= ours.seconds() < 5
-        by_hand.seconds()
-        assert len({os.getpid(), ours.value, by_hand.value}) == 3
+        baseline.seconds()
+        assert len({os.getpid(), ours.value, baseline.value}) == 3
         pid = ours.value
         os.kill(pid, signal.SIGINT)  # Ctrl-C reaches all processes of a terminal
         ours.seconds()
@@ -135,7 +145,10 @@ def _threads_and_faults() -> Work:
 
 
 def test_only_our_side_keeps_freed_memory() -> None:
-    with Side(_threads_and_faults, threads=2) as ours, Side(_threads_and_faults, ours=False) as by:
+    with (
+        BenchmarkProcess(_threads_and_faults, threads=2) as ours,
+        BenchmarkProcess(_threads_and_faults, ours=False) as by,
+    ):
         ours.seconds()
         by.seconds()
     assert ours.value[0] == 2
@@ -151,7 +164,7 @@ def _fails() -> Work:
 
 
 def test_an_error_of_a_side_is_raised() -> None:
-    with Side(_fails) as side, pytest.raises(ValueError, match="no such work"):
+    with BenchmarkProcess(_fails) as side, pytest.raises(ValueError, match="no such work"):
         side.seconds()
 
 
@@ -160,7 +173,7 @@ def _fill(megabytes: int) -> float:
 
 
 def test_memory_is_that_of_a_process_of_its_own() -> None:
-    with Side(with_peak, _fill, 300) as side:
+    with BenchmarkProcess(with_peak, _fill, 300) as side:
         side.seconds()
     found, peak, before = side.value
     assert found == 75_000_000
@@ -204,8 +217,8 @@ def test_every_benchmark_runs(
 def test_a_target_is_reached_or_not(
     better: str, value: float, reached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(settings: Settings) -> Found:
-        return Found([value, value / 10, value * 10], {"ours": [1.0]}, amount=1)
+    def measured(settings: Settings) -> BenchmarkResult:
+        return BenchmarkResult([value, value / 10, value * 10], {"ours": [1.0]}, amount=1)
 
     item = Item("help", "made up", 2.0, better, "x")  # type: ignore[arg-type]
     monkeypatch.setattr("resnet_cli.bench.run.ITEMS", (item,))

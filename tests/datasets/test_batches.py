@@ -121,7 +121,9 @@ def test_evaluation_batches_are_the_images_themselves() -> None:
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 1)])
 def test_batches_refuse_a_normalization_of_another_shape(shape: tuple[int, ...]) -> None:
     foreign = Normalization(torch.zeros(shape), torch.ones(shape[0], 1, 1))
-    with pytest.raises(UserError, match=rf"for images of \[{shape[0]}, .*fake has \[3, 8, 8\]"):
+    with pytest.raises(
+        UserError, match=rf"for images of shape \[{shape[0]}, .*fake has \[3, 8, 8\]"
+    ):
         Batches(make_split(), foreign)
 
 

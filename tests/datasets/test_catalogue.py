@@ -132,11 +132,15 @@ def test_settings_that_do_not_fit_are_refused(entry: DataSet, root: Path) -> Non
     if not entry.image_sizes:
         assert config_of(entry, augment="scale_aspect", test_size=48).test_size == 48
         return
-    with pytest.raises(ValueError, match=rf"augment: scale does not fit; {entry.name} has crop"):
+    with pytest.raises(
+        ValueError, match=rf"augment: scale is not available for {entry.name}; use crop"
+    ):
         DataConfig(dataset=entry.name, augment="scale")
-    with pytest.raises(ValueError, match=rf"test_size does not fit; {entry.name} is tested"):
+    with pytest.raises(ValueError, match=rf"test_size: {entry.name} has one size"):
         DataConfig(dataset=entry.name, test_size=320)
-    with pytest.raises(UserError, match=rf"image_size: 28 does not fit; {entry.title} has \d+"):
+    with pytest.raises(
+        UserError, match=rf"image_size: 28 is not available for {entry.title}; use \d+"
+    ):
         load_split(config_of(entry, image_size=28), "train", root)
 
 

@@ -62,7 +62,7 @@ def test_numbers_of_two_digits_are_labels_too(tmp_path: Path) -> None:
 )
 def test_class_folders_of_unknown_names_are_refused(tmp_path: Path, names: list[str]) -> None:
     class_folders(tmp_path / "train", names, per_class=4)
-    with pytest.raises(UserError, match=r"train: .*not the names of the classes of CIFAR-10"):
+    with pytest.raises(UserError, match=r"train: .*not the class names of CIFAR-10"):
         load_split(CIFAR10, "train", tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_class_folders_are_counted_as_other_layouts_are(tmp_path: Path) -> None:
         load_split(CIFAR10, "train", tmp_path)
     class_folders(tmp_path / "train", CLASSES, per_class=4)
     (tmp_path / "train" / "cat" / "0.png").rename(tmp_path / "train" / "dog" / "new.png")
-    with pytest.raises(UserError, match=r"train: 3 images of class 3; CIFAR-10 has 4 of each"):
+    with pytest.raises(UserError, match=r"train: 3 images of class 3; CIFAR-10 has 4 in each"):
         load_split(CIFAR10, "train", tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_labels_may_be_numbers_or_names(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda labels: [label + 1 for label in labels], r"labels from 1 to 10; .* subtract 1"),
+        (lambda labels: [label + 1 for label in labels], r"labels go from 1 to 10; .* subtract 1"),
         (lambda labels: [label + 0.5 for label in labels], r"labels are not whole numbers"),
         (lambda labels: [f"class {label}" for label in labels], r"'class 0' is not the name of"),
         (lambda labels: [None, *labels[1:]], r"1 rows have no label"),
@@ -155,9 +155,9 @@ def test_pixels_may_be_nested_lists(tmp_path: Path, order: str) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([image.tobytes() for image in pictures(20)], r"3,072 bytes of bare pixels, whose order"),
-        (pictures(20).reshape(20, -1).tolist(), r"lists of 3072 numbers; expected are 32 x 32 x 3"),
-        ((2 * pictures(20).astype(int)).tolist(), r"pixels other than 0 to 255"),
+        ([image.tobytes() for image in pictures(20)], r"3,072 bytes of raw pixels, whose order"),
+        (pictures(20).reshape(20, -1).tolist(), r"lists of 3072 numbers; expected 32 x 32 x 3"),
+        ((2 * pictures(20).astype(int)).tolist(), r"pixels that are not integers from 0 to 255"),
     ],
     ids=["bytes", "flat", "values"],
 )

@@ -179,7 +179,7 @@ def test_a_transfer_that_breaks_off_is_resumed(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>sign in</html>", "damaged, or no parquet file"),
+        (b"<html>sign in</html>", "damaged, or not a parquet file"),
         (CONTENTS[TEST], "20 images; the train split of CIFAR-10 has 40"),
         (parquet_bytes(40, label="coarse_label"), "has the columns img"),
     ],
@@ -206,7 +206,7 @@ def test_other_pixels_than_the_published_are_refused(
 ) -> None:
     pinned = dataclasses.replace(cifar.CIFAR10, digests={"train": "0" * 64})
     monkeypatch.setattr(cifar, "CIFAR10", pinned)
-    with pytest.raises(RunError, match="its images are not those of CIFAR-10"):
+    with pytest.raises(RunError, match="the images are not those of CIFAR-10"):
         pinned.download(tmp_path)
     assert list((tmp_path / "cifar10").iterdir()) == []
 
@@ -236,13 +236,13 @@ def test_a_refusal_names_both_sources_and_what_to_do_by_hand(hub: Hub, tmp_path:
     message = str(error.value)
     assert "cs.toronto.edu/~kriz/cifar-10-python.tar.gz: no route to Toronto" in message
     page = "https://huggingface.co/datasets/uoft-cs/cifar10/tree/main/plain_text"
-    assert f"by hand: put {TRAIN} and {TEST} from {page} into {tmp_path / 'cifar10'}" in message
+    assert f"download {TRAIN} and {TEST} from {page} into {tmp_path / 'cifar10'}" in message
     assert "\n" not in message
 
 
 def test_a_folder_that_cannot_be_made(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot be made \(.*\); choose another --data-dir"):
+    with pytest.raises(UserError, match=r"cannot be created \(.*\); choose another --data-dir"):
         cifar.CIFAR10.download(tmp_path / "file")
     assert hub.log == []
 

@@ -122,7 +122,7 @@ def test_without_its_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no val/ or test/ folder"):
         load_split(folder_config(), "test", tmp_path)
     (tmp_path / "train" / "cat").mkdir()
-    with pytest.raises(UserError, match=r"train/cat: holds no images \(\.png"):
+    with pytest.raises(UserError, match=r"train/cat: contains no images \(\.png"):
         load_split(folder_config(), "train", tmp_path)
 
 
@@ -143,8 +143,8 @@ def test_names_a_truncated_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("width", "height", "message"),
     [
-        (8000, 6250, "more than 40 megapixels are refused"),
-        (10_000, 10_000, "more than 40 megapixels are refused"),
+        (8000, 6250, "more than 40 megapixels"),
+        (10_000, 10_000, "more than 40 megapixels"),
     ],
 )
 def test_refuses_huge_images(tmp_path: Path, width: int, height: int, message: str) -> None:
@@ -172,7 +172,7 @@ def test_refuses_links_that_leave_it(tmp_path: Path, link: str) -> None:
     (root / link).parent.mkdir(parents=True, exist_ok=True)
     targets = {"train": outside, "train/a/x.png": outside / "a" / "0.png", "train/a/loop": "loop"}
     (root / link).symlink_to(targets.get(link, outside / "a"))
-    with pytest.raises(UserError, match=r"leads out of the data folder|cannot be followed"):
+    with pytest.raises(UserError, match=r"outside the data folder|cannot be followed"):
         load_split(folder_config(), "train", root)
 
 
@@ -181,14 +181,14 @@ def test_takes_a_link_to_a_file_inside_but_follows_no_folder(tmp_path: Path) -> 
     (tmp_path / "train" / "a" / "copy.png").symlink_to("0.png")
     assert len(load_split(folder_config(), "train", tmp_path)) == 2
     (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train")
-    with pytest.raises(UserError, match=r"again: is a link to a folder, which is not followed"):
+    with pytest.raises(UserError, match=r"again: a link to a folder, which is not followed"):
         load_split(folder_config(), "train", tmp_path)
 
 
 def test_refuses_what_is_no_file(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", ["a"])
     os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
-    with pytest.raises(UserError, match=r"pipe\.png: is neither file nor folder"):
+    with pytest.raises(UserError, match=r"pipe\.png: neither a file nor a folder"):
         load_split(folder_config(), "train", tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_a_streamed_folder_takes_the_first_images_of_all_classes(
     few = load_split(folder_config(augment="scale", train_images=8), "train", root)
     assert few.files == whole.files[:8]
     assert set(few.labels.tolist()) == {0, 1}
-    with pytest.raises(UserError, match=r"train_images: 13 requested, the split has 12"):
+    with pytest.raises(UserError, match=r"train_images: 13 is too large; the split has 12"):
         load_split(folder_config(augment="scale", train_images=13), "train", root)
 
 
@@ -329,7 +329,7 @@ def test_statistics_are_those_of_the_central_crops(
     assert folder.batches(found).training(torch.arange(3), stream(0, "a"))[0].shape[2] == 14
     monkeypatch.setattr(folders, "MEMORY_BYTES", 100)
     streamed = load_split(folder_config(augment="scale"), "train", root)
-    with pytest.raises(UserError, match=r"^normalize: statistics of 12 images .* use imagenet, or"):
+    with pytest.raises(UserError, match=r"^normalize: .* 12 images, .* use imagenet, or"):
         parse_normalization(text, lambda: streamed)
 
 
@@ -479,8 +479,8 @@ def test_the_test_crop_is_224_from_256_or_320_from_320(
             r"2\.png: damaged, .*: image file is truncated",
         ),
         (b"no image", r"2\.png: damaged, or not an image"),
-        (png_header(8000, 6250), r"2\.png: more than 40 megapixels are refused$"),
-        (png_header(20_000, 20_000), r"2\.png: more than 40 megapixels are refused$"),
+        (png_header(8000, 6250), r"2\.png: more than 40 megapixels"),
+        (png_header(20_000, 20_000), r"2\.png: more than 40 megapixels"),
         (None, r"2\.png: damaged, or not an image: .*No such file"),
     ],
 )
@@ -510,7 +510,7 @@ def test_a_bomb_is_refused_without_a_warning(root: Path, streaming: None) -> Non
     (root / "train" / "cat" / "2.png").write_bytes(png_header(10_000, 10_000))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")
-        with pytest.raises(UserError, match=r"2\.png: more than 40 megapixels are refused"):
+        with pytest.raises(UserError, match=r"2\.png: more than 40 megapixels"):
             batches.plain(torch.arange(12))
     assert [str(warning.message) for warning in told] == []
 

@@ -107,5 +107,5 @@ def test_grey_images_of_16_bits_are_scaled(top: Path, form: str) -> None:
 
 def test_pixels_of_unknown_range_are_refused(top: Path) -> None:
     Image.fromarray(np.ones((4, 4), np.float32)).save(top / "x.tif")
-    with pytest.raises(UserError, match=r"x\.tif: has pixels of 32 bits"):
+    with pytest.raises(UserError, match=r"x\.tif: has 32-bit pixels"):
         open_rgb(top / "x.tif", "x.tif")

@@ -59,10 +59,10 @@ def test_fixed_normalizations_need_no_data(text: str, mean: list[Any], std: list
         ("1,2/3,4", r"write three means and three standard deviations"),
         ("a,b,c/1,1,1", r"for example 0\.5,0\.5,0\.5/"),
         ("0,0,0/1,1,1/2,2,2", r"write three means"),
-        ("0,0,0/1,0,1", r"every std above 0"),
-        ("0,0,0/1,-1,1", r"every std above 0"),
-        ("0,nan,0/1,1,1", r"every mean must be a number"),
-        ("125.3,123,113.9/63,62,66", r"on the 0-1 scale; divide yours and the stds by 255"),
+        ("0,0,0/1,0,1", r"std finite and above 0"),
+        ("0,0,0/1,-1,1", r"std finite and above 0"),
+        ("0,nan,0/1,1,1", r"every mean must be finite"),
+        ("125.3,123,113.9/63,62,66", r"on the 0-1 scale; divide means and stds by 255"),
     ],
 )
 def test_bad_normalizations_are_refused(text: str, message: str) -> None:
@@ -73,7 +73,7 @@ def test_bad_normalizations_are_refused(text: str, message: str) -> None:
 def test_a_channel_that_never_varies_cannot_be_normalised() -> None:
     images = torch.full((4, 3, 8, 8), 7, dtype=torch.uint8)
     split = Split("fake", "train", images, torch.zeros(4, dtype=torch.int64), ("a",), "")
-    with pytest.raises(UserError, match="never varies; use none"):
+    with pytest.raises(UserError, match="is constant in the training images; use none"):
         parse_normalization("channel", lambda: split)
 
 
@@ -98,9 +98,9 @@ def test_normalization_applies_and_survives_json(text: str) -> None:
     [
         ({"mean": [0.5]}, "must be lists of numbers"),
         ({"mean": ["a"], "std": [1]}, "must be lists of numbers"),
-        ({"mean": [0.5, 0.5], "std": [1.0]}, r"mean \[2, 1, 1\] and std \[1\] do not fit"),
-        ({"mean": [[0.5]], "std": [1.0]}, r"mean is \[C\] or \[C, H, W\]"),
-        ({"mean": [0.5], "std": [0.0]}, "every std above 0"),
+        ({"mean": [0.5, 0.5], "std": [1.0]}, r"mean has shape \[2, 1, 1\] and std \[1\]"),
+        ({"mean": [[0.5]], "std": [1.0]}, r"mean must be \[C\] or \[C, H, W\]"),
+        ({"mean": [0.5], "std": [0.0]}, "std finite and above 0"),
     ],
 )
 def test_a_stored_normalization_is_checked(content: dict[str, Any], message: str) -> None:

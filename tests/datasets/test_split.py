@@ -46,7 +46,7 @@ def test_take_gives_the_first_images() -> None:
 
 
 def test_take_refuses_more_than_there_are() -> None:
-    with pytest.raises(UserError, match=r"data\.train_images: 13 requested, the split has 12"):
+    with pytest.raises(UserError, match=r"data\.train_images: 13 is too large; the split has 12"):
         make_split(12).take(13)
 
 

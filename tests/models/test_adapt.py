@@ -210,7 +210,7 @@ def flat_output(model: SqueezeNetwork, units: list[Parts]) -> list[Parts]:
     [
         (no_units, "units is empty"),
         (wrong_order, "the parts do not fit: "),
-        (forgotten_projection, "unit 1: h gives .* and F .*; name the projection as h"),
+        (forgotten_projection, "unit 1: h gives .* and F .*; pass the projection as h"),
         (one_too_few, "give other logits than the model"),
         (forgotten_activation, "give other logits than the model"),
         (flat_output, "the parts do not fit: "),
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_said(
 def test_a_head_that_ends_too_early() -> None:
     model = squeeze_network()
     units = [block.parts() for block in model.blocks if isinstance(block, SqueezeBlock)]
-    with pytest.raises(UserError, match="the head is to end in the logits"):
+    with pytest.raises(UserError, match="the head must end with the logits"):
         adapt(
             model,
             stem=model.stem,
@@ -296,7 +296,7 @@ def test_a_file_is_a_checkpoint(
         ("network = 3", "has no function network()"),
         ("def network(:", "SyntaxError"),
         ("def network(): return 1 / 0", "ZeroDivisionError: division by zero"),
-        ("def network(): return 5", "network() returned int; return what adapt(...) gives"),
+        ("def network(): return 5", "network() returned int; return the result of adapt(...)"),
         ("import nowhere_at_all", "ModuleNotFoundError"),
         (
             "from resnet_cli.runtime.errors import UserError\nraise UserError('of its own')",

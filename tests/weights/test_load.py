@@ -320,9 +320,9 @@ def test_a_normalisation_of_another_shape(
             "running_mean: 1 of 4 values are not finite",
         ),
         ("model.units.0.F.1.running_var", -1.0, "running_var: a running variance is negative"),
-        ("normalization.std", 0.0, "every mean must be a number and every std above 0"),
-        ("normalization.std", float("nan"), "every mean must be a number and every std above 0"),
-        ("normalization.mean", float("inf"), "every mean must be a number and every std above 0"),
+        ("normalization.std", 0.0, "every mean must be finite and every std above 0"),
+        ("normalization.std", float("nan"), "every mean must be finite and every std above 0"),
+        ("normalization.mean", float("inf"), "every mean must be finite and every std above 0"),
     ],
 )
 def test_a_value_that_no_training_leaves_is_named(

@@ -1,6 +1,6 @@
-"""What torchrun starts for a benchmark: `python -m resnet_cli.bench.shared DEPTH STEPS`.
+"""Run by torchrun in a benchmark: `python -m resnet_cli.bench.torchrun_steps DEPTH STEPS`.
 
-The first process prints how many seconds the slowest took for its share of the training steps.
+The first process prints the duration of the training steps in the slowest process, in seconds.
 """
 
 import sys
@@ -13,11 +13,11 @@ from resnet_cli.runtime.allocator import keep_freed_memory
 
 
 def main(depth: int, steps: int) -> None:
-    """Train a network of this depth for one step, to warm up, and for so many more, timed."""
+    """Train a network of this depth for one step to warm up, then time `steps` more steps."""
     keep_freed_memory()
     processes.start()
     work = steps_in_groups(Settings(), depth, steps)
-    processes.gather_lists([None])  # begin together
+    processes.gather_lists([None])  # a barrier, so that all processes begin together
     seconds = processes.gather_lists([timed(work)])
     if processes.rank() == 0:
         print(max(seconds))
