@@ -196,7 +196,9 @@ def check_evaluation(settings: Settings) -> list[Row]:
         found = loaded.network.to(settings.device)(images.to(settings.device)).cpu()
     error = float((found - expected).norm() / expected.norm())
     remark = f"at most {SAME:g}: {'agrees' if error <= SAME else 'DIFFERS'}"
-    return [_row("evaluation against the processor", "float32", "fast", [error], "of logits", remark)]
+    return [
+        _row("evaluation against the processor", "float32", "fast", [error], "of logits", remark)
+    ]
 
 
 # --- speed ---------------------------------------------------------------------------------------
