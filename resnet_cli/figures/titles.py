@@ -1,7 +1,9 @@
 """What plots say in words: titles, and the names of networks, data sets and cases."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_cli.claims.papers import case_title
 from resnet_cli.config.schema import Case, Experiment
@@ -19,7 +21,8 @@ class Heading:
     """The paper's table or figure, as an experiment names it: `fig5a`, `table1`."""
     network: str = ""
     dataset: str = ""
-    epochs: int | None = None
+    training: str = ""
+    """Its length: `14 epochs`."""
     profile: str | None = None
     changes: tuple[int, ...] = ()
     """The units that change the shape, for figures that mark them."""
@@ -40,8 +43,7 @@ class Heading:
         for name in titles().values():
             shown = shown.removesuffix(f", {name}")
         setting = [] if self.network in shown else [self.network]
-        setting += [title_of(self.dataset)]
-        setting += [f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"] if self.epochs else []
+        setting += [title_of(self.dataset), self.training]
         setting += [f"profile {self.profile}"] if self.profile else []
         told = ", ".join(part for part in setting if part)
         source = figure_title(self.figure)
@@ -71,10 +73,31 @@ def heading_of(
         experiment.figure,
         network,
         runs[0].data.dataset,
-        runs[0].train.epochs,
+        ", ".join(training_lengths([run.train.model_dump() for run in runs])),
         experiment.profile,
         paper=experiment.paper,
     )
+
+
+def training_lengths(trains: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The lengths of trainings: `["1 and 14 epochs", "32,000 iterations"]`.
+
+    Args:
+        trains: the `train:` blocks of configurations.
+    """
+    found = []
+    trains = list(trains)
+    for unit in ("epochs", "iterations"):
+        lengths = sorted({train[unit] for train in trains if train.get(unit)})
+        if lengths:
+            found.append(f"{listed(lengths)} {unit.removesuffix('s') if lengths == [1] else unit}")
+    return found
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """`20, 110 and 1001`; from 10,000 on with separators."""
+    *most, last = (str(n) if n < 10_000 else f"{n:,}" for n in numbers)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def case_name(case: Case) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import known, title_of
-from resnet_cli.figures.titles import FAMILIES
+from resnet_cli.figures.titles import FAMILIES, listed, training_lengths
 from resnet_cli.weights.cards import bundled_names, read_card, training_length
 
 SCHEDULES = {
@@ -87,11 +87,7 @@ def training_label(told: Provenance, cases: Collection[str] = ()) -> str:
     if not told.get("seeds") or not config.get("model"):
         return ""
     trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
-    parts = [title_of(dataset), *_networks(_models(told, cases))]
-    for unit in ("epochs", "iterations"):
-        lengths = sorted({train[unit] for train in trains if train.get(unit)})
-        if lengths:
-            parts.append(f"{_listed(lengths)} {unit.removesuffix('s') if lengths == [1] else unit}")
+    parts = [title_of(dataset), *_networks(_models(told, cases)), *training_lengths(trains)]
     return ", ".join(parts)
 
 
@@ -112,12 +108,7 @@ def _networks(models: Sequence[Provenance]) -> list[str]:
     for model in models:
         family = str(model.get("family"))
         depths.setdefault(FAMILIES.get(family, family), []).append(int(model.get("depth") or 0))
-    return [f"{family}-{_listed(sorted(set(found)))}" for family, found in depths.items()]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    *most, last = (str(n) if n < 10_000 else f"{n:,}" for n in numbers)
-    return f"{', '.join(most)} and {last}" if most else last
+    return [f"{family}-{listed(sorted(set(found)))}" for family, found in depths.items()]
 
 
 # --- commands ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image
 from resnet_cli.figures.titles import Heading
 from resnet_cli.results.tables import header
 
-HEADING = Heading("fig3", "pre-act ResNet-110", "digits", 15, "mini")
+HEADING = Heading("fig3", "pre-act ResNet-110", "digits", "15 epochs", "mini")
 
 TITLE = "Figure 3: What is shown (ResNet-110, digits)"
 

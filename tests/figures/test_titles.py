@@ -10,7 +10,7 @@ def test_titles_say_what_where_and_on_what() -> None:
     title = "Figure 3: Shown (pre-act ResNet-110, digits, 15 epochs, profile mini)"
     assert HEADING.over("Shown") == title
     assert Heading(None, "ResNet-20", "cifar10").over("Shown") == "Shown (ResNet-20, CIFAR-10)"
-    assert Heading("discussion", "", "", 1).over("Shown") == "Shown (1 epoch)"
+    assert Heading("discussion", "", "", "1 epoch").over("Shown") == "Shown (1 epoch)"
     assert Heading().over("Shown") == "Shown"
     # Neither the network nor the paper's data set is named twice.
     told = Heading("table3", "ResNet-110", "digits").over("By depth, ResNet-110, CIFAR-10")
