@@ -4,9 +4,10 @@ A pre-norm Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) has tw
 layer: F is layer norm and attention, or layer norm and a two-layer perceptron. Activations are
 [N, T, D]: T tokens of D channels. A unit of ConvNeXt (Liu et al. 2022, arXiv:2201.03545) is a
 depthwise 7x7 convolution, layer norm and a perceptron; its downsampling layers stand before both
-branches of the next unit. Keys are those of torchvision (`vit_*`, `convnext_*`) and timm (`vit_*`).
+branches of the next unit. Keys are those of torchvision and timm (`vit_*`, `convnext_*`).
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,10 @@ class Patches(nn.Module):
         super().__init__()
         self.proj, self.position = proj, nn.Parameter(position)
         self.token = None if token is None else nn.Parameter(token)
-        self.side = round((position.shape[1] - (token is not None)) ** 0.5) * proj.kernel_size[0]
+        rows = math.isqrt(position.shape[1])
+        self.places_token = token is not None and rows**2 != position.shape[1]
+        """The class token has a position too; that of DeiT III has none."""
+        self.side = rows * proj.kernel_size[0]
         """Pixels of the images' side."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,10 +118,13 @@ class Patches(nn.Module):
                 f"{images.shape[-2]}x{images.shape[-1]}"
             )
         x = self.proj(images).flatten(2).transpose(1, 2)
-        if self.token is not None:
-            x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
-        found: Tensor = x + self.position
-        return found
+        if self.token is None:
+            found: Tensor = x + self.position
+            return found
+        token = self.token.expand(len(x), -1, -1)
+        if self.places_token:
+            return torch.cat([token, x], dim=1) + self.position
+        return torch.cat([token, x + self.position], dim=1)
 
 
 class TokenHead(nn.Module):
@@ -161,6 +168,7 @@ class _Reader:
 
     def linear_of(self, weight: str, bias: str) -> nn.Linear:
         w, b = self.take(weight), self.optional(bias)
+        w = w.flatten(1) if w.shape[2:] == (1, 1) else w  # a 1x1 convolution
         if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
             self.refuse(weight, f"has shape {list(w.shape)}; a linear layer is expected")
         made = nn.Linear(w.shape[1], w.shape[0], bias=b is not None, device="meta")
@@ -290,11 +298,30 @@ class ConvNextHead(nn.Module):
 
 
 _BLOCK = re.compile(r"features\.(\d+)\.(\d+)\.block\.0\.weight")
+_TIMM_UNIT = re.compile(
+    r"stages\.(\d+)\.blocks\.(\d+)\.(conv_dw|norm|mlp\.fc1|mlp\.fc2|gamma)\b(.*)"
+)
+_TIMM_DOWN = re.compile(r"stages\.(\d+)\.downsample\.(.*)")
+_LAYERS = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
+_ENDS = {"stem.": "features.0.", "head.norm.": "classifier.0.", "head.fc.": "classifier.2."}
+
+
+def _torchvisions(key: str) -> str:
+    """A key of timm's ConvNeXt as torchvision has it; any other key as it is."""
+    if match := _TIMM_UNIT.fullmatch(key):
+        stage, number, layer, rest = match.groups()
+        return f"features.{2 * int(stage) + 1}.{number}.{_LAYERS.get(layer, 'layer_scale')}{rest}"
+    if match := _TIMM_DOWN.fullmatch(key):
+        return f"features.{2 * int(match[1])}.{match[2]}"
+    for start, theirs in _ENDS.items():
+        if key.startswith(start):
+            return theirs + key.removeprefix(start)
+    return key
 
 
 def is_convnext(tensors: Mapping[str, Tensor]) -> bool:
-    """The keys are those of torchvision's ConvNeXt."""
-    return any(_BLOCK.fullmatch(key) for key in tensors)
+    """The keys are those of ConvNeXt in torchvision or timm."""
+    return any(_BLOCK.fullmatch(_torchvisions(key)) for key in tensors)
 
 
 def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assumptions) -> Network:
@@ -303,6 +330,7 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
     Raises:
         UserError: a key too many or too few, or a wrong shape.
     """
+    tensors = {_torchvisions(key): tensor for key, tensor in tensors.items()}
     reader = _Reader(tensors, source, float(assume.value("epsilon", "1e-06", ())))
     first = tensors["features.0.0.weight"].shape[-1] if "features.0.0.weight" in tensors else 4
     stem = nn.Sequential(
@@ -331,7 +359,7 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
             reader.linear(f"{name}.block.5"),
         ]
         place = Place(len(units), (part + 1) // 2, number + 1, before, width, stride)
-        branch = ConvNextBranch(layers, reader.take(f"{name}.layer_scale"))
+        branch = ConvNextBranch(layers, reader.take(f"{name}.layer_scale").reshape(-1, 1, 1))
         units.append(ResidualUnit(place, pre=pre, h=nn.Identity(), F=branch, f=nn.Identity()))
     head = ConvNextHead(reader.norm("classifier.0", LayerNorm2d), reader.linear("classifier.2"))
     reader.check_all_used()

@@ -1,5 +1,6 @@
 """Vision Transformers and ConvNeXt as lists of units: equal logits, and every study on them."""
 
+import re
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
@@ -91,20 +92,29 @@ class TimmBlock(nn.Module):
 
 
 class TimmVit(nn.Module):
-    """vit_tiny of timm, smaller; heads of 64 channels as it has them."""
+    """vit_tiny of timm, smaller; heads of 64 channels as it has them.
 
-    def __init__(self, scaled: bool = False) -> None:
+    Args:
+        places_token: the class token has a position, which DeiT III's has not.
+    """
+
+    def __init__(self, scaled: bool = False, places_token: bool = True) -> None:
         super().__init__()
+        self.places_token = places_token
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, 128, 8, 8)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 128))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 5, 128))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4 + places_token, 128))
         self.blocks = nn.Sequential(*(TimmBlock(128, 2, scaled) for _ in range(2)))
         self.norm, self.head = nn.LayerNorm(128, eps=1e-6), nn.Linear(128, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        token = self.cls_token.expand(len(x), -1, -1)
+        if self.places_token:
+            x = torch.cat([token, x], 1) + self.pos_embed
+        else:
+            x = torch.cat([token, x + self.pos_embed], 1)
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
@@ -113,6 +123,7 @@ MODELS: dict[str, Any] = {
     "torchvision, convnext": small_convnext,
     "timm, vit_tiny": TimmVit,
     "timm, vit with LayerScale": lambda: TimmVit(scaled=True),
+    "timm, deit3": lambda: TimmVit(scaled=True, places_token=False),
 }
 
 
@@ -295,14 +306,54 @@ def test_another_size_of_images_is_refused(tmp_path: Path) -> None:
         loaded.network(torch.zeros(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet26d", "resnet18"])
+TIMM_CONVNEXT = (
+    *(
+        (rf"features\.(\d+)\.(\d+)\.{ours}\b", theirs)
+        for ours, theirs in (
+            (r"block\.0", "conv_dw"),
+            (r"block\.2", "norm"),
+            (r"block\.3", "mlp.fc1"),
+            (r"block\.5", "mlp.fc2"),
+            ("layer_scale", "gamma"),
+        )
+    ),
+)
+
+
+def test_convnext_in_timms_names(tmp_path: Path) -> None:
+    """torchvision's network with its keys as timm's code has them."""
+    theirs = small_convnext()
+    state = {}
+    for key, tensor in theirs.state_dict().items():
+        renamed = key
+        for pattern, layer in TIMM_CONVNEXT:
+            match = re.match(pattern, key)
+            if match:
+                stage = (int(match[1]) - 1) // 2
+                renamed = f"stages.{stage}.blocks.{match[2]}.{layer}{key[match.end() :]}"
+        renamed = re.sub(r"^features\.0\.", "stem.", renamed)
+        renamed = re.sub(r"^features\.2\.", "stages.1.downsample.", renamed)
+        renamed = re.sub(r"^classifier\.0\.", "head.norm.", renamed)
+        renamed = re.sub(r"^classifier\.2\.", "head.fc.", renamed)
+        state[renamed] = tensor.flatten() if "gamma" in renamed else tensor
+    assert not any(key.startswith(("features", "classifier")) for key in state)
+    torch.save(state, tmp_path / "w.pt")
+    loaded = load_foreign(tmp_path / "w.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(IMAGES), theirs(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_224", "deit3_small_patch16_224", "convnext_atto", "resnet26d", "resnet18"],
+)
 def test_timm_itself(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    options: dict[str, Any] = {"img_size": 32, "depth": 2} if "vit" in name else {}
+    options: dict[str, Any] = {"img_size": 32, "depth": 2} if "patch16" in name else {}
     theirs = fill(timm.create_model(name, num_classes=10, **options))
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     loaded = load_foreign(tmp_path / "w.pt")
-    x = torch.randn(2, 3, 32 if "vit" in name else 64, 32 if "vit" in name else 64)
+    x = torch.randn(2, 3, 32, 32) if "patch16" in name else torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(x), theirs(x), rtol=1e-3, atol=1e-4)
 
