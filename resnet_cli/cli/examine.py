@@ -21,6 +21,7 @@ from resnet_cli.cli.options import (
 )
 from resnet_cli.cli.shared import (
     check_checkpoints,
+    check_words,
     file_names,
     find_network,
     local_folder,
@@ -81,6 +82,7 @@ def examine(
 ) -> None:
     """Examine a network: deletions, reorderings, paths, signals. Writes one HTML page."""
     check_checkpoints(checkpoints, model or ())
+    check_words(dataset, normalize, device)
     from resnet_cli.report.examination import findings_of, write_examination
     from resnet_cli.results.layout import EXAMINATION_FILE
     from resnet_cli.run.examine import examine as examine_network

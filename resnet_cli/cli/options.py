@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from resnet_cli.config.experiments import experiment_names
+from resnet_cli.config.fields import NORMALIZATIONS
 from resnet_cli.config.registry import DATASETS
 from resnet_cli.config.schema import PROFILES, Profile
 from resnet_cli.results.layout import RUNS, WEIGHTS_FILE
@@ -44,7 +45,6 @@ def shown_datasets() -> list[str]:
 complete_experiment = starting_with(experiment_names)
 complete_checkpoint = starting_with(checkpoint_names)
 
-NORMALIZATIONS = ("imagenet", "cifar", "channel", "pixel", "none")
 Paper = Literal["he2016", "veit2016"]
 ExperimentName = Annotated[
     str,
@@ -227,7 +227,7 @@ NormalizeOption = Annotated[
         metavar="NAME|M1,M2,M3/S1,S2,S3",
         help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
         "[default: the weights' own]",
-        autocompletion=starting_with(lambda: NORMALIZATIONS),
+        autocompletion=starting_with(lambda: NORMALIZATIONS[:-1]),
     ),
 ]
 EngineOption = Annotated[

@@ -1,12 +1,15 @@
 """What the commands share: from options to the objects they stand for."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from resnet_cli.config.fields import NORMALIZATIONS
+from resnet_cli.config.registry import DATASETS
 from resnet_cli.runtime import processes
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, unknown
 from resnet_cli.weights.cards import bundled_path
 
 if TYPE_CHECKING:
@@ -79,6 +82,20 @@ def check_checkpoint(reference: str | None) -> None:
         bundled_path(reference)
 
 
+def check_words(dataset: str | None, normalize: str | None, device: str) -> None:
+    """Check the names that are known without the data, before torch loads.
+
+    Raises:
+        UserError: there is no such data set, normalisation or device.
+    """
+    if dataset is not None and dataset not in DATASETS:
+        raise unknown("data set", dataset, DATASETS)
+    if normalize is not None and "/" not in normalize and normalize.strip() not in NORMALIZATIONS:
+        raise unknown("normalisation", normalize, NORMALIZATIONS)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"--device {device}: use auto, cpu, cuda or cuda:n")
+
+
 def check_checkpoints(references: Sequence[str], assume: Sequence[str]) -> None:
     """Check the networks of a command that takes one, or two to compare, before torch loads.
 
@@ -126,9 +143,18 @@ def find_network(
         kind = "vgg, plain" if loaded.is_plain else f"resnet, {loaded.model.placement}"
         width = unusual_width(loaded.model)
         kind += f", {width}" if width else ""
+    # Which network was chosen is said even with --quiet when the command line does not name one.
+    level = 0 if checkpoint is not None else -1
     display.paragraph(
-        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) from {loaded.source}"
+        f"network: {loaded.label} ({kind}, {len(loaded.network.units)} units) from {loaded.source}",
+        level=level,
     )
+    if checkpoint is None and loaded.outcome.get("profile") == "smoke":
+        display.paragraph(
+            "this is the newest run and was trained for seconds (profile smoke): its numbers only "
+            "show that the code runs; name another network by --checkpoint",
+            level=level,
+        )
     if loaded.assumptions:
         listed = ", ".join(map(str, loaded.assumptions))
         display.paragraph(f"not told by the file: {listed}; --model KEY=VALUE overrides it")

@@ -35,6 +35,7 @@ from resnet_cli.cli.options import (
 from resnet_cli.cli.shared import (
     check_checkpoint,
     check_checkpoints,
+    check_words,
     file_names,
     find_network,
     local_folder,
@@ -88,6 +89,7 @@ def evaluate_command(
 ) -> None:
     """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
     check_checkpoint(checkpoint)
+    check_words(dataset, normalize, device)
     from resnet_cli.runtime.interrupt import interruptible
     from resnet_cli.studies.finite import check_outputs
     from resnet_cli.training.evaluation import TOP5_FROM, evaluate
@@ -298,6 +300,7 @@ def _on_network(
     """
     stopper = make_stopper(budget)
     check_checkpoints(checkpoint or (), model or ())
+    check_words(dataset, normalize, device)
     from resnet_cli.studies.runner import run_study, run_together
     from resnet_cli.weights.assumptions import parse_overrides
 

@@ -58,6 +58,8 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+NORMALIZATIONS = ("channel", "pixel", "imagenet", "cifar", "none", "m1,m2,m3/s1,s2,s3")
+"""What `data.normalize` and `--normalize` take; see `datasets.normalisation`."""
 FAILS_ABOVE = 20.0
 """In percent. Paper 1, Table 1 (ten classes), reports a higher test error as "fail"."""
 

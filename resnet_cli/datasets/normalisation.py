@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.fields import NORMALIZATIONS
 from resnet_cli.runtime.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ class Normalization:
         return cls(mean, std.view(-1, 1, 1))
 
 
-NORMALIZATIONS = ("channel", "pixel", "imagenet", "cifar", "none", "m1,m2,m3/s1,s2,s3")
 PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

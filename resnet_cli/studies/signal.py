@@ -71,6 +71,7 @@ PANELS = {
     "shortcut_gain": "gradient by the shortcuts alone, from the last unit's output",
 }
 """What the figures show, in words."""
+PLAIN = "a plain network (VGG) has no shortcuts; signal needs a residual network"
 SHOWN = ("activation_norm", "gradient_norm", "shortcut_product", "shortcut_gain")
 
 
@@ -142,6 +143,10 @@ class Signal(Study):
     @property
     def normalises_by_batch(self) -> bool:
         return True
+
+    def check(self, subject: "Subject") -> None:
+        if subject.loaded.is_plain:
+            raise UserError(PLAIN)
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
@@ -257,7 +262,7 @@ def measure_signal(
     from resnet_cli.models.units import PlainUnit
 
     if any(isinstance(unit, PlainUnit) for unit in network.units):
-        raise UserError("a plain network (VGG) has no shortcuts; signal needs a residual network")
+        raise UserError(PLAIN)
     units = network.unit_list
     with evaluation_mode(network, batch_statistics=True):
         with torch.no_grad():

@@ -47,7 +47,7 @@ CASES = {
     "resnet-cli show quick": ["quickstart"],
     "resnet-cli signal quick": ["quickstart"],
     "resnet-cli train --profile ": list(PROFILES),
-    "resnet-cli train --log ": ["tensorboard"],
+    "resnet-cli train --log ": ["tensorboard", "wandb"],
     "resnet-cli train --device c": ["cpu", "cuda"],
     "resnet-cli run --executor ": ["serial", "ray"],
     "resnet-cli reproduce ": list(PAPERS),

@@ -154,7 +154,7 @@ def test_the_module_is_the_command(empty: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "fig3"], "name he2016/fig3 or veit2016/fig3"),
+        (["run", "fig3"], "he2016/fig3 or veit2016/fig3"),
         (["eval", "preact20-cifar10"], "--checkpoint preact20-cifar10"),
         (["signal", "preact20-cifar10"], "--checkpoint preact20-cifar10"),
         (["lesion", "--checkpoint", "preact20-cifar"], "did you mean 'preact20-cifar10'?"),
@@ -162,6 +162,9 @@ def test_the_module_is_the_command(empty: Path) -> None:
         (["lesion", "--budget", "10"], "--budget '10'"),
         (["run", "quickstart", "--profile", "paper"], "has no profile 'paper'"),
         (["paths", "--k", "x"], "--k"),
+        (["paths", "--device", "gpu"], "--device gpu: use auto, cpu, cuda or cuda:n"),
+        (["lesion", "--dataset", "mnist"], "unknown data set 'mnist'"),
+        (["eval", "--normalize", "imagnet"], "did you mean 'imagenet'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -63,7 +63,7 @@ def test_lesion_of_each_unit_in_turn(work: Path, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert frame["blocks"].tolist() == ["0", "1", "2"]
     assert frame["baseline_error"].tolist() == [error] * 3
-    assert f"from {run_folder()} data: digits" in " ".join(out.split())
+    assert f"from {run_folder()}" in " ".join(out.split())
     cells = [row[:2] for row in cells_of(out)]
     assert cells[1:] == [["0", "stage 1, first"], ["1", "stage 2, first"], ["2", "stage 3, first"]]
     provenance = read_provenance(Path("a/lesion_delete.csv"))
@@ -365,6 +365,15 @@ def test_model_goes_with_one_network(empty: Path, capsys: Captured) -> None:
     assert "--model goes with one" in refused(["paths", *names, "--model", "a=b"], capsys)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"), [("paths", "has one path only"), ("signal", "has no shortcuts")]
+)
+def test_a_plain_network_is_refused_before_its_data_are_read(
+    command: str, said: str, empty: Path, capsys: Captured
+) -> None:
+    assert said in refused([command, "--checkpoint", "vgg15-cifar10"], capsys)  # no CIFAR here
+
+
 # --- what is shown -------------------------------------------------------------------------------
 
 
@@ -382,3 +391,12 @@ def test_json_has_the_error_without_each_unit(work: Path, capsys: Captured) -> N
     single = frame[frame["k"] == 1].set_index("blocks")["test_error"]
     assert facts["error_by_unit"] == single.to_dict()
     assert list(facts["error_by_unit"]) == ["0", "1", "2"]
+
+
+def test_a_smoke_run_is_named_even_when_quiet(work: Path, capsys: Captured) -> None:
+    assert run_command(["eval", "--quiet"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"from {run_folder()}" in said
+    assert "profile smoke" in said
+    assert run_command(["eval", "--quiet", "--checkpoint", str(run_folder())]) == 0
+    assert "profile smoke" not in capsys.readouterr().out

@@ -272,6 +272,8 @@ class Paths(Study):
         return found
 
     def check(self, subject: "Subject") -> None:
+        if subject.loaded.is_plain and not self.lengths_only:
+            raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
         check_lengths(self.lengths(subject), subject.num_units)
         if self.unit is not None and self.unit >= subject.num_units:
             raise UserError(
