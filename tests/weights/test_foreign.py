@@ -4,6 +4,7 @@ One row for each naming and variant; docs/checkpoints.md lists them.
 """
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ ROWS: dict[str, tuple[Any, str, int]] = {
     "chenyaofo, VGG with hidden layers": (lambda: layouts.Vgg(hidden=True), "vgg7", 6),
     "VGG without batch norm": (lambda: layouts.Vgg(norm=False), "vgg5", 4),
 }
+
+
+TABLE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text().partition("| code |")[2]
+CODES = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]*\|$", TABLE.partition("\n\n")[0], re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_documented_row_has_a_network(code: str) -> None:
+    """By the name of its repository or its owner; those of other kinds are in another module."""
+    tests = [name for name in globals() if name.startswith("test_")]
+    names = " ".join([*ROWS, *tests]).lower()
+    parts = re.split(r"/| transformers|,", code.lower())
+    assert any(part and part in names for part in parts) or code == "torchvision and timm"
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
