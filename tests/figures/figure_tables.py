@@ -236,3 +236,26 @@ def signals(factor: float = 0.5, units: int = 6, trained: bool = True) -> pandas
         for unit in range(units + 1)
     ]
     return pandas.DataFrame(rows, columns=list(header("signal")))
+
+
+def influences() -> pandas.DataFrame:
+    frame = deletions(1, [1.0 + unit for unit in range(6)])
+    scores = {"n": 1, "unit": frame["sample"], "block_influence": 0.1 * frame["sample"]}
+    frame = frame.assign(**scores, angular_distance=0.05 * frame["sample"])
+    return frame[list(header("influence"))]
+
+
+def iteratives() -> pandas.DataFrame:
+    frame = deletions(1, [90.0 - 10 * unit for unit in range(6)])
+    frame = frame.assign(unit=frame["sample"], cosine=0.1 * frame["sample"], norm_ratio=0.5)
+    return frame[list(header("iterative"))]
+
+
+def effects() -> pandas.DataFrame:
+    rows = [(i, j, 1 / (j - i), 360) for i in range(5) for j in range(i + 1, 6)]
+    return pandas.DataFrame(rows, columns=list(header("effects")))
+
+
+def cumulative() -> pandas.DataFrame:
+    rows = [(k, 1 - 0.5**k, 1 - 0.3**k, 128) for k in range(UNITS + 1)]
+    return pandas.DataFrame(rows, columns=list(header("path_cumulative")))

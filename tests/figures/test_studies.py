@@ -8,9 +8,13 @@ from figure_tables import (
     HEADING,
     additivity,
     classes,
+    cumulative,
     deletions,
+    effects,
     gradients,
     greedy,
+    influences,
+    iteratives,
     lengths,
     reorders,
     signals,
@@ -26,7 +30,10 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.additivity import Additivity
 from resnet_cli.studies.base import Study
 from resnet_cli.studies.delete import DeleteUnits
+from resnet_cli.studies.effects import Effects
 from resnet_cli.studies.greedy import GreedyDeletion
+from resnet_cli.studies.influence import BlockInfluence
+from resnet_cli.studies.iterative import IterativeInference
 from resnet_cli.studies.path_survival import PathSurvival
 from resnet_cli.studies.paths.study import Paths
 from resnet_cli.studies.reorder import ReorderUnits
@@ -51,6 +58,10 @@ FRAMES = {
     "lesion_classes": classes(),
     "path_survival": survival(),
     "signal": signals(),
+    "influence": influences(),
+    "iterative": iteratives(),
+    "effects": effects(),
+    "path_cumulative": cumulative(),
 }
 
 STUDIES: dict[str, tuple[Study, dict[str, tuple[int, int]]]] = {
@@ -64,10 +75,11 @@ STUDIES: dict[str, tuple[Study, dict[str, tuple[int, int]]]] = {
     ),
     "lesion_reorder": (ReorderUnits(swaps=(1,)), {"lesion_reorder.png": (720, 510)}),
     "path_spectrum": (
-        Paths(stages=True, unit=0),
+        Paths(stages=True, unit=0, cumulative=True),
         {
             "paths.png": (1440, 495),
             "path_spectrum.png": (720, 510),
+            "path_cumulative.png": (720, 510),
             "path_spectrum_stages.png": (720, 510),
             "path_spectrum_unit.png": (720, 510),
         },
@@ -75,6 +87,9 @@ STUDIES: dict[str, tuple[Study, dict[str, tuple[int, int]]]] = {
     "lesion_greedy": (GreedyDeletion(), {"lesion_greedy.png": (720, 510)}),
     "lesion_additivity": (Additivity(), {"lesion_additivity.png": (1080, 510)}),
     "path_survival": (PathSurvival(), {"path_survival.png": (720, 510)}),
+    "influence": (BlockInfluence(), {"influence.png": (1080, 510)}),
+    "iterative": (IterativeInference(), {"iterative.png": (1440, 435)}),
+    "effects": (Effects(), {"effects.png": (720, 612)}),
     "signal": (Signal(), {"signal.png": (1440, 468)}),
 }
 
