@@ -24,6 +24,8 @@ from resnet_cli.results.tables import atomic_write, read_provenance, read_table
 from resnet_cli.weights.cards import cards, network_of, training_length
 
 FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
+SHOWN_COUNTS = (1, 5, 10, 20)
+"""The numbers of deleted units in the table of re-estimated statistics."""
 MOST_NUMBERS = 2
 """Measured quantities in a cell of the short table."""
 
@@ -39,6 +41,7 @@ def rewritten(text: str, results: Path) -> str:
         "short": lambda: short_table(found),
         "counts": lambda: counts_table(found),
         "networks": lambda: networks_table(results),
+        "recalibration": lambda: recalibration_table(results),
         "weights": weights_table,
         "he2016": lambda: claims_table(found["he2016"]),
         "veit2016": lambda: claims_table(found["veit2016"]),
@@ -139,6 +142,31 @@ def networks_table(results: Path) -> str:
     )
     rows.sort(key=lambda row: (row[1], row[0]))
     return _table(header, [[str(cell) for cell in row] for row in rows])
+
+
+def recalibration_table(results: Path) -> str:
+    """Errors after deletions with batch-norm statistics as trained, and re-estimated; the worst is
+    the deletion with the highest error as trained."""
+    rows = []
+    for path in sorted(results.glob("veit2016/**/lesion_delete_recalibrated.csv")):
+        keys = ["k", "sample", "blocks", "seed"]
+        own = read_table(path.with_name("lesion_delete.csv"))
+        both = own.merge(read_table(path), on=keys, suffixes=("", "_again"))
+        profile = path.relative_to(results / "veit2016").parts[0]
+        name = network_label(profile, read_provenance(path), path.parent.name)
+        for k in SHOWN_COUNTS:
+            of_k = both[both["k"] == k]
+            if of_k.empty:
+                continue
+            worst = of_k.sort_values("test_error").iloc[-1]
+            pairs = (
+                (of_k["baseline_error"].iloc[0], of_k["baseline_error_again"].iloc[0]),
+                (of_k["test_error"].median(), of_k["test_error_again"].median()),
+                (worst["test_error"], worst["test_error_again"]),
+            )
+            rows.append([name, str(k), *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
+    header = ("network", "units deleted", "intact (%)", "median (%)", "worst (%)")
+    return _table(header, rows)
 
 
 def weights_table() -> str:
