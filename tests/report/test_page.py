@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -338,6 +339,26 @@ def opened(browser: Any, page: Path, width: int = 1200) -> Any:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(page.as_uri())
     return browser
+
+
+AXE = os.environ.get("AXE_CORE")
+"""The file axe.min.js of `npm install axe-core`."""
+
+
+@in_a_browser
+@pytest.mark.skipif(AXE is None, reason="AXE_CORE does not name axe.min.js")
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, page: Path, width: int, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    opened(browser, page, width)
+    browser.execute_script(Path(AXE or "").read_text(encoding="utf-8"))
+    found = browser.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run().then((result) => done(result.violations.map((violation) => violation.id)));"
+    )
+    assert found == []
 
 
 @in_a_browser
