@@ -46,8 +46,8 @@ from resnet_cli.studies.walks import delete as without
 from resnet_cli.studies.walks import reorder as in_order
 from resnet_cli.training.context import Context
 from resnet_cli.training.evaluation import evaluate
-from resnet_cli.weights.foreign import recognise
 from resnet_cli.weights.load import Loaded, load_network
+from resnet_cli.weights.third_party import recognise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

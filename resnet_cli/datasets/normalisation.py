@@ -92,7 +92,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 def _check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
     if not bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
-        raise UserError(f"{where}: every mean must be finite and every std finite and above 0")
+        raise UserError(f"{where}: every mean and std must be finite, and every std above 0")
     if bool((mean.abs() > 1).any()):
         raise UserError(f"{where}: means must be on the 0-1 scale; divide means and stds by 255")
 

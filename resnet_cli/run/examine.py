@@ -33,7 +33,7 @@ from resnet_cli.training.evaluation import evaluate
 
 DEFAULT_BUDGET = 600.0
 """Seconds."""
-MOST_UNITS = 20
+MAX_UNITS = 20
 """Units deleted together, or pairs swapped, at most (paper 2, Figure 5)."""
 TIMED_IMAGES = 250
 BATCH = 128
@@ -73,7 +73,7 @@ class Sizes:
         ones, which are measured twice (`deletion` and `influence`). A sampled path costs a
         backward pass, the exact spectrum one for each length.
         """
-        several = min(MOST_UNITS, num_units - 1)
+        several = min(MAX_UNITS, num_units - 1)
         single = 2 * self.images * num_units / 2
         if self.recalibration:
             single += RECALIBRATED_COST * (self.images + self.recalibration) * num_units / 2
@@ -185,7 +185,7 @@ def studies(
     Args:
         gradients: the split that paths and signals are measured on.
     """
-    several = tuple(range(2, min(MOST_UNITS, subject.num_units - 1) + 1))
+    several = tuple(range(2, min(MAX_UNITS, subject.num_units - 1) + 1))
     single = DeleteUnits(k=(1,), recalibrate=sizes.recalibration or None)
     found: list[tuple[str, Study, int]] = [
         ("deletion", single, sizes.images),
@@ -195,7 +195,7 @@ def studies(
         study: Study = DeleteUnits(k=several, samples=sizes.draws)
         found.append(("deletions", study, sizes.fewer_images))
     if any(len(group) > 1 for group in same_shape_groups(subject.loaded.network.places)):
-        swaps = tuple(range(1, MOST_UNITS + 1))
+        swaps = tuple(range(1, MAX_UNITS + 1))
         study = ReorderUnits(swaps=swaps, samples=sizes.draws)
         found.append(("reordering", study, sizes.fewer_images))
     if not subject.loaded.is_plain:

@@ -19,7 +19,7 @@ def shortened(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
 
 
-MOST_NAMES = 120
+MAX_NAMES = 120
 """A longer list of valid names, in characters, is left out if there is a similar name."""
 
 
@@ -37,7 +37,7 @@ def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> U
     if shown_by:
         return UserError(f"unknown {what} {name!r}{hint or ';'} `{shown_by}` shows all")
     listed = ", ".join(names) or "none"
-    valid = "" if near and len(listed) > MOST_NAMES else f" (known: {listed})"
+    valid = "" if near and len(listed) > MAX_NAMES else f" (known: {listed})"
     return UserError(f"unknown {what} {name!r}{hint}{valid}")
 
 

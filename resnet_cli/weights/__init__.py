@@ -1,1 +1,1 @@
-"""Weights: ours, other people's, and the bundled files."""
+"""Loading weights: this program's, third-party ones, and the bundled files."""

@@ -1,4 +1,4 @@
-"""From the plan of someone's network to a `Network` with its weights."""
+"""Build a `Network` with its weights from the plan of a third-party network."""
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,11 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey (ITU-R BT.601)."""
+"""Weights of red, green and blue for conversion to grey (ITU-R BT.601)."""
 
 
 class Grey(nn.Module):
-    """[N, 3, H, W] -> [N, 1, H, W], for a network of one-channel images."""
+    """[N, 3, H, W] -> [N, 1, H, W], for a network that takes one-channel images."""
 
     def forward(self, x: Tensor) -> Tensor:
         weights = x.new_tensor(GREY)[:, None, None]
@@ -40,7 +40,7 @@ def assemble(plan: Plan, source: str, assume: Assumptions) -> Network:
     """The network of a plan, in evaluation mode and channels_last format.
 
     Raises:
-        UserError: an assumption does not fit the network.
+        UserError: an assumption is not valid for the network.
     """
     builder = _Builder(plan, source, assume)
     network = Network(builder.stem(), builder.units(), builder.head())
@@ -48,7 +48,7 @@ def assemble(plan: Plan, source: str, assume: Assumptions) -> Network:
 
 
 class _Builder:
-    """Makes the parts of one network; the assumptions that they need are made on the way."""
+    """Builds the parts of one network and makes the assumptions that they need."""
 
     def __init__(self, plan: Plan, source: str, assume: Assumptions) -> None:
         self.plan, self.source, self.assume = plan, source, assume
@@ -62,7 +62,7 @@ class _Builder:
         except ValueError:
             value = -1.0
         if not 0 < value < 1000:
-            raise UserError(f"--model {key}={text}: is not a number above 0")
+            raise UserError(f"--model {key}={text}: must be a number above 0")
         return value
 
     # --- layers -----------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class _Builder:
         return _ACTIVATIONS[self.activation]()
 
     def conv(self, layer: Layer, ins: int, stride: int = 1) -> nn.Conv2d:
-        """A convolution that keeps H and W at stride 1."""
+        """A padded convolution: with stride 1, H and W do not change."""
         kernel, groups = layer.kernel, ins // layer.ins
         narrow = kernel == 1 and stride > 1 and ins < NARROW
         kind = Subsampled1x1 if narrow else nn.Conv2d
@@ -106,8 +106,8 @@ class _Builder:
             layers.append(Grey())
         elif plan.channels != 3:
             raise UserError(
-                f"{self.source}: {first.name}.weight: takes images of {plan.channels} channels; "
-                "1 or 3 can be loaded"
+                f"{self.source}: {first.name}.weight: takes images with {plan.channels} channels; "
+                "only networks for 1 or 3 can be loaded"
             )
         ins = plan.channels
         for index, (conv, norm) in enumerate(plan.stem):
@@ -144,7 +144,7 @@ class _Builder:
             F, f, pre = nn.Sequential(*layers), self.act(), nn.Identity()
             return ResidualUnit(place, pre=pre, h=self.shortcut(plan, place), F=F, f=f)
         activations = [nn.Sequential(self.norm(norm), self.act()) for norm in plan.norms]
-        if len(activations) < len(convs):  # the stem's activation serves
+        if len(activations) < len(convs):  # the first activation is in the stem
             activations.insert(0, nn.Sequential())
         starts_shared = (shared == "stages" and plan.starts_stage) or (
             shared == "projections" and bool(plan.projection)
@@ -159,7 +159,7 @@ class _Builder:
         return ResidualUnit(place, pre=pre_, h=h, F=F, f=nn.Identity())
 
     def branch_convs(self, plan: UnitPlan, place: Place) -> list[nn.Conv2d]:
-        """The convolutions of F, one of them with the unit's stride."""
+        """The convolutions of F, one of which has the unit's stride."""
         kernels = [layer.kernel for layer in plan.convs]
         position = 0
         if any(unit.stride > 1 for unit in self.plan.units) and len(kernels) > 1:
@@ -192,7 +192,8 @@ class _Builder:
         missing = place.out_channels - place.in_channels
         if missing < 0:
             raise UserError(
-                f"{self.source}: {plan.name}: has fewer channels out than in and no projection"
+                f"{self.source}: {plan.name}: has fewer output than input channels and no "
+                "projection, which is not supported"
             )
         if missing == 0:
             return ZeroPadding(place.in_channels, place.out_channels, place.stride)
@@ -221,7 +222,7 @@ def _float(tensor: Tensor) -> Tensor:
 
 
 def _fill(module: nn.Module, layer: Layer) -> None:
-    """Give a module without memory the tensors of a layer."""
+    """Give a module on the meta device the tensors of a layer."""
     for leaf, tensor in layer.tensors.items():
         if leaf == "num_batches_tracked":
             continue

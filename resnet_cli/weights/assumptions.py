@@ -1,4 +1,5 @@
-"""What the shapes of a checkpoint cannot tell: assumed, stated, and overridden by `--model`."""
+"""Properties of a network that cannot be inferred from a checkpoint's shapes: they are assumed,
+reported, and can be set with `--model`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ MEANINGS: Mapping[str, str] = {
     "stem_stride": "stride of the first convolution",
     "stride_in": "layer of a unit that has its stride",
     "strides": "stride of each stage",
-    "token": "what the classifier of a Vision Transformer sees: the class token or the mean",
+    "token": "input of a Vision Transformer's classifier: the class token or the mean",
     "weights": "container of the weights",
-    "zero_padding": "zeros of a padded shortcut before and after its channels, or after them only",
+    "zero_padding": "zeros of a padded shortcut: before and after its channels, or only after them",
 }
-"""The keys of `--model`, in words."""
+"""The keys of `--model` and their meanings."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Assumption:
     key: str
     value: str
     others: tuple[str, ...] = ()
-    """Plausible values that labelled images can tell apart."""
+    """Other plausible values, which can be tried on labelled images."""
     source: str = "assumed"
-    """`assumed`, `--model`, `config.json`, or the naming that implies it."""
+    """Where the value comes from: `assumed`, `--model`, `config.json`, or the naming."""
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}"
@@ -42,26 +43,26 @@ class Assumption:
 
 @dataclass
 class Assumptions:
-    """The assumptions about one network, as they are made."""
+    """The assumptions about one network, which are recorded as they are made."""
 
     given: Mapping[str, str] = field(default_factory=dict)
-    """By `--model`."""
+    """Values from `--model`."""
     implied: Mapping[str, str] = field(default_factory=dict)
-    """By the naming."""
+    """Values implied by the naming."""
     stated: Mapping[str, str] = field(default_factory=dict)
-    """By a config.json next to the file."""
+    """Values from a config.json next to the file."""
     naming: str = ""
     made: dict[str, Assumption] = field(default_factory=dict)
 
     def value(self, key: str, usual: str, known: Sequence[str], others: Sequence[str] = ()) -> str:
-        """The value of a property: given, else stated, else implied, else usual.
+        """The value of a property: given, or else stated, implied or usual, in this order.
 
         Args:
-            known: valid values; empty if any is.
+            known: valid values; empty if any value is valid.
             others: values worth trying on labelled images.
 
         Raises:
-            UserError: the given value is not a valid one.
+            UserError: the given value is not valid.
         """
         for source, values in (
             ("--model", self.given),
@@ -79,10 +80,10 @@ class Assumptions:
         return value
 
     def check_all_used(self) -> None:
-        """Refuse overrides of what this network does not have.
+        """Check that this network has all properties that `--model` sets.
 
         Raises:
-            UserError: there are some.
+            UserError: it does not have one of them.
         """
         for key in self.given:
             if key not in self.made:
@@ -90,10 +91,10 @@ class Assumptions:
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
-    """The pairs that `--model KEY=VALUE` gives.
+    """Parse the values of `--model KEY=VALUE`.
 
     Raises:
-        UserError: one is no pair, has an unknown key, or a key is given twice.
+        UserError: a value is not a pair, a key is unknown, or a key is given twice.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -103,6 +104,6 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
         if key not in MEANINGS:
             raise unknown("key of --model", key, MEANINGS)
         if key in found:
-            raise UserError(f"--model {key}: given twice; give it once")
+            raise UserError(f"--model {key}: given twice; give it only once")
         found[key] = value
     return found

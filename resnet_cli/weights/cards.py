@@ -1,7 +1,7 @@
 """The bundled weights and their model cards, read without torch.
 
-Weights `NAME.safetensors` have a card, `NAME.json`: how they were trained, on what, by which
-command and commit, and what was measured. `resnet_cli.training.bundle` writes both.
+The weights `NAME.safetensors` have a card, `NAME.json`: how they were trained, on which data, by
+which command and commit, and the measurements. `resnet_cli.training.bundle` writes both files.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 
 def bundled_folder() -> Path:
-    """The folder of the weights that come with the program."""
+    """The folder of bundled weights."""
     return Path(__file__).parent / "bundled"
 
 
 def bundled_names() -> list[str]:
-    """Names of the bundled weights, as `--checkpoint NAME` takes them."""
+    """The names of the bundled weights, for `--checkpoint NAME`."""
     return sorted(path.stem for path in bundled_folder().glob("*.safetensors"))
 
 
@@ -30,20 +30,20 @@ def bundled_path(name: str) -> Path:
     """The file of bundled weights.
 
     Raises:
-        UserError: there are none of this name; it may be that of a file that does not exist.
+        UserError: there are no bundled weights with this name.
     """
     if Path(name).parent != Path(".") or Path(name).suffix:
-        raise UserError(f"--checkpoint {shortened(name)}: no such file")
+        raise UserError(f"--checkpoint {shortened(name)}: no such file; check the path")
     if name not in bundled_names():
         raise unknown("bundled weights", name, bundled_names())
     return bundled_folder() / f"{name}.safetensors"
 
 
 def bundled_weights_of(run: RunConfig) -> str | None:
-    """The name of the bundled weights that a training of this configuration gave, if there are any.
+    """The name of the bundled weights that were trained with this configuration, if there are any.
 
-    `train.precision` may differ: it says how a device computes, and not what is trained. Weights
-    of the same precision come first.
+    `train.precision` may differ, because it affects only how the device computes. Weights with the
+    same precision are preferred.
 
     Raises:
         UserError: a card is damaged.
@@ -75,7 +75,7 @@ def read_card(name: str) -> dict[str, Any]:
     """The model card of bundled weights.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the card is damaged.
     """
     try:
         card: dict[str, Any] = json.loads(_card_path(name).read_text(encoding="utf-8"))
@@ -85,11 +85,11 @@ def read_card(name: str) -> dict[str, Any]:
 
 
 def cards() -> list[dict[str, Any]]:
-    """The cards of all bundled weights, each checked against its file's hash, with the network's
-    name, number of units and parameters.
+    """The cards of all bundled weights, with the network's name and its numbers of units and
+    parameters added. Each card is checked against the hash of its file.
 
     Raises:
-        UserError: a card is damaged, or a file is not the one its card describes.
+        UserError: a card is damaged, or a file is not the one that its card describes.
     """
     return [_checked_card(name) for name in bundled_names()]
 
@@ -99,8 +99,8 @@ def _checked_card(name: str) -> dict[str, Any]:
     path = bundled_folder() / f"{name}.safetensors"
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != card.get("sha256"):
-        raise UserError(f"{path}: is not the file its card describes; install again")
-    # A safetensors file begins with the length of its header, and the header, which is JSON.
+        raise UserError(f"{path}: not the file that its card describes; reinstall resnet-cli")
+    # A safetensors file begins with the length of its header, followed by the header in JSON.
     shapes = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     weights = {k: v["shape"] for k, v in shapes.items() if k.startswith("model.")}
     buffers = ("running_mean", "running_var", "num_batches_tracked")
@@ -113,16 +113,16 @@ def _checked_card(name: str) -> dict[str, Any]:
 
 
 def network_of(card: Mapping[str, Any]) -> str:
-    """The network of a card of `cards`, with its width where that is unusual."""
+    """The name of the network of a card from `cards`, with its width if that is unusual."""
     width = unusual_width(bundled_run(card["name"]).model)
     return f"{card['network']}, {width}" if width else str(card["network"])
 
 
 def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A card for people, as headings with their text.
+    """The lines of a card to print, as pairs of heading and text.
 
     Args:
-        card: one of `cards`.
+        card: a card from `cards`.
     """
     run = bundled_run(card["name"])
     lines = [
@@ -141,17 +141,17 @@ def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def epochs_of(card: Mapping[str, Any]) -> int:
-    """How many epochs the network of a card was trained, the last perhaps in part."""
+    """The number of epochs for which a card's network was trained; the last may be incomplete."""
     return int(card["epochs"] or card["training"]["rows"][-1]["epoch"])
 
 
 def training_length(card: Mapping[str, Any]) -> str:
-    """`50 epochs` or `32,000 iterations`: how long the network of a card was trained."""
+    """How long a card's network was trained: `50 epochs` or `32,000 iterations`."""
     return f"{card['epochs']} epochs" if card["epochs"] else f"{card['iterations']:,} iterations"
 
 
 def unusual_width(model: ModelConfig) -> str:
-    """`24-176 wide` of a network whose stages have unusual widths; else nothing."""
+    """A text such as `24-176 wide` if the widths of the stages are unusual; otherwise empty."""
     widths = model.stage_widths()
     if widths == model.model_copy(update={"widths": None}).stage_widths():
         return ""
@@ -159,7 +159,10 @@ def unusual_width(model: ModelConfig) -> str:
 
 
 def damaged_card(name: str, error: Exception) -> UserError:
-    return UserError(f"{_card_path(name)}: a damaged model card ({type(error).__name__})")
+    return UserError(
+        f"{_card_path(name)}: the model card is damaged ({type(error).__name__}); reinstall "
+        "resnet-cli"
+    )
 
 
 def _card_path(name: str) -> Path:

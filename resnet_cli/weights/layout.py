@@ -1,7 +1,7 @@
-"""From named tensors to the plan of a residual network: its stem, units, last layers and head.
+"""Infer the plan of a residual network from named tensors: stem, units, last layers and head.
 
-The plan is read off the names and shapes of the tensors. What these do not tell (strides, pooling,
-nonlinearities, where zeros are padded) is an assumption that the plan states.
+The plan follows from the names and shapes of the tensors. Other properties (strides, pooling,
+nonlinearities, the position of padded zeros) are recorded as assumptions.
 """
 
 import re
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import ACTIVATIONS, Assumptions
-from resnet_cli.weights.namings import FOREIGN_PARTS, NAMINGS, Naming
+from resnet_cli.weights.namings import NAMINGS, UNSUPPORTED_KEYS, Naming
 from resnet_cli.weights.reading import ADAPTER
 
 NORM_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -21,10 +21,10 @@ NORM_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tra
 
 @dataclass
 class Layer:
-    """A convolution, batch norm or linear layer of the file."""
+    """A convolution, batch norm or linear layer in the file."""
 
     name: str
-    """As the file has it."""
+    """The name in the file."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -37,7 +37,7 @@ class Layer:
 
     @property
     def ins(self) -> int:
-        """Input channels, of a grouped convolution those of one group."""
+        """Input channels; for a grouped convolution, those of one group."""
         return int(self.weight.shape[1])
 
     @property
@@ -47,17 +47,17 @@ class Layer:
 
 @dataclass
 class UnitPlan:
-    """One residual unit."""
+    """The plan of one residual unit."""
 
     name: str
-    """Of the unit, for errors."""
+    """The unit's name, for error messages."""
     starts_stage: bool
     convs: list[Layer]
     norms: list[Layer]
     projection: list[Layer]
-    """A convolution, perhaps with its batch norm; empty: the identity, or zero padding."""
+    """A convolution, with or without batch norm; empty for the identity or zero padding."""
     pools_shortcut: bool = False
-    """Average pooling stands before the projection (ResNet-D)."""
+    """Whether there is average pooling before the projection (ResNet-D)."""
     stride: int = 1
 
     @property
@@ -67,11 +67,11 @@ class UnitPlan:
 
 @dataclass
 class Plan:
-    """A residual network as its file describes it."""
+    """A residual network as described by a file."""
 
     naming: Naming
     stem: list[tuple[Layer, Layer | None]]
-    """Convolutions, each with the batch norm after it."""
+    """Convolutions, each with the batch norm after it, if any."""
     units: list[UnitPlan]
     last: Layer | None
     """The batch norm after the last unit."""
@@ -85,28 +85,28 @@ class Plan:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Number of channels of the images."""
         return self.stem[0][0].ins
 
 
 def plan_of(tensors: Mapping[str, Tensor], source: str, assume: Assumptions) -> Plan:
-    """The plan of the network that a state dict describes.
+    """The plan of a state dict's network.
 
     Raises:
-        UserError: no known naming, a missing or superfluous entry, another kind of network.
+        UserError: the naming or kind of network is unknown, or an entry is missing or unexpected.
     """
     naming = _naming(tensors, source)
     assume.implied, assume.naming = naming.implies, naming.name
-    places: dict[str, list[tuple[int, Layer]]] = {}
+    layers_by_role: dict[str, list[tuple[int, Layer]]] = {}
     for name, layer in _layers(tensors, source).items():
-        group, _, position = str(naming.place(name)).rpartition("/")
-        places.setdefault(group, []).append((int(position), layer))
+        group, _, position = str(naming.role(name)).rpartition("/")
+        layers_by_role.setdefault(group, []).append((int(position), layer))
     groups = {
         group: [layer for _, layer in sorted(found, key=lambda pair: pair[0])]
-        for group, found in places.items()
+        for group, found in layers_by_role.items()
     }
     head = _head(groups.get("head", []), source, assume)
-    units = _units(groups, places, source)
+    units = _units(groups, layers_by_role, source)
     is_preactivation = _is_preactivation(units, groups)
     floating = groups.get("norm", [])
     last, stem = list(groups.get("last", [])), list(groups.get("stem", []))
@@ -129,17 +129,17 @@ def _refuse(source: str, name: str, why: str) -> NoReturn:
 
 def _naming(tensors: Mapping[str, Tensor], source: str) -> Naming:
     best = max(NAMINGS, key=lambda naming: naming.fits(tensors))
-    strangers = [key for key in tensors if best.place(key.rpartition(".")[0]) is None]
-    if not strangers:
+    unknown_keys = [key for key in tensors if best.role(key.rpartition(".")[0]) is None]
+    if not unknown_keys:
         return best
-    why = "is not part of a naming that can be loaded (docs/checkpoints.md lists them)"
-    _refuse_stranger(source, strangers, why)
+    why = "not in a naming that can be loaded (docs/checkpoints.md lists them)"
+    _refuse_unknown_key(source, unknown_keys, why)
 
 
-def _refuse_stranger(source: str, keys: Sequence[str], why: str) -> NoReturn:
-    """Refuse for the first key that tells what kind of network it is of; else for the first."""
+def _refuse_unknown_key(source: str, keys: Sequence[str], why: str) -> NoReturn:
+    """Report the first key that shows the kind of network, or else the first key."""
     for key in keys:
-        for pattern, part in FOREIGN_PARTS:
+        for pattern, part in UNSUPPORTED_KEYS:
             if re.fullmatch(pattern, key):
                 why = f"{part}, which cannot be loaded from names alone"
                 _refuse(source, key, f"{why}; {ADAPTER[3:]}")
@@ -151,7 +151,7 @@ def _layers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Layer]:
     for key, tensor in tensors.items():
         name, _, leaf = key.rpartition(".")
         if 0 in tensor.shape:
-            _refuse(source, key, f"has shape {list(tensor.shape)}; weights are expected")
+            _refuse(source, key, f"has shape {list(tensor.shape)}; expected weights")
         layers.setdefault(name, Layer(name)).tensors[leaf] = tensor
     for layer in layers.values():
         if "weight" not in layer.tensors:
@@ -161,12 +161,10 @@ def _layers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Layer]:
         for leaf, tensor in layer.tensors.items():
             key = f"{layer.name}.{leaf}"
             if leaf not in allowed:
-                _refuse_stranger(source, [key], "is not part of a layer that can be loaded")
+                _refuse_unknown_key(source, [key], "not part of a layer that can be loaded")
             expected = () if leaf == "num_batches_tracked" else (layer.outs,)
             if leaf != "weight" and tuple(tensor.shape) != expected and tensor.numel() != 1:
-                _refuse(
-                    source, key, f"has shape {list(tensor.shape)}; {list(expected)} is expected"
-                )
+                _refuse(source, key, f"has shape {list(tensor.shape)}; expected {list(expected)}")
         if is_norm:
             for leaf in NORM_LEAVES[1:4]:
                 if leaf not in layer.tensors:
@@ -180,15 +178,15 @@ def _layers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Layer]:
 def _head(found: Sequence[Layer], source: str, assume: Assumptions) -> Layer:
     if not found:
         raise UserError(
-            f"{source}: has no classifier (fc, linear, classifier, head): the weights of a "
-            f"backbone; save the whole network, {ADAPTER}"
+            f"{source}: has no classifier (fc, linear, classifier, head), only a backbone; save "
+            f"the whole network, {ADAPTER}"
         )
     names = [layer.name for layer in found]
     if len(found) > 1:
         if "head" not in assume.given:
             raise UserError(
-                f"{source}: has {len(found)} classifiers ({', '.join(names[:4])}); name one, for "
-                f"example --model head={names[0]}"
+                f"{source}: has {len(found)} classifiers ({', '.join(names[:4])}); choose one, for "
+                f"example with --model head={names[0]}"
             )
         wanted = assume.value("head", names[0], names)
         found = [layer for layer in found if layer.name == wanted]
@@ -197,17 +195,17 @@ def _head(found: Sequence[Layer], source: str, assume: Assumptions) -> Layer:
         _refuse(
             source,
             f"{head.name}.weight",
-            f"has shape {list(head.weight.shape)}; a linear classifier is expected",
+            f"has shape {list(head.weight.shape)}; expected a linear classifier",
         )
     return head
 
 
 def _units(
     groups: Mapping[str, list[Layer]],
-    places: Mapping[str, list[tuple[int, Layer]]],
+    layers_by_role: Mapping[str, list[tuple[int, Layer]]],
     source: str,
 ) -> list[UnitPlan]:
-    """The units in forward order; stages and units must be numbered without a gap."""
+    """The units in forward order; stages and units must be numbered without gaps."""
     numbers = sorted(
         tuple(map(int, group.split("/")[1:])) for group in groups if group[:4] == "unit"
     )
@@ -224,14 +222,12 @@ def _units(
         if others or not convs:
             what = (others or layers)[0]
             shape = list(what.weight.shape)
-            _refuse(
-                source, f"{what.name}.weight", f"has shape {shape}; a 2-D convolution is expected"
-            )
+            _refuse(source, f"{what.name}.weight", f"has shape {shape}; expected a 2-D convolution")
         for layer in convs:
             _check_kernel(layer, source)
-        shortcut = places.get(f"shortcut/{stage}/{number}", [])
+        shortcut = layers_by_role.get(f"shortcut/{stage}/{number}", [])
         starts = not units or stage != numbers[len(units) - 1][0]
-        if stage == 0 and units:  # a naming with one list: a stage begins where the width changes
+        if stage == 0 and units:  # the naming has no stages: one begins where the width changes
             starts = convs[0].outs != units[-1].convs[0].outs or starts
         units.append(
             UnitPlan(
@@ -270,12 +266,12 @@ def _check_kernel(layer: Layer, source: str) -> None:
         _refuse(
             source,
             f"{layer.name}.weight",
-            f"has shape {list(shape)}; a 2-D convolution with an odd square kernel is expected",
+            f"has shape {list(shape)}; expected a 2-D convolution with an odd square kernel",
         )
 
 
 def _is_preactivation(units: Sequence[UnitPlan], groups: Mapping[str, list[Layer]]) -> bool:
-    """Batch norms stand before the convolutions: they have the channels of their inputs."""
+    """Whether batch norms come before the convolutions and so have their input channels."""
     for unit in units:
         if len(unit.norms) < len(unit.convs):
             return True  # the first unit of an ImageNet network has no first activation
@@ -307,17 +303,17 @@ def _stem(layers: Sequence[Layer], source: str) -> list[tuple[Layer, Layer | Non
         elif layer.weight.ndim == 1 and found and found[-1][1] is None:
             found[-1] = (found[-1][0], layer)
         else:
-            _refuse(source, layer.name, "is not part of a stem that can be loaded")
+            _refuse(source, layer.name, "not part of a stem that can be loaded")
     if not found:
         _refuse(source, "conv1.weight", "is missing: no first convolution")
     return found
 
 
-# --- strides, and all that shapes must agree on ---------------------------------------------------
+# --- strides, and checks of the shapes ------------------------------------------------------------
 
 
 def _set_strides(plan: Plan, source: str, assume: Assumptions) -> None:
-    """The stride of each unit, and a check of the channels from layer to layer.
+    """Set the stride of each unit and check the channels from layer to layer.
 
     Raises:
         UserError: a layer does not fit the one before it.
@@ -330,7 +326,9 @@ def _set_strides(plan: Plan, source: str, assume: Assumptions) -> None:
     except ValueError:
         strides = []
     if len(strides) != stages or not all(1 <= stride <= 8 for stride in strides):
-        raise UserError(f"--model strides={text}: {stages} stages need as many numbers, as {usual}")
+        raise UserError(
+            f"--model strides={text}: {stages} stages need {stages} numbers, such as {usual}"
+        )
     remaining = iter(strides)
     channels = 0
     projects = any(unit.projection for unit in plan.units)
@@ -345,22 +343,22 @@ def _set_strides(plan: Plan, source: str, assume: Assumptions) -> None:
         _check_unit(plan, unit, channels, source)
         changes = unit.stride != 1 or unit.outs != channels
         if projects and changes and not unit.projection:
-            _refuse(source, unit.name, "changes the shape; its projection is missing")
+            _refuse(source, unit.name, "changes the shape, but its projection is missing")
         channels = unit.outs
     if plan.last is not None and plan.last.outs != channels:
-        why = f"has {plan.last.outs} channels; the last unit has {channels}"
+        why = f"has {plan.last.outs} channels, but the last unit has {channels}"
         _refuse(source, f"{plan.last.name}.weight", why)
     if plan.head.ins != channels:
-        why = f"has shape {list(plan.head.weight.shape)}; the last unit has {channels} channels"
+        why = f"has shape {list(plan.head.weight.shape)}, but the last unit has {channels} channels"
         _refuse(source, f"{plan.head.name}.weight", why)
 
 
 def _check_layer(conv: Layer, ins: int, norm: Layer | None, width: int, source: str) -> None:
     if ins % conv.ins or conv.outs % (ins // conv.ins):
-        why = f"has shape {list(conv.weight.shape)}; its input has {ins} channels"
+        why = f"has shape {list(conv.weight.shape)}, but its input has {ins} channels"
         _refuse(source, f"{conv.name}.weight", why)
     if norm is not None and norm.outs != width:
-        why = f"has {norm.outs} channels; its input has {width}"
+        why = f"has {norm.outs} channels, but its input has {width}"
         _refuse(source, f"{norm.name}.weight", why)
 
 
@@ -368,10 +366,9 @@ def _check_unit(plan: Plan, unit: UnitPlan, channels: int, source: str) -> None:
     missing = len(unit.convs) - len(unit.norms)
     no_first = plan.is_preactivation and missing == 1 and unit is plan.units[0]
     if missing and not no_first:
-        what = "is missing" if missing > 0 else "has one batch norm too many"
         raise UserError(
-            f"{source}: {unit.name}: {len(unit.convs)} convolutions and {len(unit.norms)} batch "
-            f"norms; a batch norm {what}; {ADAPTER[3:]}"
+            f"{source}: {unit.name}: {len(unit.convs)} convolutions but {len(unit.norms)} batch "
+            f"norms; {ADAPTER[3:]}"
         )
     ins = channels
     norms = [None, *unit.norms] if no_first else list(unit.norms)
@@ -382,11 +379,11 @@ def _check_unit(plan: Plan, unit: UnitPlan, channels: int, source: str) -> None:
         return
     conv, *rest = unit.projection
     if conv.weight.ndim != 4 or len(rest) > 1 or any(layer.weight.ndim != 1 for layer in rest):
-        _refuse(source, conv.name, "a shortcut of other layers than a convolution and a batch norm")
+        _refuse(source, conv.name, "a shortcut must be one convolution and at most one batch norm")
     _check_kernel(conv, source)
     _check_layer(conv, channels, rest[0] if rest else None, conv.outs, source)
     if conv.outs != unit.outs:
-        why = f"has {conv.outs} channels out, its residual branch {unit.outs}"
+        why = f"has {conv.outs} output channels, but its residual branch has {unit.outs}"
         _refuse(source, f"{conv.name}.weight", why)
     if not rest and not plan.is_preactivation:
         _refuse(source, conv.name, "a projection without batch norm in a post-activation unit")

@@ -1,7 +1,7 @@
-"""Weights on disk: ours (safetensors that say what they are), bundled ones, and those of others.
+"""Weights on disk: this program's self-describing safetensors files, and third-party weights.
 
-Our files carry everything a study needs: the resolved configuration, the classes, and the
-normalisation of the inputs, so that none of it is the user's job. Nothing here runs pickled code.
+This program's files contain everything that a study needs: the resolved configuration, the classes
+and the normalisation of the inputs. Nothing here runs pickled code.
 """
 
 import hashlib
@@ -33,43 +33,42 @@ if TYPE_CHECKING:
     from resnet_cli.weights.assumptions import Assumption
 
 FORMAT = "resnet-cli weights 1"
-MOST_HEADER = 16 << 20
-"""Bytes of the header of a file of ours; a ResNet-1001's has 0.5 MB."""
+MAX_HEADER = 16 << 20
+"""Largest header of this program's files, in bytes; that of a ResNet-1001 has 0.5 MB."""
 DEFAULT_WEIGHTS = "preact56-digits"
-"""The bundled weights that a study takes when nothing is named or trained: their data set needs no
-download."""
+"""The bundled weights that a study uses if none are given; their data set needs no download."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with what is known of it."""
+    """A network and its properties."""
 
     network: Network
     """In evaluation mode."""
     model: ModelConfig | None
-    """None for a network that a user's own file adapted."""
+    """None for a network without a configuration, such as one from a user's Python file."""
     num_classes: int
     source: str
-    """What was loaded, for people: a path, or the name of bundled weights."""
+    """What was loaded, for messages: a path, or the name of bundled weights."""
     sha256: str
-    """Of the file; of an untrained network, the hash of its run's configuration; of an adapted
-    one, over its weights."""
+    """The hash of the file; for an untrained network, that of its run's configuration; for a
+    network from a user's Python file, that of its weights."""
     run: RunConfig | None = None
-    """How it was trained; None for weights of others."""
+    """How it was trained; None for third-party weights."""
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured at the end of training (test_error, epochs, …)."""
+    """The results at the end of training (test_error, epochs, …)."""
     is_trained: bool = True
-    """The weights are not those of the initialisation."""
+    """False if the weights are those of the initialisation."""
     name: str = ""
-    """A short name of weights of others whose network has no configuration here."""
+    """A short name, for third-party weights of a network without a configuration."""
     assumptions: tuple["Assumption", ...] = ()
-    """What the file of others does not say of its network."""
+    """Assumed properties of a third-party network."""
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """What `--model` stated of it."""
+    """Properties set with `--model`."""
     notes: tuple[str, ...] = ()
-    """What was chosen in, computed from or left out of the file, in words."""
+    """Messages on what was chosen in the file, computed from it or ignored."""
 
     @property
     def label(self) -> str:
@@ -80,7 +79,7 @@ class Loaded:
 
     @property
     def is_plain(self) -> bool:
-        """A plain network (VGG): its units have no shortcuts."""
+        """Whether this is a plain network (VGG), whose units have no shortcuts."""
         return self.model is not None and self.model.family == "vgg"
 
 
@@ -92,10 +91,10 @@ def weights_bytes(
     outcome: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> bytes:
-    """One safetensors file with a network's weights and what belongs to them.
+    """The content of a safetensors file with a network's weights and description.
 
     Args:
-        dtype: of the stored floating-point weights (float16 halves a file to bundle).
+        dtype: type of the stored floating-point weights; bundled files use float16.
     """
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"normalization.{n}": t for n, t in normalization.tensors().items()}
@@ -116,10 +115,10 @@ def weights_bytes(
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes follow from its content alone.
+    """The content of a safetensors file, in a reproducible order.
 
-    The safetensors library sorts the tensors but writes the metadata in an order that changes from
-    process to process; here they are sorted too, so equal trainings give equal files.
+    The safetensors library sorts the tensors, but the order of the metadata changes from process to
+    process. Here the metadata are sorted too, so equal trainings give equal files.
     """
     content = save(dict(tensors), dict(metadata))
     start = 8 + int.from_bytes(content[:8], "little")
@@ -131,33 +130,34 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def load_network(reference: str | Path, overrides: Mapping[str, str] | None = None) -> Loaded:
-    """A network from a weights file, a run's folder, bundled weights by name, a state dict of
-    others (see `resnet_cli.weights.foreign`), or a user's Python file (`resnet_cli.models.adapt`).
+    """Load a network from a weights file, a run's folder, bundled weights by name, a third-party
+    checkpoint (`resnet_cli.weights.third_party`), or a user's Python file
+    (`resnet_cli.models.adapt`).
 
     Args:
-        overrides: what is known of the network of a state dict of others, by the keys of
+        overrides: properties of a third-party network, with the keys of
             `resnet_cli.weights.assumptions`.
 
     Raises:
-        UserError: nothing is there, it is damaged, it is not what a finished run wrote, it fits no
-            network, or a weight is not finite.
+        UserError: the source does not exist, is damaged, was changed after training, does not match
+            any known network, or has a weight that is not finite.
     """
     path = Path(reference)
     try:
         is_folder, is_there = path.is_dir(), path.exists()
-    except OSError as error:  # a name too long for the file system, a folder that may not be seen
+    except OSError as error:  # such as a name that is too long or a folder without permission
         raise UserError(f"--checkpoint {shortened(path)}: {error.strerror}") from None
     if is_folder:
         if not (path / WEIGHTS_FILE).is_file():
             raise UserError(
-                f"--checkpoint {path}: this folder holds no {WEIGHTS_FILE}; name a finished run "
+                f"--checkpoint {path}: this folder contains no {WEIGHTS_FILE}; give a finished run "
                 "under runs/ or a checkpoint file"
             )
         path = path / WEIGHTS_FILE
     elif not is_there:
         path = cards.bundled_path(str(reference))
     if not path.is_file():
-        raise UserError(f"--checkpoint {path}: not a file")
+        raise UserError(f"--checkpoint {path}: not a file; give a checkpoint file")
     if path.name == WEIGHTS_FILE:
         check_files(path.parent, read_run_file(path.parent) or {}, WEIGHTS_FILE)
     if path.suffix == ".py":
@@ -171,9 +171,9 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
         _refuse_overrides(overrides, reference)
         tensors, metadata = read_safetensors(path)
         return _ours(path, tensors, metadata, source, file_hash(path))
-    from resnet_cli.weights.foreign import load_foreign
+    from resnet_cli.weights.third_party import load_third_party
 
-    found = load_foreign(path, overrides)
+    found = load_third_party(path, overrides)
     return Loaded(
         found.network,
         found.model,
@@ -191,21 +191,21 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
 def _refuse_overrides(overrides: Mapping[str, str] | None, reference: str | Path) -> None:
     if overrides:
         raise UserError(
-            f"--model {next(iter(overrides))}: {reference} says itself what its network is; "
-            "--model is for state dicts of others"
+            f"--model {next(iter(overrides))}: {reference} already describes its network; use "
+            "--model only for third-party checkpoints"
         )
 
 
 def is_ours(path: Path) -> bool:
-    """The file is one of `weights_bytes`, as its header says.
+    """Whether a file was made by `weights_bytes`, according to its header.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MOST_HEADER, path.stat().st_size):
+            if not 2 <= length <= min(MAX_HEADER, path.stat().st_size):
                 return False
             metadata = json.loads(file.read(length)).get("__metadata__", {})
             return str(metadata.get("format", "")).startswith("resnet-cli")
@@ -216,10 +216,10 @@ def is_ours(path: Path) -> bool:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, read piece by piece, as 64 hex digits.
+    """The SHA-256 of a file as 64 hex digits.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -248,8 +248,8 @@ def _ours(
 ) -> Loaded:
     if metadata["format"] != FORMAT:
         raise UserError(
-            f"{path}: holds {metadata['format']!r}, this version reads {FORMAT!r}; "
-            f"name the run's {WEIGHTS_FILE}"
+            f"{path}: has the format {metadata['format']!r}, but this version reads {FORMAT!r}; "
+            f"give the run's {WEIGHTS_FILE}"
         )
     try:
         run = RunConfig.model_validate(to_current_edition(json.loads(metadata["run"])))
@@ -263,22 +263,26 @@ def _ours(
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: its description is damaged ({type(error).__name__})") from None
+        raise UserError(
+            f"{path}: its description is damaged ({type(error).__name__}); train it again"
+        ) from None
     state = {
         name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
         if name.startswith("model.")
     }
-    # What a file merely claims takes no memory: every weighted layer has a tensor of its own, and
-    # the shapes are compared before the network is built.
+    # A false configuration must not allocate memory: every weighted layer needs at least one
+    # tensor, and shapes are compared on the meta device before the network is built.
     if run.model.depth > len(state):
-        raise UserError(f"{path}: its weights do not fit its configuration: fewer than layers")
+        raise UserError(
+            f"{path}: its weights do not match its configuration: fewer tensors than layers"
+        )
     with torch.device("meta"):
         wanted = build(run.model, len(class_names)).state_dict()
     wrong = sorted(set(state) ^ set(wanted))
     wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:
-        raise UserError(f"{path}: its weights do not fit its configuration: {wrong[0]}")
+        raise UserError(f"{path}: its weights do not match its configuration: {wrong[0]}")
     check_values(state, path)
     network = build(run.model, len(class_names))
     network.load_state_dict(state)

@@ -1,12 +1,12 @@
-"""How others name the parts of a residual network: one row for each naming.
+"""The names that other libraries give to the parts of a residual network, one row for each naming.
 
-A row maps the names of modules to places in a network: `stem/POSITION`,
-`unit/STAGE/UNIT/POSITION` for the residual branch, `shortcut/STAGE/UNIT/POSITION`, `last/POSITION`
-for what follows the last unit, `head/POSITION`. Positions order the layers of a place; whether a
-layer is a convolution or a batch norm follows from its shapes. `norm/POSITION` is a batch norm that
-stands in the stem or after the last unit, which the channels decide.
+A row maps the names of modules to roles: `stem/POSITION`, `unit/STAGE/UNIT/POSITION` for the
+residual branch, `shortcut/STAGE/UNIT/POSITION`, `last/POSITION` for layers after the last unit, and
+`head/POSITION`. Positions give the order of layers; shapes show whether a layer is a convolution or
+a batch norm. `norm/POSITION` is a batch norm either in the stem or after the last unit, depending
+on its channels.
 
-What a naming implies and shapes cannot tell stands in `implies`, as values of the assumptions of
+`implies` gives further properties of networks with this naming, as values of the assumptions of
 `resnet_cli.weights.layout`.
 """
 
@@ -27,31 +27,31 @@ _BRANCH = r"(?:conv|bn|norm)(\d)"
 
 @dataclass(frozen=True)
 class Naming:
-    """The names that some code gives to the modules of a network."""
+    """The names of a network's modules in one code base."""
 
     name: str
     used_by: str
-    """Repositories and libraries, in words."""
+    """The repositories and libraries that use it."""
     rules: tuple[Rule, ...]
-    """Pattern of a module's name, and the place it stands for; the first that fits counts."""
+    """Patterns of module names and their roles; the first pattern that matches is used."""
     implies: Mapping[str, str] = field(default_factory=dict)
     requires: str = ""
-    """A pattern that some key must match; else the next rows are tried."""
+    """A pattern that some key must match; otherwise this naming is not used."""
 
-    def place(self, module: str) -> str | None:
-        """The place that a module's name stands for; None if the naming has no such name."""
-        for pattern, place in (*self.rules, HEAD):
+    def role(self, module: str) -> str | None:
+        """The role of a module; None if its name is not in this naming."""
+        for pattern, role in (*self.rules, HEAD):
             match = re.fullmatch(pattern, module)
             if match is not None:
-                return match.expand(place)
+                return match.expand(role)
         return None
 
     def fits(self, keys: Iterable[str]) -> int:
-        """How many of a file's keys it names; 0 without the one that it requires."""
+        """The number of a file's keys in this naming; 0 if the required key is missing."""
         keys = list(keys)
         if self.requires and not any(re.fullmatch(self.requires, key) for key in keys):
             return 0
-        return sum(self.place(key.rpartition(".")[0]) is not None for key in keys)
+        return sum(self.role(key.rpartition(".")[0]) is not None for key in keys)
 
 
 NAMINGS: tuple[Naming, ...] = (
@@ -69,7 +69,7 @@ NAMINGS: tuple[Naming, ...] = (
     ),
     Naming(
         "meliketoy",
-        "meliketoy/wide-resnet.pytorch: biases, the stride in the second convolution",
+        "meliketoy/wide-resnet.pytorch: biases, and the stride in the second convolution",
         (
             (r"conv1", r"stem/1"),
             (r"bn1", r"norm/1"),
@@ -171,9 +171,9 @@ NAMINGS: tuple[Naming, ...] = (
         ),
     ),
 )
-"""Tried from the top; of those that have equally many of a file's names, the first."""
+"""In order of preference: of namings that match equally many names, the first is used."""
 
-FOREIGN_PARTS: tuple[Rule, ...] = (
+UNSUPPORTED_KEYS: tuple[Rule, ...] = (
     (
         r"(^|.*\.)(se|fc\d?|ca|sa|attn|attention|gate)\..*",
         "a squeeze-and-excitation or attention module",
@@ -183,4 +183,4 @@ FOREIGN_PARTS: tuple[Rule, ...] = (
     (r"(blocks|encoder|layers|vit)\..*|cls_token|pos_embed", "a transformer"),
     (r"(features|denseblock|classifier)\..*", "a network of another kind (DenseNet, MobileNet)"),
 )
-"""Keys by which other networks are recognised, in words."""
+"""Patterns of keys in networks that cannot be loaded, with descriptions."""

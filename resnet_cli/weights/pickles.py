@@ -1,11 +1,12 @@
-"""Reading PyTorch's files without running anything in them.
+"""Reading PyTorch files without running code in them.
 
-`torch.save` writes a pickle, and a pickle is a program: unpickling calls what it names. Here
-nothing is imported or called. The few functions that rebuild tensors are replaced by our own,
-containers become dicts and lists, and everything else (`argparse.Namespace`, numpy scalars, whole
-models) becomes an `Inert` that only remembers its name. Three rules keep a small file from hanging
-or filling the machine: keys must be plain scalars (hashing a nested tuple can take 2^60 steps), the
-pickle itself may not exceed `MOST_PICKLE` bytes, and storages must lie uncompressed in the file.
+`torch.save` writes a pickle, and a pickle is a program: unpickling calls the functions that it
+names. Here nothing is imported or called. The few functions that rebuild tensors are replaced by
+functions of this module, containers become dicts and lists, and everything else
+(`argparse.Namespace`, NumPy scalars, whole models) becomes an `Inert`, which only stores the name.
+Three rules prevent a small file from using unlimited time or memory: keys must be scalars (hashing
+a nested tuple can take 2^60 steps), the pickle itself is limited to `MAX_PICKLE` bytes, and
+storages must be uncompressed in the file.
 """
 
 import pickle
@@ -18,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_PICKLE = 64 << 20
-"""Bytes of the pickle alone, without tensors; that of a ResNet-1001 has 1 MB."""
+MAX_PICKLE = 64 << 20
+"""Largest pickle without tensors, in bytes; that of a ResNet-1001 has 1 MB."""
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -42,29 +43,30 @@ _STORAGES = {
 
 
 class PickleError(ValueError):
-    """The pickle is damaged, or does what no checkpoint does."""
+    """The pickle is damaged, or contains something that checkpoints do not contain."""
 
 
 @dataclass
 class Inert:
-    """An object of a class or function that is not called."""
+    """An object whose class or function was not called."""
 
     name: str
-    """Such as `argparse.Namespace`."""
+    """The name, such as `argparse.Namespace`."""
     arguments: tuple[Any, ...] = ()
     state: Any = None
 
 
 @dataclass(frozen=True)
-class NoTensor:
-    """A tensor without plain values: sparse, nested, quantised, or on the meta device."""
+class UnsupportedTensor:
+    """A tensor that is not dense with ordinary values: sparse, nested, quantised, or on the meta
+    device."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """What a pickle says of the values of a tensor."""
+    """A pickle's description of a tensor's values."""
 
     key: str
     dtype: torch.dtype
@@ -72,9 +74,9 @@ class Storage:
 
 
 class _Bounded:
-    """A file that a pickle is read from, up to a number of bytes."""
+    """A file from which a limited number of bytes can be read."""
 
-    def __init__(self, file: IO[bytes], limit: int = MOST_PICKLE) -> None:
+    def __init__(self, file: IO[bytes], limit: int = MAX_PICKLE) -> None:
         self.file, self.left = file, limit
 
     def read(self, size: int) -> bytes:
@@ -92,11 +94,11 @@ class _Bounded:
     def _take(self, size: int) -> None:
         self.left -= size
         if size < 0 or self.left < 0:
-            raise PickleError(f"its pickle is longer than {MOST_PICKLE >> 20} MB")
+            raise PickleError(f"its pickle is larger than {MAX_PICKLE >> 20} MB")
 
 
 class Reader(pickle._Unpickler):
-    """The standard library's unpickler in Python, with every call replaced."""
+    """The standard library's Python unpickler, with every call replaced."""
 
     stack: list[Any]
     append: Callable[[Any], None]
@@ -109,13 +111,14 @@ class Reader(pickle._Unpickler):
         self.storage = storage
         self.named: dict[str, Storage] = {}
         """The storages that the pickle refers to."""
-        self.left = MOST_PICKLE
-        """Values that may still be copied: a few bytes can ask for a copy of a long list."""
+        self.left = MAX_PICKLE
+        """Number of values that may still be copied: a few bytes can request copies of long
+        lists."""
 
     def _spend(self, count: int) -> None:
         self.left -= count
         if self.left < 0:
-            raise PickleError("a pickle that grows without end")
+            raise PickleError("a pickle that creates too many values")
 
     def find_class(self, module: str, name: str) -> Any:
         found = _CALLS.get(f"{module}.{name}")
@@ -164,7 +167,7 @@ class Reader(pickle._Unpickler):
         if isinstance(function, torch.dtype):
             return Inert("a storage")
         if not callable(function):
-            raise PickleError("a call of what is no function")
+            raise PickleError("a call of something that is not a function")
         return function(self, *arguments)
 
     def load_build(self) -> None:
@@ -177,7 +180,7 @@ class Reader(pickle._Unpickler):
             self._replace(self.stack[-1], self.stack[-1].filled(state))
 
     def _replace(self, old: Any, new: Any) -> None:
-        """On top of the stack, and where the memo has it: in the last entries."""
+        """Replace the top of the stack, and the same object among the last entries of the memo."""
         self.stack[-1] = new
         for key in list(self.memo)[-8:]:
             if self.memo[key] is old:
@@ -201,7 +204,7 @@ class Reader(pickle._Unpickler):
             if isinstance(target, dict):
                 target[_scalar(key)] = value
             elif not isinstance(target, Inert):
-                raise PickleError("an item of what is no dict")
+                raise PickleError("an item of something that is not a dict")
 
     def load_append(self) -> None:
         value = self.stack.pop()
@@ -215,10 +218,10 @@ class Reader(pickle._Unpickler):
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Inert):
-            raise PickleError("an element of what is no list")
+            raise PickleError("an element of something that is not a list")
 
     def load_empty_set(self) -> None:
-        self.append([])  # a set is kept as a list: nothing is hashed
+        self.append([])  # a list instead of a set, so that nothing is hashed
 
     def load_additems(self) -> None:
         self.load_appends()
@@ -232,13 +235,13 @@ class Reader(pickle._Unpickler):
         self.append(self.read(size))
 
     def load_refused(self) -> None:
-        raise PickleError("an instruction that no checkpoint has")
+        raise PickleError("an instruction that checkpoints do not contain")
 
-    # --- the functions that checkpoints name ------------------------------------------------------
+    # --- replacements of functions that checkpoints call ------------------------------------------
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
         if not isinstance(storage, Storage):
-            return NoTensor("without values of its own")
+            return UnsupportedTensor("without own values")
         numbers = (offset, *size, *stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
             raise PickleError("a tensor of an impossible shape")
@@ -282,24 +285,24 @@ class Reader(pickle._Unpickler):
 
 
 class _Array:
-    """A numpy array whose values are still to come."""
+    """A NumPy array whose values follow later in the pickle."""
 
     def filled(self, state: Any) -> Any:
         _, shape, dtype, by_column, values = state
         if not (isinstance(dtype, Inert) and dtype.arguments and isinstance(values, bytes | str)):
-            return NoTensor("an array of objects")
+            return UnsupportedTensor("an array of objects")
         kind = np.dtype(str(dtype.arguments[0]))
         if isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",):
             kind = kind.newbyteorder(">")
         if kind.kind not in "fiub":
-            return NoTensor("an array of objects")
+            return UnsupportedTensor("an array of objects")
         raw = values if isinstance(values, bytes) else values.encode("latin1")
         found = np.frombuffer(raw, kind).reshape(shape, order="F" if by_column else "C")
         return torch.from_numpy(found.astype(kind.newbyteorder("=")))
 
 
-def _no_tensor(kind: str) -> Callable[..., NoTensor]:
-    return lambda *_: NoTensor(kind)
+def _unsupported(kind: str) -> Callable[..., UnsupportedTensor]:
+    return lambda *_: UnsupportedTensor(kind)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -309,11 +312,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": Reader.parameter,
     "torch._utils._rebuild_parameter_with_state": Reader.parameter,
     "torch._tensor._rebuild_from_type_v2": Reader.of_type,
-    "torch._utils._rebuild_qtensor": _no_tensor("quantised"),
-    "torch._utils._rebuild_sparse_tensor": _no_tensor("sparse"),
-    "torch._utils._rebuild_nested_tensor": _no_tensor("nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _no_tensor("without values (meta device)"),
-    "torch._utils._rebuild_wrapper_subclass": _no_tensor("of a subclass"),
+    "torch._utils._rebuild_qtensor": _unsupported("quantised"),
+    "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
+    "torch._utils._rebuild_nested_tensor": _unsupported("nested"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported("without values (meta device)"),
+    "torch._utils._rebuild_wrapper_subclass": _unsupported("of a subclass"),
     "torch.Size": Reader.size,
     "collections.OrderedDict": Reader.ordered_dict,
     "numpy.core.multiarray._reconstruct": Reader.array,

@@ -1,6 +1,7 @@
-"""From a file to what it holds: by its first bytes, never by its name; bounded; nothing runs.
+"""Read the content of a checkpoint file without running code in it.
 
-A file that is no checkpoint is refused with what it is (a web page, a Git LFS pointer, an archive,
+The type of a file follows from its first bytes rather than its name, and its size is limited. For a
+file that is not a checkpoint, the error says what it is (a web page, a Git LFS pointer, an archive,
 the weights of another framework) and how to get the weights out of it.
 """
 
@@ -16,10 +17,10 @@ from resnet_cli.runtime.errors import UserError, one_line
 from resnet_cli.weights.pickles import PickleError
 from resnet_cli.weights.torch_files import read_legacy, read_zip
 
-ADAPTER = "or load it by an adapter file (resnet_cli.models.adapt)"
-"""How any network gets in; ends the refusals of what may well be a residual network."""
+ADAPTER = "or load it with an adapter file (resnet_cli.models.adapt)"
+"""How any network can be loaded; the end of errors about files that may contain one."""
 GZIP_GROWTH = 20
-"""How many times its size a gzip file may unpack to; weights hardly compress."""
+"""Largest ratio of a gzip file's unpacked size to its size; weights hardly compress."""
 
 _KNOWN_STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run `git lfs pull`"),
@@ -28,7 +29,7 @@ _KNOWN_STARTS: tuple[tuple[bytes, str], ...] = (
     (b"Rar!", "is a RAR archive; extract it"),
     (b"BZh", "is a bzip2 file; unpack it with bunzip2"),
     (b"\xfd7zXZ", "is an xz file; unpack it with unxz"),
-    (b"\x93NUMPY", "is one NumPy array, no state dict; save model.state_dict() with torch.save"),
+    (b"\x93NUMPY", "is a NumPy array, not a state dict; save model.state_dict() with torch.save"),
 )
 _OTHER_FRAMEWORKS = {
     ".onnx": "an ONNX file",
@@ -46,18 +47,18 @@ _OTHER_FRAMEWORKS = {
 
 
 def read_content(path: Path) -> tuple[Any, dict[str, str]]:
-    """The content of a file of PyTorch or safetensors, and safetensors' metadata.
+    """The content of a PyTorch or safetensors file, and the metadata of safetensors.
 
     Raises:
-        UserError: no such file, damaged, or no checkpoint.
+        UserError: the file does not exist, is damaged, or is not a checkpoint.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the checkpoint file in it")
+        raise UserError(f"{path}: is a folder; give the checkpoint file in it")
     try:
         with path.open("rb") as file:
             return _read(file, path, path.stat().st_size)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint file") from None
+        raise UserError(f"{path}: no such checkpoint file; check the path") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -83,13 +84,13 @@ def _read(file: IO[bytes], path: Path, size: int) -> tuple[Any, dict[str, str]]:
     except PickleError as error:
         _refuse_damaged(path, str(error))
     except MemoryError:
-        _refuse_damaged(path, "it asks for more memory than there is")
+        _refuse_damaged(path, "it needs more memory than available")
     except UserError:
         raise
-    except Exception:  # a damaged or hostile pickle can fail in any way; its insides help no one
+    except Exception:  # a damaged or malicious pickle can raise any error; details would not help
         if start[:1] not in (b"\x80", b"P"):
             raise UserError(
-                f"{path}: is no checkpoint (neither PyTorch's nor safetensors); {ADAPTER[3:]}"
+                f"{path}: not a checkpoint (neither PyTorch nor safetensors); {ADAPTER[3:]}"
             ) from None
         _refuse_damaged(path)
 
@@ -97,7 +98,7 @@ def _read(file: IO[bytes], path: Path, size: int) -> tuple[Any, dict[str, str]]:
 def _refuse_damaged(path: Path, why: str = "") -> NoReturn:
     why = f" ({why})" if why else ""
     raise UserError(
-        f"{path}: is no checkpoint, or cut short{why}; download or save it again"
+        f"{path}: not a checkpoint, or truncated{why}; download or save it again"
     ) from None
 
 
@@ -112,7 +113,7 @@ def _refuse_others(start: bytes, path: Path) -> None:
         if start.startswith(magic):
             raise UserError(f"{path}: {what}")
     if start[257:262] == b"ustar":
-        raise UserError(f"{path}: is a tar archive; extract it (tar xf) and name the file in it")
+        raise UserError(f"{path}: is a tar archive; extract it (tar xf) and give the file in it")
     other = _OTHER_FRAMEWORKS.get(path.suffix.lower())
     if other is not None:
         raise UserError(f"{path}: is {other}; convert it to PyTorch first, {ADAPTER}")
@@ -124,20 +125,23 @@ def _gunzipped(file: IO[bytes], path: Path, size: int) -> bytes:
         with gzip.GzipFile(fileobj=file) as packed:
             found = packed.read(limit + 1)
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: a damaged gzip file ({one_line(error, 80)})") from None
+        raise UserError(
+            f"{path}: a damaged gzip file ({one_line(error, 80)}); download it again"
+        ) from None
     except Exception:
-        raise UserError(f"{path}: a damaged gzip file") from None
+        raise UserError(f"{path}: a damaged gzip file; download it again") from None
     if len(found) > limit:
         raise UserError(
-            f"{path}: unpacks to more than {GZIP_GROWTH} times its size, which weights do not"
+            f"{path}: unpacks to more than {GZIP_GROWTH} times its size, unlike weights; unpack it "
+            "with gunzip if you trust it"
         )
     if found[:2] == b"\x1f\x8b":
-        raise UserError(f"{path}: is packed by gzip twice; unpack it with gunzip")
+        raise UserError(f"{path}: is compressed with gzip twice; unpack it with gunzip")
     return found
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
-    """The length of a header of JSON that fits into the file, and its beginning."""
+    """Whether a file begins with the length of a header that fits in it, and with JSON."""
     length = int.from_bytes(start[:8], "little")
     return len(start) > 8 and 8 + length <= size and start[8:].lstrip()[:1] == b"{"
 
@@ -154,8 +158,7 @@ def _read_safetensors(file: IO[bytes], path: Path) -> tuple[dict[str, Any], dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         why = one_line(error, 120)
         raise UserError(
-            f"{path}: not a readable safetensors file, perhaps cut short ({why}); download or save "
-            "it again"
+            f"{path}: not a valid safetensors file, or truncated ({why}); download or save it again"
         ) from None
 
 
@@ -168,7 +171,7 @@ def _read_archive(file: IO[bytes], path: Path, size: int) -> Any:
     inner = [name.split("/", 1)[-1] for name in names]
     if "constants.pkl" in inner:
         raise UserError(
-            f"{path}: is a TorchScript archive; torch.jit.load it and save its state_dict()"
+            f"{path}: is a TorchScript archive; use torch.jit.load and save its state_dict()"
         )
     if "data.pkl" in inner:
         return read_zip(archive, size)
@@ -179,4 +182,4 @@ def _read_archive(file: IO[bytes], path: Path, size: int) -> Any:
     if "config.json" in names and any(name.endswith(".h5") for name in names):
         raise UserError(f"{path}: is a Keras file; convert it to PyTorch first, {ADAPTER}")
     shown = one_line(names[0], 60) if names else "nothing"
-    raise UserError(f"{path}: is a zip archive of {shown}; unzip it and name the file in it")
+    raise UserError(f"{path}: is a zip archive of {shown}; unzip it and give the file in it")

@@ -1,9 +1,9 @@
-"""From what a checkpoint holds to one state dict: its container, prefixes, leftovers, statistics.
+"""Find the state dict in a checkpoint's content and clean it up.
 
-Accepted and cleaned up: the containers and prefixes of training code, raw weights next to averaged
-ones, the counters of thop, the masks of torch.nn.utils.prune, buffers that normalise the input.
-Refused by name: what is no tensor with values, and values that no trained network has (NaN,
-infinity, a negative variance).
+Accepted: containers and prefixes of training code, raw weights next to averaged ones, thop's
+counters, the masks of torch.nn.utils.prune, and buffers that normalise the input. Rejected, with
+the entry's name: entries that are not dense tensors, and values that no trained network has (NaN,
+infinity, negative variances).
 """
 
 import re
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.runtime.errors import UserError, unknown
-from resnet_cli.weights.pickles import Inert, NoTensor
+from resnet_cli.weights.pickles import Inert, UnsupportedTensor
 from resnet_cli.weights.reading import ADAPTER
 
 CONTAINERS = (
@@ -33,9 +33,9 @@ CONTAINERS = (
     "student",
     "checkpoint",
 )
-"""Names that training code stores weights under, in the order in which they are taken."""
+"""Keys under which training code stores weights, in order of preference."""
 AVERAGED = re.compile(r"(^|[._])(ema|swa)([._]|$)|averag")
-"""Names of averages of the weights over the training; taken if there is nothing else."""
+"""Keys of weights averaged over the training, which are used if there are no others."""
 PREFIXES = (
     "module.",
     "_orig_mod.",
@@ -48,11 +48,11 @@ PREFIXES = (
     "student.",
     "base_model.",
 )
-MOST_LEVELS = 4
-"""How deep containers are searched."""
+MAX_LEVELS = 4
+"""Number of levels at which containers are searched."""
 
-MOST_COPIES = 4
-"""How many times the values of a file its tensors may name; tied weights name some twice."""
+MAX_COPIES = 4
+"""Largest ratio of the tensors' size to the stored size; with tied weights it is above 1."""
 
 _NUMBERED = re.compile(r"\d+\.(?=.*\.)")  # nn.Sequential(normalise, model)
 _LEFTOVER = re.compile(r"(?:.*\.)?(?:total_ops|total_params)|n_averaged")
@@ -64,43 +64,48 @@ _NORMALIZATION = re.compile(
 
 @dataclass(frozen=True)
 class State:
-    """The weights of one network, by name, with what else their file says."""
+    """The weights of one network by name, with further information from their file."""
 
     tensors: Mapping[str, Tensor]
-    """Names without prefixes; floating-point values as stored."""
+    """Name without prefixes -> tensor, as stored."""
     container: str
-    """The path of names that the weights lie under, such as `model_ema`; empty if at the top."""
+    """The path of keys to the weights, such as `model_ema`; empty at the top level."""
     others: tuple[str, ...] = ()
-    """Paths of other weights in the file, which `--model weights=PATH` takes."""
+    """Paths of other weights in the file, for `--model weights=PATH`."""
     normalization: Normalization | None = None
-    """Of buffers in the file."""
+    """The normalisation given by buffers in the file."""
     notes: tuple[str, ...] = ()
-    """What was left out or computed, in words."""
+    """Messages on what was ignored or computed."""
 
 
 def find_state(content: Any, path: Path, wanted: str | None = None) -> State:
-    """The state dict inside a checkpoint's content.
+    """The state dict in a checkpoint's content.
 
     Args:
-        wanted: the container to take; None: the raw weights, under the usual names.
+        wanted: the path of the container; None means the raw weights, under a usual key.
 
     Raises:
-        UserError: there is none, or several and no usual one; entries without plain values.
+        UserError: there is none, or there are several under unusual keys; or an entry is not a
+            dense tensor.
     """
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {_described(content)}; save model.state_dict(), {ADAPTER}")
+        raise UserError(
+            f"{path}: contains {_described(content)}; save model.state_dict(), {ADAPTER}"
+        )
     if not content:
-        raise UserError(f"{path}: holds an empty state dict; save model.state_dict()")
+        raise UserError(f"{path}: contains an empty state dict; save model.state_dict()")
     found = dict(_state_dicts(content))
     if wanted is not None:
         if wanted not in found:
             raise unknown("weights", wanted, [name or "(top)" for name in found])
         chosen = wanted
     else:
-        chosen = _chosen(found, content, path)
+        chosen = _choose(found, content, path)
     tensors, notes = _cleaned(found[chosen], path)
     normalization, tensors, more = _normalization(tensors, path)
-    others = tuple(name for name in found if name != chosen and _alike(found[name], tensors))
+    others = tuple(
+        name for name in found if name != chosen and _may_be_weights(found[name], tensors)
+    )
     check_values(tensors, path)
     return State(tensors, chosen, others, normalization, (*notes, *more))
 
@@ -108,18 +113,18 @@ def find_state(content: Any, path: Path, wanted: str | None = None) -> State:
 def _state_dicts(
     content: Mapping[Any, Any], at: str = "", level: int = 0
 ) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Dicts that hold tensors by name, by the path of names they lie under."""
+    """All dicts of tensors by name, with the paths of keys to them."""
     values = [value for key, value in content.items() if isinstance(key, str) and "." in key]
-    if any(isinstance(value, Tensor | NoTensor) for value in values):
+    if any(isinstance(value, Tensor | UnsupportedTensor) for value in values):
         yield at, content
         return
-    if level < MOST_LEVELS:
+    if level < MAX_LEVELS:
         for key, value in content.items():
             if isinstance(key, str) and isinstance(value, dict) and value is not content:
                 yield from _state_dicts(value, f"{at}.{key}" if at else key, level + 1)
 
 
-def _chosen(found: Mapping[str, Any], content: Mapping[Any, Any], path: Path) -> str:
+def _choose(found: Mapping[str, Any], content: Mapping[Any, Any], path: Path) -> str:
     raw = [name for name in found if not AVERAGED.search(name)]
     if not found:
         raise UserError(f"{path}: {_without_weights(content)}; save model.state_dict(), {ADAPTER}")
@@ -130,8 +135,8 @@ def _chosen(found: Mapping[str, Any], content: Mapping[Any, Any], path: Path) ->
         if ranked:
             break
     raise UserError(
-        f"{path}: holds several networks ({', '.join(sorted(found)[:6])}); name one, for example "
-        f"--model weights={sorted(found)[0]}"
+        f"{path}: contains several networks ({', '.join(sorted(found)[:6])}); choose one, for "
+        f"example with --model weights={sorted(found)[0]}"
     )
 
 
@@ -143,48 +148,52 @@ def _rank(name: str) -> int:
 def _described(content: object) -> str:
     if isinstance(content, Inert):
         return f"pickled code ({content.name:.80}), which is not run"
-    kind = "Tensor" if isinstance(content, Tensor | NoTensor) else type(content).__name__
-    return f"a {kind}, no state dict"
+    kind = "Tensor" if isinstance(content, Tensor | UnsupportedTensor) else type(content).__name__
+    return f"a {kind}, not a state dict"
 
 
 def _without_weights(content: Mapping[Any, Any]) -> str:
-    """What a dict without a state dict holds, in words."""
+    """A description of the content of a dict without a state dict."""
     for key, value in content.items():
         if isinstance(value, Inert):
             return (
-                f"holds pickled code ({value.name:.80} under {_shown(str(key))}), which is not run"
+                f"contains pickled code ({value.name:.80} under {_shown(str(key))}), which is not "
+                "run"
             )
         if value == {} and str(key) in CONTAINERS:
-            return f"holds an empty state dict under {_shown(str(key))}"
+            return f"contains an empty state dict under {_shown(str(key))}"
     listed = ", ".join(_shown(str(key)) for key in list(content)[:4])
-    return f"holds no state dict, only {listed}"
+    return f"contains no state dict, only {listed}"
 
 
-def _alike(other: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """The weights of a network of about this size: an average of the same, or another model."""
+def _may_be_weights(other: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these may be weights of a network of similar size: an average, or another model."""
     return len(other) >= len(tensors) // 2
 
 
 def _cleaned(state: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors by name without prefixes; thop's counters left out, pruned weights masked."""
+    """Tensors by name without prefixes, without thop's counters and with pruned weights masked."""
     notes, tensors = [], {}
-    others = [key for key, value in state.items() if not isinstance(value, Tensor | NoTensor)]
+    others = [
+        key for key, value in state.items() if not isinstance(value, Tensor | UnsupportedTensor)
+    ]
     if others:
         listed = ", ".join(_shown(str(key)) for key in others[:3])
-        notes.append(f"left out, no tensors: {listed}{', …' if len(others) > 3 else ''}")
+        notes.append(f"ignored, not tensors: {listed}{', …' if len(others) > 3 else ''}")
     for key, value in state.items():
-        if not isinstance(value, Tensor | NoTensor):
+        if not isinstance(value, Tensor | UnsupportedTensor):
             continue
         name = _strip(str(key))
         if _LEFTOVER.fullmatch(name):
             continue
-        if isinstance(value, NoTensor):
-            raise UserError(f"{path}: {_shown(str(key))}: {_why_no_tensor(value)}")
+        if isinstance(value, UnsupportedTensor):
+            raise UserError(f"{path}: {_shown(str(key))}: {_why_unsupported(value)}")
         if name in tensors:
             raise UserError(
-                f"{path}: {_shown(str(key))}: names the same entry as another key, {_shown(name)}"
+                f"{path}: {_shown(str(key))}: another key also becomes {_shown(name)} without its "
+                "prefix; save model.state_dict()"
             )
-        tensors[name] = _plain(value, str(key), path)
+        tensors[name] = _checked(value, str(key), path)
     _check_memory(tensors, path)
     masked = [name for name in tensors if name.endswith("_mask")]
     for mask in masked:
@@ -197,7 +206,7 @@ def _cleaned(state: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], l
 
 
 def _check_memory(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a file that names the same values under many names: each would be copied.
+    """Check that a file does not use the same values under many names, as each would be copied.
 
     Raises:
         UserError: it does.
@@ -206,35 +215,33 @@ def _check_memory(tensors: Mapping[str, Tensor], path: Path) -> None:
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
     }
     named = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if named > MOST_COPIES * sum(storages.values()) + (1 << 20):
-        raise UserError(f"{path}: names the same values many times; save model.state_dict()")
+    if named > MAX_COPIES * sum(storages.values()) + (1 << 20):
+        raise UserError(f"{path}: uses the same values many times; save model.state_dict()")
 
 
-def _why_no_tensor(value: NoTensor) -> str:
+def _why_unsupported(value: UnsupportedTensor) -> str:
     if value.kind == "quantised":
         return "is quantised; save the network before quantisation"
-    return f"is no dense tensor with all its values in the file ({value.kind})"
+    return f"not a dense tensor with all its values in the file ({value.kind})"
 
 
-def _plain(tensor: Tensor, key: str, path: Path) -> Tensor:
-    """The tensor, if it is dense and of numbers that weights are.
+def _checked(tensor: Tensor, key: str, path: Path) -> Tensor:
+    """The tensor, after checking that it is dense and has a valid type.
 
     Raises:
         UserError: it is not.
     """
-    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+    is_dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    size = tensor.numel() * tensor.element_size()
+    if not is_dense or size > tensor.untyped_storage().nbytes():
         raise UserError(
-            f"{path}: {_shown(key)}: is no dense tensor with all its values in the file"
-        )
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise UserError(
-            f"{path}: {_shown(key)}: is no dense tensor with all its values in the file"
+            f"{path}: {_shown(key)}: not a dense tensor with all its values in the file"
         )
     if not (tensor.is_floating_point() or key.endswith(("num_batches_tracked", "_mask"))):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise UserError(
-            f"{path}: {_shown(key)}: is {dtype}; weights must be floating-point numbers (a "
-            "quantised network?)"
+            f"{path}: {_shown(key)}: has type {dtype}; weights must be floating-point numbers (is "
+            "the network quantised?)"
         )
     return tensor
 
@@ -253,10 +260,10 @@ def _strip(key: str) -> str:
 def _normalization(
     tensors: dict[str, Tensor], path: Path
 ) -> tuple[Normalization | None, dict[str, Tensor], list[str]]:
-    """The normalisation that buffers of the file state, and the tensors without them.
+    """The normalisation given by buffers of the file, the other tensors, and messages.
 
     Raises:
-        UserError: they are of an impossible shape or value.
+        UserError: a buffer has an invalid shape or value.
     """
     named = {name: match for name in tensors if (match := _NORMALIZATION.fullmatch(name))}
     if not named:
@@ -266,26 +273,26 @@ def _normalization(
     deviations = [name for name, match in named.items() if match[1] in ("std", "sigma")]
     if len(means) != 1 or len(deviations) != 1:
         listed = ", ".join(map(_shown, named))
-        return None, rest, [f"not used, no mean and deviation of the input: {listed}"]
+        return None, rest, [f"ignored, not a mean and standard deviation of inputs: {listed}"]
     values = []
     for name in (means[0], deviations[0]):
         value = tensors[name].float().flatten()
         if value.numel() not in (1, 3) or not bool(value.isfinite().all()):
             raise UserError(
                 f"{path}: {_shown(name)}: has shape {list(tensors[name].shape)}; a normalisation "
-                "has 3 finite numbers"
+                "must have 3 finite numbers"
             )
         values.append(value.expand(3).reshape(3, 1, 1).clone())
     mean, std = values
-    if float(mean.abs().max()) > 2 or float(std.max()) > 2:  # on the scale of bytes
+    if float(mean.abs().max()) > 2 or float(std.max()) > 2:  # on the 0-255 scale
         mean, std = mean / 255, std / 255
     if not bool((std > 0).all()):
-        raise UserError(f"{path}: {_shown(deviations[0])}: a deviation must be above 0")
+        raise UserError(f"{path}: {_shown(deviations[0])}: a standard deviation must be above 0")
     return Normalization(mean, std), rest, [f"inputs normalised by {_shown(means[0])} of the file"]
 
 
 def check_values(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuse weights that no training that went well leaves behind.
+    """Check weights for values that no successful training gives.
 
     Raises:
         UserError: a value is not finite, or a running variance is negative.
@@ -306,5 +313,5 @@ def check_values(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def _shown(key: str) -> str:
-    """A key as an error line may print it: short, and without control characters."""
+    """A key for an error message: shortened, and without control characters."""
     return (key if key.isprintable() else ascii(key))[:80]

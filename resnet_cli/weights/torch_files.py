@@ -1,6 +1,7 @@
-"""The two formats of `torch.save`: a zip archive, and before version 1.6 a row of pickles.
+"""The two formats of `torch.save`: a zip archive, and a sequence of pickles before version 1.6.
 
-Both are read by `resnet_cli.weights.pickles`, which runs nothing; here tensors get their values.
+`resnet_cli.weights.pickles` reads the pickles without running code; this module adds the tensors'
+values.
 """
 
 import struct
@@ -18,14 +19,14 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_zip(archive: ZipFile, size: int) -> Any:
-    """What a file of PyTorch from version 1.6 on holds.
+    """The content of a file of PyTorch 1.6 or later.
 
     Args:
-        size: bytes of the file.
+        size: size of the file in bytes.
 
     Raises:
-        PickleError: it is damaged, or its entries are compressed or larger than the file.
-        KeyError: it has no data.pkl.
+        PickleError: the file is damaged, or its entries are compressed or larger than the file.
+        KeyError: the archive has no data.pkl.
     """
     entries = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in entries if name.split("/")[-1] == "data.pkl"]
@@ -34,7 +35,7 @@ def read_zip(archive: ZipFile, size: int) -> Any:
     if any(info.compress_type != ZIP_STORED for info in entries.values()):
         raise PickleError("its entries are compressed, which torch.save never does")
     if sum(info.file_size for info in entries.values()) > size:
-        raise PickleError("its entries are together larger than the file")
+        raise PickleError("its entries are larger than the file")
     root = pickles[0].removesuffix("data.pkl")
     swapped = root + "byteorder" in entries and archive.read(root + "byteorder") == b"big"
     read: dict[str, Tensor] = {}
@@ -52,13 +53,13 @@ def read_zip(archive: ZipFile, size: int) -> Any:
 
 
 def read_legacy(file: IO[bytes]) -> Any:
-    """What a file of PyTorch before version 1.6, or a plain pickle, holds.
+    """The content of a file of PyTorch before version 1.6, or of any other pickle.
 
-    The tensors' values follow the pickle, so tensors are first made of zeros that take no memory
-    until the values are read.
+    The tensors' values follow the pickle, so tensors are first created with zeros, which use no
+    memory until the values are read.
 
     Raises:
-        PickleError: it is damaged.
+        PickleError: the file is damaged.
     """
     wanted: dict[str, tuple[Storage, Tensor]] = {}
 
@@ -67,11 +68,11 @@ def read_legacy(file: IO[bytes]) -> Any:
             wanted[found.key] = (found, torch.empty(0, dtype=found.dtype))
         known, values = wanted[found.key]
         if known != found:
-            raise PickleError("two kinds of one storage")
+            raise PickleError("two descriptions of one storage")
         if not values.numel() and found.count:
             sizes = [other.count * other.dtype.itemsize for other, _ in wanted.values()]
             if sum(sizes) > size:
-                raise PickleError("storages that are larger than the file")
+                raise PickleError("storages larger than the file")
             values = torch.zeros(found.count, dtype=found.dtype)
             wanted[found.key] = (found, values)
         return values
@@ -83,7 +84,7 @@ def read_legacy(file: IO[bytes]) -> Any:
     first = Reader(file, storage).load()
     if first != LEGACY_MAGIC:
         return first
-    Reader(file, storage).load()  # the version of the protocol
+    Reader(file, storage).load()  # the protocol version
     system = Reader(file, storage).load()
     swapped = isinstance(system, dict) and system.get("little_endian") is False
     reader = Reader(file, storage)
@@ -92,7 +93,7 @@ def read_legacy(file: IO[bytes]) -> Any:
         found = reader.named.get(str(key))
         count = struct.unpack("<q", file.read(8))[0]
         if found is None or count != found.count:
-            raise PickleError("a storage of another size than its tensor says")
+            raise PickleError("a storage with another size than its tensor")
         raw = file.read(count * found.dtype.itemsize)
         if count and str(key) in wanted:
             wanted[str(key)][1].copy_(_typed(_as_bytes(raw), found, swapped))
@@ -105,7 +106,7 @@ def _as_bytes(raw: bytes) -> Tensor:
 
 def _typed(raw: Tensor, wanted: Storage, swapped: bool) -> Tensor:
     if raw.numel() != wanted.count * wanted.dtype.itemsize:
-        raise PickleError("a storage that is cut short")
+        raise PickleError("a truncated storage")
     if swapped != (sys.byteorder == "big") and raw.numel():
         raw = raw.view(-1, wanted.dtype.itemsize).flip(1).contiguous().view(-1)
     return raw.view(wanted.dtype)

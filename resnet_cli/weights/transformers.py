@@ -1,9 +1,9 @@
-"""Vision Transformers and ConvNeXt of others: lists of units y = x + F(x) that are not ResNets.
+"""Third-party Vision Transformers and ConvNeXts: units y = x + F(x) in networks other than ResNets.
 
 A pre-norm Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) has two units in each
 layer: F is layer norm and attention, or layer norm and a two-layer perceptron. Activations are
 [N, T, D]: T tokens of D channels. A unit of ConvNeXt (Liu et al. 2022, arXiv:2201.03545) is a
-depthwise 7x7 convolution, layer norm and a perceptron; its downsampling layers stand before both
+depthwise 7x7 convolution, layer norm and a perceptron; its downsampling layers come before both
 branches of the next unit. Keys are those of torchvision and timm (`vit_*`, `convnext_*`).
 """
 
@@ -23,26 +23,26 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
 
 HEAD_WIDTH = 64
-"""Channels of an attention head, as all usual networks have them."""
+"""The usual number of channels of an attention head."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """Where a Vision Transformer's weights are; {} stands for the layer's number."""
+    """The names of a Vision Transformer's weights; {} is replaced by the layer's number."""
 
     patches: str
     token: str
     position: str
     norm1: str
     qkv: tuple[str, str]
-    """Weight and bias of queries, keys and values in one."""
+    """Weight and bias of the combined queries, keys and values."""
     out: str
     norm2: str
     mlp: tuple[str, str]
     last: str
     head: str
     scales: tuple[str, str] = ("", "")
-    """LayerScale of the two halves."""
+    """LayerScale factors of attention and perceptron."""
 
 
 TIMM = _Names(
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor for each channel, the last dimension."""
+    """A learned factor for each channel, in the last dimension."""
 
     def __init__(self, gamma: Tensor) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class LayerScale(nn.Module):
 
 
 class Patches(nn.Module):
-    """Images [N, 3, H, W] -> tokens [N, T, D], with their positions."""
+    """Images [N, 3, H, W] -> tokens [N, T, D], with position embeddings."""
 
     def __init__(self, proj: nn.Conv2d, token: Tensor | None, position: Tensor) -> None:
         super().__init__()
@@ -107,14 +107,14 @@ class Patches(nn.Module):
         self.token = None if token is None else nn.Parameter(token)
         rows = math.isqrt(position.shape[1])
         self.places_token = token is not None and rows**2 != position.shape[1]
-        """The class token has a position too; that of DeiT III has none."""
+        """Whether the class token has a position embedding; that of DeiT III has none."""
         self.side = rows * proj.kernel_size[0]
-        """Pixels of the images' side."""
+        """Width and height of the images in pixels."""
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[-1] != self.side or images.shape[-2] != self.side:
             raise UserError(
-                f"this Vision Transformer takes images of {self.side}x{self.side} pixels, not "
+                f"this Vision Transformer needs images of {self.side}x{self.side} pixels, not "
                 f"{images.shape[-2]}x{images.shape[-1]}"
             )
         x = self.proj(images).flatten(2).transpose(1, 2)
@@ -128,7 +128,7 @@ class Patches(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Layer norm, the class token or the mean of all, and the classifier."""
+    """Layer norm, the class token or the mean of all tokens, and the classifier."""
 
     def __init__(self, norm: nn.LayerNorm, fc: nn.Linear, pools: bool) -> None:
         super().__init__()
@@ -140,12 +140,12 @@ class TokenHead(nn.Module):
 
 
 def is_transformer(tensors: Mapping[str, Tensor]) -> bool:
-    """The keys are those of a Vision Transformer."""
+    """Whether the keys are those of a Vision Transformer."""
     return any(f"{names.patches}.weight" in tensors for names in (TIMM, TORCHVISION))
 
 
 class _Reader:
-    """Makes layers from tensors, and knows which were used."""
+    """Creates layers from tensors and records which tensors were used."""
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str, epsilon: float) -> None:
         self.tensors, self.source, self.epsilon = tensors, source, epsilon
@@ -170,7 +170,7 @@ class _Reader:
         w, b = self.take(weight), self.optional(bias)
         w = w.flatten(1) if w.shape[2:] == (1, 1) else w  # a 1x1 convolution
         if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
-            self.refuse(weight, f"has shape {list(w.shape)}; a linear layer is expected")
+            self.refuse(weight, f"has shape {list(w.shape)}; expected a linear layer")
         made = nn.Linear(w.shape[1], w.shape[0], bias=b is not None, device="meta")
         made.weight = nn.Parameter(w)
         made.bias = None if b is None else nn.Parameter(b)  # type: ignore[assignment]
@@ -185,7 +185,7 @@ class _Reader:
     def conv(self, name: str, stride: int, padding: int = 0, groups: int = 1) -> nn.Conv2d:
         w, b = self.take(f"{name}.weight"), self.optional(f"{name}.bias")
         if w.ndim != 4 or w.shape[2] != w.shape[3]:
-            self.refuse(f"{name}.weight", f"has shape {list(w.shape)}; a convolution is expected")
+            self.refuse(f"{name}.weight", f"has shape {list(w.shape)}; expected a convolution")
         made = nn.Conv2d(
             w.shape[1] * groups, w.shape[0], w.shape[2], stride, padding, 1, groups, b is not None
         )
@@ -196,7 +196,7 @@ class _Reader:
     def check_all_used(self) -> None:
         for key in self.tensors:
             if key not in self.used:
-                self.refuse(key, "is not part of a network of this kind that can be loaded")
+                self.refuse(key, "not part of a network of this kind that can be loaded")
 
 
 def _unit(index: int, stage: int, number: int, width: int, F: nn.Module) -> ResidualUnit:
@@ -208,7 +208,7 @@ def _unit(index: int, stage: int, number: int, width: int, F: nn.Module) -> Resi
 def assemble_transformer(
     tensors: Mapping[str, Tensor], source: str, assume: Assumptions
 ) -> Network:
-    """The Vision Transformer of a state dict, in evaluation mode; two units in each layer.
+    """The Vision Transformer of a state dict, in evaluation mode, with two units for each layer.
 
     Raises:
         UserError: a key too many or too few, or a wrong shape.
@@ -220,7 +220,7 @@ def assemble_transformer(
         reader.conv(names.patches, patch), reader.optional(names.token), reader.take(names.position)
     )
     width = stem.proj.out_channels
-    heads = _whole(assume, "attention_heads", max(1, width // HEAD_WIDTH))
+    heads = _positive_integer(assume, "attention_heads", max(1, width // HEAD_WIDTH))
     if width % heads:
         raise UserError(f"--model attention_heads={heads}: does not divide {width} channels")
     pooled = assume.value("token", "class" if stem.token is not None else "mean", ("class", "mean"))
@@ -244,15 +244,15 @@ def assemble_transformer(
     return Network(stem, units, head).eval()
 
 
-def _whole(assume: Assumptions, key: str, usual: int) -> int:
+def _positive_integer(assume: Assumptions, key: str, usual: int) -> int:
     text = assume.value(key, str(usual), ())
     if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--model {key}={text}: is not a number above 0")
+        raise UserError(f"--model {key}={text}: must be an integer above 0")
     return int(text)
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many layers there are, numbered from 0 without a gap."""
+    """The number of layers, which are numbered from 0 without gaps."""
     number = 0
     while f"{pattern.format(number)}.weight" in tensors:
         number += 1
@@ -320,7 +320,7 @@ def _torchvisions(key: str) -> str:
 
 
 def is_convnext(tensors: Mapping[str, Tensor]) -> bool:
-    """The keys are those of ConvNeXt in torchvision or timm."""
+    """Whether the keys are those of ConvNeXt in torchvision or timm."""
     return any(_BLOCK.fullmatch(_torchvisions(key)) for key in tensors)
 
 

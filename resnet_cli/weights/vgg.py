@@ -1,9 +1,9 @@
-"""VGG networks of others: `features.N` of convolutions, and a classifier of linear layers.
+"""Third-party VGG networks: convolutions in `features.N`, and a classifier of linear layers.
 
 torchvision (vgg*_bn), kuangliu/pytorch-cifar (VGG) and chenyaofo/pytorch-cifar-models number the
-layers of one nn.Sequential: a convolution, its batch norm and its ReLU, and a pooling where a
-number is left out. Each convolution and each hidden linear layer becomes a unit without a shortcut,
-as paper 2's Figure 3 (Veit et al. 2016, arXiv:1605.06431) deletes them.
+layers of one nn.Sequential: a convolution, its batch norm and its ReLU, and a pooling layer where a
+number is missing. Each convolution and each hidden linear layer becomes a unit without a shortcut,
+which can be deleted as in paper 2's Figure 3 (Veit et al. 2016, arXiv:1605.06431).
 """
 
 import re
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def is_vgg(tensors: Mapping[str, Tensor]) -> bool:
-    """All weights lie in `features.N` and a classifier."""
+    """Whether all weights are in `features.N` and a classifier."""
     names = [name for name in tensors if name.endswith(".weight")]
     known = [_CONVOLUTION.fullmatch(name) or _CLASSIFIER.fullmatch(name) for name in names]
     return bool(names) and all(known) and "features.0.weight" in tensors
@@ -44,7 +44,7 @@ class _Hidden(nn.Module):
 
 
 class _Flat(nn.Module):
-    """The classifier on the flattened last activations."""
+    """The classifier, applied to the flattened last activations."""
 
     def __init__(self, fc: nn.Linear, pool: nn.Module) -> None:
         super().__init__()
@@ -55,7 +55,8 @@ class _Flat(nn.Module):
 
 
 class _Bypass(nn.Module):
-    """What stands for a deleted hidden layer: its channels, pooled, cut or padded with zeros."""
+    """The replacement of a deleted hidden layer: its pooled input, with channels dropped or padded
+    with zeros."""
 
     def __init__(self, ins: int, outs: int) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
     """The VGG of a state dict, in evaluation mode and channels_last format.
 
     Raises:
-        UserError: the layers do not follow one another.
+        UserError: a layer is missing, unexpected or has the wrong shape.
     """
     units: list[PlainUnit] = []
     convs = sorted(
@@ -88,15 +89,15 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
         gap = 0 if is_last else convs[index + 1] - at - width
         if gap not in (0, 1):
             raise UserError(
-                f"{source}: {conv}: {convs[index + 1] - at} layers to the next convolution; a "
-                "batch norm, a ReLU and a pooling are expected"
+                f"{source}: {conv}: {convs[index + 1] - at} layers before the next convolution; "
+                "expected a batch norm, a ReLU and a pooling layer"
             )
         pools = gap == 1 or (is_last and last_pool == "max")
         weight = tensors[f"{conv}.weight"]
         if weight.shape[1] != channels or weight.shape[2:] != (3, 3):
             raise UserError(
-                f"{source}: {conv}.weight: has shape {list(weight.shape)}; [C, {channels}, 3, 3] "
-                "is expected"
+                f"{source}: {conv}.weight: has shape {list(weight.shape)}; expected "
+                f"[C, {channels}, 3, 3]"
             )
         outs = int(weight.shape[0])
         layer: list[nn.Module] = [
@@ -118,7 +119,7 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
     head = _linear_units(tensors, source, units, channels, used)
     unused = sorted(set(tensors) - used - {n for n in tensors if n.endswith("num_batches_tracked")})
     if unused:
-        raise UserError(f"{source}: {unused[0]}: is not part of a VGG with these layers")
+        raise UserError(f"{source}: {unused[0]}: not part of a VGG with these layers")
     network = Network(nn.Identity(), units, head)
     return network.eval().to(memory_format=torch.channels_last)
 
@@ -130,7 +131,7 @@ def _linear_units(
     channels: int,
     used: set[str],
 ) -> nn.Module:
-    """Append the hidden linear layers as units; the classifier."""
+    """Append the hidden linear layers to `units` and return the classifier."""
     names = sorted(
         (int(match[1] or 0), name.removesuffix(".weight"))
         for name in tensors
@@ -143,14 +144,14 @@ def _linear_units(
         weight = tensors[f"{name}.weight"]
         if weight.ndim != 2:
             raise UserError(
-                f"{source}: {name}.weight: has shape {list(weight.shape)}; 2-D expected"
+                f"{source}: {name}.weight: has shape {list(weight.shape)}; expected a matrix"
             )
         layers.append(_filled(nn.Linear(weight.shape[1], weight.shape[0]), name, tensors, used))
     side = round((layers[0].in_features / channels) ** 0.5)
     if side * side * channels != layers[0].in_features:
         raise UserError(
-            f"{source}: {names[0][1]}.weight: takes {layers[0].in_features} values of {channels} "
-            "channels, which is no square"
+            f"{source}: {names[0][1]}.weight: takes {layers[0].in_features} values, which is not "
+            f"{channels} channels of a square"
         )
     pool = nn.AdaptiveAvgPool2d(side)
     stage = units[-1].place.stage + 1
@@ -167,10 +168,10 @@ def _linear_units(
 
 
 def _filled(module: M, name: str, tensors: Mapping[str, Tensor], used: set[str]) -> M:
-    """The module with the tensors of that name; a missing one leaves zeros.
+    """The module, filled with the tensors of that name; a missing bias becomes zero.
 
     Raises:
-        UserError: a shape does not fit.
+        UserError: a tensor is missing or has the wrong shape.
     """
     own = module.state_dict()
     given = {leaf: tensors[f"{name}.{leaf}"] for leaf in own if f"{name}.{leaf}" in tensors}
@@ -182,7 +183,7 @@ def _filled(module: M, name: str, tensors: Mapping[str, Tensor], used: set[str])
     for leaf, tensor in given.items():
         if tensor.shape != own[leaf].shape:
             raise UserError(
-                f"{name}.{leaf}: has shape {list(tensor.shape)}; {list(own[leaf].shape)} expected"
+                f"{name}.{leaf}: has shape {list(tensor.shape)}; expected {list(own[leaf].shape)}"
             )
     used |= {f"{name}.{leaf}" for leaf in given}
     module.load_state_dict(own | given)

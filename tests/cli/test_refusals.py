@@ -116,7 +116,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "unknown weights": (["eval", "--checkpoint", "resnet9000"], ["'resnet9000'"]),
     "folder without weights": (
         ["lesion", "--checkpoint", "results"],
-        ["--checkpoint results: this folder holds no weights.safetensors; name a finished run"],
+        ["--checkpoint results: this folder contains no weights.safetensors; give a finished run"],
     ),
     "data set": (["eval", "--dataset", "digit"], ["data set 'digit'; did you mean 'digits'?"]),
     "data set not there": (

@@ -59,9 +59,9 @@ def test_fixed_normalizations_need_no_data(text: str, mean: list[Any], std: list
         ("1,2/3,4", r"write three means and three standard deviations"),
         ("a,b,c/1,1,1", r"for example 0\.5,0\.5,0\.5/"),
         ("0,0,0/1,1,1/2,2,2", r"write three means"),
-        ("0,0,0/1,0,1", r"std finite and above 0"),
-        ("0,0,0/1,-1,1", r"std finite and above 0"),
-        ("0,nan,0/1,1,1", r"every mean must be finite"),
+        ("0,0,0/1,0,1", r"every std above 0"),
+        ("0,0,0/1,-1,1", r"every std above 0"),
+        ("0,nan,0/1,1,1", r"every mean and std must be finite"),
         ("125.3,123,113.9/63,62,66", r"on the 0-1 scale; divide means and stds by 255"),
     ],
 )
@@ -100,7 +100,7 @@ def test_normalization_applies_and_survives_json(text: str) -> None:
         ({"mean": ["a"], "std": [1]}, "must be lists of numbers"),
         ({"mean": [0.5, 0.5], "std": [1.0]}, r"mean has shape \[2, 1, 1\] and std \[1\]"),
         ({"mean": [[0.5]], "std": [1.0]}, r"mean must be \[C\] or \[C, H, W\]"),
-        ({"mean": [0.5], "std": [0.0]}, "std finite and above 0"),
+        ({"mean": [0.5], "std": [0.0]}, "every std above 0"),
     ],
 )
 def test_a_stored_normalization_is_checked(content: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
-from resnet_cli.weights.foreign import load_foreign
+from resnet_cli.weights.third_party import load_third_party
 
 PROJECTION_NORMS = 2 * (256 + 512 + 1024 + 2048)
 """Parameters of the batch norms after torchvision's four projections."""
@@ -49,7 +49,7 @@ def test_original_networks_are_torchvisions(depth: int, size: int, tmp_path: Pat
     theirs = getattr(torchvision.models, f"resnet{depth}")()
     scatter(theirs)
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
-    loaded = load_foreign(tmp_path / "weights.pt")
+    loaded = load_third_party(tmp_path / "weights.pt")
     ours, found, classes = loaded.network, loaded.model, loaded.num_classes
     assert found == config(depth, placement="original")
     assert classes == 1000

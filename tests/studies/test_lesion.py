@@ -27,7 +27,7 @@ from resnet_cli.studies.lesion import Deletion, draw_deletions
 from resnet_cli.studies.reorder import Reordering, draw_reorderings, reorder_units
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
 from resnet_cli.training.evaluation import evaluate
-from resnet_cli.weights.foreign import load_foreign
+from resnet_cli.weights.third_party import load_third_party
 
 SHARED = Path(__file__).parents[3] / "shared"
 AKAMASTER = SHARED / "checkpoints" / "akamaster-resnet20-12fca82f.th"
@@ -317,7 +317,7 @@ def plain_resnet20(w: dict[str, Tensor], x: Tensor, deleted: int | None) -> Tens
 @torch.no_grad()
 def test_single_deletions_of_a_public_resnet20_equal_plain_convolutions() -> None:
     images = 1000
-    network = load_foreign(AKAMASTER).network
+    network = load_third_party(AKAMASTER).network
     split = load_split(DataConfig(dataset="cifar10", test_images=images), "test", SHARED / "data")
     normalization = parse_normalization("imagenet", lambda: split)
     rows = delete_units(

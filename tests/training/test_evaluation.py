@@ -14,7 +14,7 @@ from resnet_cli.datasets.normalisation import Normalization, parse_normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.training.evaluation import BATCH_SIZE, Evaluation, evaluate
-from resnet_cli.weights.foreign import load_foreign
+from resnet_cli.weights.third_party import load_third_party
 
 SHARED = Path(__file__).parents[3] / "shared"
 AKAMASTER = SHARED / "checkpoints" / "akamaster-resnet20-12fca82f.th"
@@ -154,7 +154,7 @@ def test_bfloat16_is_coarser_and_close() -> None:
 )
 def test_a_public_resnet20_has_its_published_error() -> None:
     """8.27 %, as github.com/akamaster/pytorch_resnet_cifar10 states for these weights."""
-    loaded = load_foreign(AKAMASTER)
+    loaded = load_third_party(AKAMASTER)
     network, classes = loaded.network, loaded.num_classes
     split = load_split(DataConfig(dataset="cifar10"), "test", SHARED / "data")
     assert len(split.classes) == classes

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.weights.foreign import Foreign, load_foreign
 from resnet_cli.weights.load import file_hash, load_network
 from resnet_cli.weights.reading import read_content
 from resnet_cli.weights.state import find_state
+from resnet_cli.weights.third_party import ThirdPartyNetwork, load_third_party
 
 State = dict[str, Tensor]
 
@@ -44,9 +44,9 @@ def state() -> State:
     return their_state()
 
 
-def assert_loads(path: Path, expected: State) -> Foreign:
+def assert_loads(path: Path, expected: State) -> ThirdPartyNetwork:
     """The file gives the network of these weights: its first and its last are there."""
-    loaded = load_foreign(path)
+    loaded = load_third_party(path)
     assert torch.equal(loaded.network.stem[0].weight, expected["conv1.weight"].float())
     assert torch.equal(loaded.network.head.fc.weight, expected["linear.weight"].float())
     return loaded
@@ -54,7 +54,7 @@ def assert_loads(path: Path, expected: State) -> Foreign:
 
 def refused(path: Path, words: str) -> str:
     with pytest.raises(UserError, match=words) as caught:
-        load_foreign(path)
+        load_third_party(path)
     message = str(caught.value)
     assert str(path) in message
     assert message.isprintable()
@@ -116,14 +116,14 @@ def test_averaged_weights_are_offered(state: State, tmp_path: Path) -> None:
     torch.save({"model_ema": averaged, "model": state}, tmp_path / "w.pt")
     loaded = assert_loads(tmp_path / "w.pt", state)
     assert any("--model weights=model_ema" in note for note in loaded.notes)
-    other = load_foreign(tmp_path / "w.pt", {"weights": "model_ema"})
+    other = load_third_party(tmp_path / "w.pt", {"weights": "model_ema"})
     assert torch.equal(other.network.head.fc.weight, averaged["linear.weight"])
 
 
 def test_several_networks_are_not_chosen_between(state: State, tmp_path: Path) -> None:
     torch.save({"first": state, "second": dict(state)}, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", r"several networks \(first, second\).*--model weights=first")
-    load_foreign(tmp_path / "w.pt", {"weights": "second"})
+    load_third_party(tmp_path / "w.pt", {"weights": "second"})
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_pruned_weights_are_masked(tmp_path: Path) -> None:
         if isinstance(module, nn.Conv2d):
             prune.l1_unstructured(module, "weight", 0.5)
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
-    loaded = load_foreign(tmp_path / "w.pt")
+    loaded = load_third_party(tmp_path / "w.pt")
     assert torch.equal(loaded.network.stem[0].weight, theirs.conv1.weight)
     assert float((loaded.network.stem[0].weight == 0).float().mean()) == pytest.approx(
         0.5, abs=0.01
@@ -188,7 +188,7 @@ def test_normalisation_buffers_are_used(state: State, tmp_path: Path) -> None:
 
 def test_a_normalisation_that_is_none(state: State, tmp_path: Path) -> None:
     torch.save(state | {"normalizer.new_mean": torch.zeros(3)}, tmp_path / "w.pt")
-    loaded = load_foreign(tmp_path / "w.pt")
+    loaded = load_third_party(tmp_path / "w.pt")
     assert loaded.normalization is None
     assert any("new_mean" in note for note in loaded.notes)
     bad = {"normalize.mean": torch.zeros(4), "normalize.std": torch.ones(4)}
@@ -196,7 +196,7 @@ def test_a_normalisation_that_is_none(state: State, tmp_path: Path) -> None:
     refused(tmp_path / "w.pt", r"normalize\.mean: has shape \[4\]")
     bad = {"normalize.mean": torch.zeros(3), "normalize.std": torch.zeros(3)}
     torch.save(state | bad, tmp_path / "w.pt")
-    refused(tmp_path / "w.pt", r"normalize\.std: a deviation must be above 0")
+    refused(tmp_path / "w.pt", r"normalize\.std: a standard deviation must be above 0")
 
 
 # --- formats -------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_hostile_pickles_end_in_one_line(name: str, zipped: bool, tmp_path: Path
     else:
         path.write_bytes(HOSTILE_PICKLES[name] or b"\x80")
     start = time.monotonic()
-    refused(path, r"is no checkpoint|no state dict|pickled code")
+    refused(path, r"not a checkpoint|state dict|pickled code")
     assert time.monotonic() - start < 20
 
 
@@ -385,7 +385,7 @@ def test_a_truncated_file(zipped: bool, share: float, state: State, tmp_path: Pa
     whole = buffer.getvalue()
     path = tmp_path / "w.pt"
     path.write_bytes(whole[: int(len(whole) * share)])
-    refused(path, r"cut short.*download or save it again")
+    refused(path, r"or truncated.*download or save it again")
 
 
 def test_every_byte_of_a_small_file_may_be_wrong(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_every_byte_of_a_small_file_may_be_wrong(tmp_path: Path) -> None:
         change = int(torch.randint(1, 256, (), generator=generator))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ change]) + whole[at + 1 :])
         with contextlib.suppress(UserError):
-            load_foreign(path)
+            load_third_party(path)
 
 
 # --- what cannot load, by its cause --------------------------------------------------------------
@@ -417,8 +417,8 @@ def test_every_byte_of_a_small_file_may_be_wrong(tmp_path: Path) -> None:
         ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         ("w.onnx", b"\x08\x07\x12\x07pytorch", "ONNX"),
         ("w.pb", b"\x0a\x0bsaved_model", "TensorFlow"),
-        ("w.pt", b'{"a": 1}', r"neither PyTorch's nor safetensors.*adapter file"),
-        ("w.pt", b"hello world\nagain\n", "neither PyTorch's nor safetensors"),
+        ("w.pt", b'{"a": 1}', r"neither PyTorch nor safetensors.*adapter file"),
+        ("w.pt", b"hello world\nagain\n", "neither PyTorch nor safetensors"),
         ("w.pt", b"", "is empty"),
         ("w.safetensors", (2**62).to_bytes(8, "little") + b"{}", "header too large"),
         ("w.safetensors", (40).to_bytes(8, "little") + b"{}" + bytes(60), "safetensors file"),
@@ -449,7 +449,7 @@ def test_archives_are_named(state: State, tmp_path: Path) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", "no such checkpoint file")
-    refused(tmp_path, "is a folder; name the checkpoint file in it")
+    refused(tmp_path, "is a folder; give the checkpoint file in it")
 
 
 def nested() -> Tensor:
@@ -463,17 +463,20 @@ def quantised() -> Tensor:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([torch.ones(2)], "holds a list, no state dict.*adapter file"),
-        (torch.ones(2), "holds a Tensor, no state dict"),
-        ({}, "holds an empty state dict"),
-        ({"state_dict": {}}, "holds an empty state dict"),
-        ({"epoch": 3, "best": 2}, "holds no state dict, only epoch, best"),
-        ({"a.w": torch.ones(2), "module.a.w": torch.ones(2)}, "module.a.w: names the same entry"),
-        ({"a.w": torch.ones(1).expand(10**9)}, "a.w: is no dense tensor"),
-        ({"a.w": torch.empty(3, device="meta")}, "a.w: is no dense tensor"),
-        ({"a.w": torch.eye(3).to_sparse()}, "a.w: is no dense tensor"),
-        (nested, "a.w: is no dense tensor with all its values in the file \\(nested\\)"),
-        ({"a.w": torch.ones(3, dtype=torch.int8)}, "a.w: is int8; weights must be floating-point"),
+        ([torch.ones(2)], "contains a list, not a state dict.*adapter file"),
+        (torch.ones(2), "contains a Tensor, not a state dict"),
+        ({}, "contains an empty state dict"),
+        ({"state_dict": {}}, "contains an empty state dict"),
+        ({"epoch": 3, "best": 2}, "contains no state dict, only epoch, best"),
+        ({"a.w": torch.ones(2), "module.a.w": torch.ones(2)}, "module.a.w: another key"),
+        ({"a.w": torch.ones(1).expand(10**9)}, "a.w: not a dense tensor"),
+        ({"a.w": torch.empty(3, device="meta")}, "a.w: not a dense tensor"),
+        ({"a.w": torch.eye(3).to_sparse()}, "a.w: not a dense tensor"),
+        (nested, "a.w: not a dense tensor with all its values in the file \\(nested\\)"),
+        (
+            {"a.w": torch.ones(3, dtype=torch.int8)},
+            "a.w: has type int8; weights must be floating-point",
+        ),
         (quantised, "a.w: is quantised; save the network before quantisation"),
     ],
 )
@@ -504,7 +507,7 @@ def test_two_heads(state: State, tmp_path: Path) -> None:
     both = state | {"fc.weight": state["linear.weight"] * 2, "fc.bias": state["linear.bias"]}
     torch.save(both, tmp_path / "w.pt")
     refused(tmp_path / "w.pt", r"2 classifiers \(linear, fc\).*--model head=linear")
-    loaded = load_foreign(tmp_path / "w.pt", {"head": "fc"})
+    loaded = load_third_party(tmp_path / "w.pt", {"head": "fc"})
     assert torch.equal(loaded.network.head.fc.weight, both["fc.weight"])
 
 

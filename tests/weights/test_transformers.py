@@ -22,7 +22,7 @@ from resnet_cli.studies.iterative import refinement
 from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.signal import measure_signal
 from resnet_cli.studies.walks import along, delete, intact, reorder
-from resnet_cli.weights.foreign import load_foreign, recognise
+from resnet_cli.weights.third_party import load_third_party, recognise
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([1, 4, 7])
@@ -132,7 +132,7 @@ def test_equal_logits(name: str, tmp_path: Path) -> None:
     theirs = fill(MODELS[name]())
     torch.save({"model": theirs.state_dict()}, tmp_path / "w.pt")
     overrides = {"attention_heads": "2"} if "torchvision, vit" in name else {}
-    loaded = load_foreign(tmp_path / "w.pt", overrides)
+    loaded = load_third_party(tmp_path / "w.pt", overrides)
     with torch.no_grad():
         expected = theirs(IMAGES)
         assert expected.std() > 1e-3
@@ -263,7 +263,7 @@ def test_wrap_without_parts() -> None:
     shorter = rc.delete(net, [1])
     with torch.no_grad():
         assert not torch.equal(shorter.module(IMAGES), net.module(IMAGES))
-    with pytest.raises(UserError, match="give all three, or none"):
+    with pytest.raises(UserError, match="give all three or none"):
         rc.wrap(small_vit(), stem=nn.Identity(), example=IMAGES)
     with pytest.raises(UserError, match="Linear"):
         rc.wrap(nn.Linear(3, 3), example=torch.randn(2, 3))
@@ -278,7 +278,7 @@ def test_wrap_finds_what_names_do_not_tell() -> None:
     assert net.assumptions["activation"] == "silu"
     assert net.assumptions["zero_padding"] == "end"
     strange = fill(Theirs(act=torch.sin))
-    with pytest.raises(UserError, match="name its stem, units and head"):
+    with pytest.raises(UserError, match="pass stem, units and head"):
         rc.wrap(strange, example=IMAGES)
 
 
@@ -287,7 +287,7 @@ def test_wrap_finds_what_names_do_not_tell() -> None:
     [
         ("blocks.0.attn.proj.weight", {}, r"blocks\.0\.attn\.proj\.weight: is missing"),
         ("pos_embed", {}, "pos_embed: is missing"),
-        ("", {"reg_token": torch.zeros(1, 4, 128)}, "reg_token: is not part"),
+        ("", {"reg_token": torch.zeros(1, 4, 128)}, "reg_token: not part"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -296,13 +296,13 @@ def test_what_does_not_fit_is_named(
     state = {k: v for k, v in fill(TimmVit()).state_dict().items() if k != drop}
     torch.save({"model": state | add}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=words):
-        load_foreign(tmp_path / "w.pt")
+        load_third_party(tmp_path / "w.pt")
 
 
 def test_another_size_of_images_is_refused(tmp_path: Path) -> None:
     torch.save(fill(TimmVit()).state_dict(), tmp_path / "w.pt")
-    loaded = load_foreign(tmp_path / "w.pt")
-    with pytest.raises(UserError, match="takes images of 16x16 pixels, not 32x32"):
+    loaded = load_third_party(tmp_path / "w.pt")
+    with pytest.raises(UserError, match="needs images of 16x16 pixels, not 32x32"):
         loaded.network(torch.zeros(1, 3, 32, 32))
 
 
@@ -338,7 +338,7 @@ def test_convnext_in_timms_names(tmp_path: Path) -> None:
         state[renamed] = tensor.flatten() if "gamma" in renamed else tensor
     assert not any(key.startswith(("features", "classifier")) for key in state)
     torch.save(state, tmp_path / "w.pt")
-    loaded = load_foreign(tmp_path / "w.pt")
+    loaded = load_third_party(tmp_path / "w.pt")
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(IMAGES), theirs(IMAGES), rtol=1e-4, atol=1e-5)
 
@@ -352,7 +352,7 @@ def test_timm_itself(name: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"img_size": 32, "depth": 2} if "patch16" in name else {}
     theirs = fill(timm.create_model(name, num_classes=10, **options))
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
-    loaded = load_foreign(tmp_path / "w.pt")
+    loaded = load_third_party(tmp_path / "w.pt")
     x = torch.randn(2, 3, 32, 32) if "patch16" in name else torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(x), theirs(x), rtol=1e-3, atol=1e-4)
@@ -365,7 +365,7 @@ def test_transformers_itself(tmp_path: Path) -> None:
     )
     theirs = fill(transformers.ResNetForImageClassification(config))
     theirs.save_pretrained(tmp_path)
-    loaded = load_foreign(tmp_path / "model.safetensors")
+    loaded = load_third_party(tmp_path / "model.safetensors")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(x), theirs(x).logits, rtol=1e-4, atol=1e-5)

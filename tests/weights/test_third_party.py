@@ -22,7 +22,7 @@ from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
-from resnet_cli.weights.foreign import Foreign, infer, load_foreign
+from resnet_cli.weights.third_party import ThirdPartyNetwork, infer, load_third_party
 
 AKAMASTER = Path(__file__).parents[3] / "shared" / "checkpoints" / "akamaster-resnet20-12fca82f.th"
 
@@ -32,7 +32,7 @@ def images(size: int, count: int = 2) -> Tensor:
 
 
 def assert_same_logits(
-    theirs: nn.Module, loaded: Foreign, size: int, *, grey: bool = False
+    theirs: nn.Module, loaded: ThirdPartyNetwork, size: int, *, grey: bool = False
 ) -> None:
     assert not loaded.network.training
     x = images(size).double()
@@ -47,10 +47,10 @@ def assert_same_logits(
 
 def saved_and_compared(
     theirs: nn.Module, folder: Path, size: int, overrides: dict[str, str] | None = None
-) -> Foreign:
+) -> ThirdPartyNetwork:
     """Their network, saved as a state dict, loaded, and compared."""
     torch.save(fill(theirs).state_dict(), folder / "weights.pt")
-    loaded = load_foreign(folder / "weights.pt", overrides)
+    loaded = load_third_party(folder / "weights.pt", overrides)
     assert_same_logits(theirs, loaded, size)
     return loaded
 
@@ -60,7 +60,7 @@ def saved_and_compared(
 
 @pytest.mark.skipif(not AKAMASTER.is_file(), reason="akamaster's ResNet-20 is not on this machine")
 def test_akamaster_resnet20_equals_a_straight_line_forward() -> None:
-    loaded = load_foreign(AKAMASTER)
+    loaded = load_third_party(AKAMASTER)
     network = loaded.network
     assert loaded.model == ModelConfig(depth=20, placement="original")
     assert loaded.num_classes == 10
@@ -181,7 +181,7 @@ def test_a_naming_gives_equal_logits(name: str, tmp_path: Path) -> None:
 def test_a_network_of_one_channel(tmp_path: Path) -> None:
     theirs = fill(Theirs(channels=1))
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
-    loaded = load_foreign(tmp_path / "weights.pt")
+    loaded = load_third_party(tmp_path / "weights.pt")
     assert_same_logits(theirs, loaded, 16, grey=True)
     assert any("grey" in note for note in loaded.notes)
 
@@ -194,7 +194,7 @@ def test_config_json_of_transformers_states_the_stride(first: bool, tmp_path: Pa
     (tmp_path / "config.json").write_text(json.dumps(config))
     images_of = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(images_of))
-    loaded = load_foreign(tmp_path / "model.safetensors")
+    loaded = load_third_party(tmp_path / "model.safetensors")
     assert_same_logits(theirs, loaded, 32)
     (stride,) = [a for a in loaded.assumptions if a.key == "stride_in"]
     assert (stride.value, stride.source) == ("1x1" if first else "3x3", "config.json")
@@ -218,7 +218,7 @@ def test_an_assumption_is_stated_and_overridden(name: str, tmp_path: Path) -> No
     plan, overrides = UNTOLD[name]
     theirs = fill(Theirs(**plan))
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
-    assumed = load_foreign(tmp_path / "weights.pt")
+    assumed = load_third_party(tmp_path / "weights.pt")
     (key,) = overrides
     (stated,) = [a for a in assumed.assumptions if a.key == key]
     assert stated.value != overrides[key]
@@ -226,7 +226,7 @@ def test_an_assumption_is_stated_and_overridden(name: str, tmp_path: Path) -> No
     with pytest.raises(AssertionError):  # what is assumed is wrong here
         assert_same_logits(theirs, assumed, 32)
     theirs.float()
-    right = load_foreign(tmp_path / "weights.pt", overrides)
+    right = load_third_party(tmp_path / "weights.pt", overrides)
     assert_same_logits(theirs, right, 32)
     (given,) = [a for a in right.assumptions if a.key == key]
     assert (given.source, given.others) == ("--model", ())
@@ -245,7 +245,7 @@ def test_an_assumption_is_stated_and_overridden(name: str, tmp_path: Path) -> No
 def test_a_wrong_override_is_refused(overrides: dict[str, str], words: str, tmp_path: Path) -> None:
     torch.save(fill(Theirs(convs=3)).state_dict(), tmp_path / "weights.pt")
     with pytest.raises(UserError, match=words):
-        load_foreign(tmp_path / "weights.pt", overrides)
+        load_third_party(tmp_path / "weights.pt", overrides)
 
 
 # --- networks that have a configuration here ---------------------------------------------------
@@ -338,7 +338,7 @@ def test_the_configuration_of_a_network_of_others_builds_the_same(tmp_path: Path
     """What `signal` initialises has the shapes of what was loaded."""
     for plan in ({}, {"convs": 3}, {"zero_padding": True}):
         torch.save(fill(Theirs(**plan)).state_dict(), tmp_path / "weights.pt")
-        loaded = load_foreign(tmp_path / "weights.pt")
+        loaded = load_third_party(tmp_path / "weights.pt")
         assert loaded.model is not None
         ours = build(loaded.model, loaded.num_classes)
         assert ours.places == loaded.network.places
@@ -353,7 +353,7 @@ def test_num_batches_tracked_may_be_absent_and_is_kept_when_present(tmp_path: Pa
         {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
         tmp_path / "old.pt",
     )
-    new, old = (load_foreign(tmp_path / f"{age}.pt").network for age in ("new", "old"))
+    new, old = (load_third_party(tmp_path / f"{age}.pt").network for age in ("new", "old"))
     assert new.stem[1].num_batches_tracked == 7
     assert old.stem[1].num_batches_tracked == 0
     assert torch.equal(new(images(16)), old(images(16)))
@@ -397,10 +397,10 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"layer2__0__conv2__weight": (32,)}, r"layer2\.0\.conv2\.bias|layer2\.0\.conv2"),
     ({}, {"layer2__0__conv2__weight": (0, 32, 3, 3)}, r"has shape \[0, 32, 3, 3\]"),
     ({}, {"layer2__0__conv2__weight": (32, 24, 3, 3)}, r"conv2\.weight: .* input has 32 channels"),
-    ({}, {"bn1__bias": (8,)}, r"bn1\.bias: has shape \[8\]; \[16\] is expected"),
-    ({}, {"linear__bias": (7,)}, r"linear\.bias: has shape \[7\]; \[10\] is expected"),
+    ({}, {"bn1__bias": (8,)}, r"bn1\.bias: has shape \[8\]; expected \[16\]"),
+    ({}, {"linear__bias": (7,)}, r"linear\.bias: has shape \[7\]; expected \[10\]"),
     ({}, {"linear__weight": (10, 32)}, r"linear\.weight: .* last unit has 64 channels"),
-    ({}, {"conv1__weight": (16, 4, 3, 3)}, "images of 4 channels; 1 or 3"),
+    ({}, {"conv1__weight": (16, 4, 3, 3)}, "images with 4 channels; only networks for 1 or 3"),
     ({}, {"conv1__weight": (8, 3, 3, 3)}, "conv1: no batch norm follows"),
     ({}, {"layer1__0__bn3__weight": (16,)}, r"layer1\.0\.bn3\.bias: is missing"),
     ({}, {"fc__weight": (10, 64)}, r"has 2 classifiers \(linear, fc\)"),

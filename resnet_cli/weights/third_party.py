@@ -1,10 +1,11 @@
-"""Checkpoints of others: weights that some other PyTorch code trained, loaded as our networks.
+"""Third-party checkpoints: weights that were trained by other PyTorch code.
 
-Four steps, each a module: `reading` opens the file without running anything in it, `state` finds
-the state dict, `namings` and `layout` read the network off its names and shapes, `assemble` builds
-it. Every entry of the file and every parameter of the network is accounted for: what does not fit
-is refused by name. What shapes cannot tell is assumed as the code that uses the naming does it,
-stated, and overridden by `--model KEY=VALUE` (`assumptions`).
+Loading has four steps, each in its own module: `reading` opens the file without running code in it,
+`state` finds the state dict, `namings` and `layout` infer the network from names and shapes, and
+`assemble` builds it. Every entry of the file and every parameter of the network must be used; the
+first one that is not is named in the error. Properties that cannot be inferred from shapes are
+assumed as in the code that uses the naming, are reported, and can be set with `--model KEY=VALUE`
+(`assumptions`).
 """
 
 import json
@@ -42,39 +43,39 @@ OTHER_KINDS = (
     (is_transformer, assemble_transformer),
     (is_convnext, assemble_convnext),
 )
-"""Networks that are not ResNets: how to recognise one by its keys, and how to build it."""
-MOST_CONFIG = 1 << 20
-"""Bytes of a config.json that is read."""
+"""For networks that are not ResNets: functions that recognise one by its keys and build it."""
+MAX_CONFIG = 1 << 20
+"""Largest config.json that is read, in bytes."""
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """A network of others, with what is known and what is assumed about it."""
+class ThirdPartyNetwork:
+    """A third-party network, with its known and assumed properties."""
 
     network: Network
     """In evaluation mode."""
     label: str
     num_classes: int
     model: ModelConfig | None
-    """Its configuration, if it is one of ours; else None."""
+    """Its configuration, or None if this program has no configuration for it."""
     assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...]
-    """What was chosen, computed or left out of the file, in words."""
+    """Messages on what was chosen in the file, computed from it or ignored."""
     normalization: Normalization | None
-    """That the file states."""
+    """The normalisation given in the file, if any."""
 
 
-def load_foreign(
+def load_third_party(
     path: Path, overrides: Mapping[str, str] | None = None, content: Any = None
-) -> Foreign:
-    """Load the weights that another program trained, whatever residual network they are of.
+) -> ThirdPartyNetwork:
+    """Load third-party weights of a residual network.
 
     Args:
-        overrides: values of assumptions, by key.
-        content: of the file, if it has been read.
+        overrides: key -> value of assumptions to override.
+        content: the content of the file, if it has already been read.
 
     Raises:
-        UserError: the file is unreadable, or holds another kind of network.
+        UserError: the file cannot be read, or contains another kind of network.
     """
     given = dict(overrides or {})
     if content is None:
@@ -86,21 +87,22 @@ def load_foreign(
         assume.value("weights", state.container, ())
     network, plan = infer(state.tensors, str(path), assume)
     assume.check_all_used()
-    found = _foreign(network, plan, assume, state)
+    found = _third_party(network, plan, assume, state)
     return replace(found, normalization=state.normalization or normalization)
 
 
 def infer(
     tensors: Mapping[str, Tensor], source: str, assume: Assumptions
 ) -> tuple[Network, Plan | None]:
-    """The network of a state dict, and its plan (None for a VGG).
+    """The network of a state dict, and its plan (None for networks other than ResNets).
 
     Args:
-        tensors: names to tensors, prefixes removed; on the meta device, only shapes matter.
-        source: what an error calls the file.
+        tensors: name -> tensor, without prefixes; they may be on the meta device.
+        source: the name of the file in error messages.
 
     Raises:
-        UserError: another naming or kind of network, a key too many or too few, a wrong shape.
+        UserError: the naming or kind of network is unknown, a key is missing or unexpected, or a
+            shape is wrong.
     """
     for recognises, make in OTHER_KINDS:
         if recognises(tensors):
@@ -109,17 +111,17 @@ def infer(
     return assemble(plan, source, assume), plan
 
 
-def recognise(model: nn.Module, example: Tensor) -> Foreign:
-    """The network that a model computes, read off the names and shapes of its state dict.
+def recognise(model: nn.Module, example: Tensor) -> ThirdPartyNetwork:
+    """The network that a model computes, inferred from the names and shapes of its state dict.
 
-    What these do not tell is found by comparing logits: the plausible values are tried until the
-    network computes what the model does.
+    Other properties are found by comparing logits: all plausible values are tried until the network
+    gives the model's logits.
 
     Args:
-        example: inputs of the shape that the model takes; random numbers will do.
+        example: inputs of the model's input shape; they may be random.
 
     Raises:
-        UserError: its modules have no known names, or no plausible network gives its logits.
+        UserError: the naming of its modules is unknown, or no plausible network gives its logits.
     """
     name = type(model).__name__
     state = find_state({"model": dict(model.state_dict())}, Path(name))
@@ -127,23 +129,23 @@ def recognise(model: nn.Module, example: Tensor) -> Foreign:
     heads = {getattr(module, "num_heads", None) for module in model.modules()} - {None}
     given = {"attention_heads": str(heads.pop())} if len(heads) == 1 else {}
     network, plan, assume = _assumed(state.tensors, name, given)
-    untold = [made for made in assume.made.values() if made.others]
+    uncertain = [made for made in assume.made.values() if made.others]
     try:
         with torch.no_grad():
             expected = model.eval()(example)
-            for values in product(*((made.value, *made.others) for made in untold)):
-                told = dict(zip((made.key for made in untold), values, strict=True))
-                network, plan, assume = _assumed(state.tensors, name, given | told)
+            for values in product(*((made.value, *made.others) for made in uncertain)):
+                tried = dict(zip((made.key for made in uncertain), values, strict=True))
+                network, plan, assume = _assumed(state.tensors, name, given | tried)
                 if _computes(network, example, expected):
                     break
             else:
                 raise UserError(
-                    f"{name}: no network with these weights computes the model's logits; name "
-                    "its stem, units and head"
+                    f"{name}: no known network with these weights gives the model's logits; pass "
+                    "stem, units and head"
                 )
     finally:
         model.train(was_training)
-    return _foreign(network, plan, assume, state)
+    return _third_party(network, plan, assume, state)
 
 
 def _assumed(
@@ -154,17 +156,19 @@ def _assumed(
 
 
 def _computes(network: Network, example: Tensor, expected: object) -> bool:
-    """The network takes the example, and gives these logits."""
+    """Whether the network accepts the example and gives these logits."""
     try:
         found = network(example)
-    except RuntimeError:  # of other shapes
+    except RuntimeError:  # the shapes do not match
         return False
     if not isinstance(expected, Tensor) or found.shape != expected.shape:
         return False
     return float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
 
 
-def _foreign(network: Network, plan: Plan | None, assume: Assumptions, state: State) -> Foreign:
+def _third_party(
+    network: Network, plan: Plan | None, assume: Assumptions, state: State
+) -> ThirdPartyNetwork:
     notes = list(state.notes)
     if state.others:
         others = " or ".join(f"--model weights={name}" for name in state.others[:3])
@@ -173,7 +177,7 @@ def _foreign(network: Network, plan: Plan | None, assume: Assumptions, state: St
         notes.append("the classifier has no bias")
     if plan is not None and plan.channels == 1:
         notes.append("images converted to grey: 0.299 R + 0.587 G + 0.114 B, after normalisation")
-    return Foreign(
+    return ThirdPartyNetwork(
         network,
         _label(network, plan),
         _classes(network),
@@ -208,13 +212,14 @@ def _label(network: Network, plan: Plan | None) -> str:
     return f"{kind}{plan.depth}{width}"
 
 
-# --- a configuration, where it is one of ours ----------------------------------------------------
+# --- the network's configuration, if there is one -------------------------------------------------
 
 
 def _config(plan: Plan, assume: Assumptions) -> ModelConfig | None:
-    """The configuration of this network that says no more than it must; None if ours have none.
+    """The shortest configuration that describes this network; None if there is none.
 
-    A ResNet-20 with zero-padded shortcuts is `ModelConfig(depth=20, placement="original")`.
+    For example, a ResNet-20 with zero-padded shortcuts is `ModelConfig(depth=20,
+    placement="original")`.
     """
     value = {key: made.value for key, made in assume.made.items()}
     kernels = {tuple(conv.kernel for conv in unit.convs) for unit in plan.units}
@@ -228,7 +233,7 @@ def _config(plan: Plan, assume: Assumptions) -> ModelConfig | None:
     projections = [bool(unit.projection) for unit in plan.units]
     expansion = EXPANSION if branch == "bottleneck" else 1
     widths = tuple(unit.outs // expansion for unit in plan.units if unit.starts_stage)
-    plain = (
+    is_configurable = (
         branch is not None
         and stem is not None
         and not plan.is_preactivation
@@ -243,7 +248,7 @@ def _config(plan: Plan, assume: Assumptions) -> ModelConfig | None:
         and first.outs == widths[0]
         and not any(unit.pools_shortcut for unit in plan.units)
     )
-    if not plain:
+    if not is_configurable:
         return None
     counts: list[int] = []
     for unit in plan.units:
@@ -258,7 +263,7 @@ def _config(plan: Plan, assume: Assumptions) -> ModelConfig | None:
     }
     try:
         config = _smallest(fields, tuple(counts), widths, any(projections), value)
-    except ValueError:  # deeper, wider or of more stages than any network here
+    except ValueError:  # deeper or wider than ModelConfig allows, or too many stages
         return None
     inner = [place.out_channels // expansion for place in make_places(config)]
     changes = [place.changes_shape for place in make_places(config)]
@@ -276,10 +281,10 @@ def _smallest(
     value: Mapping[str, str],
 ) -> ModelConfig:
     try:
-        told_by_depth = ModelConfig(**fields).stage_units() == units
+        follows_from_depth = ModelConfig(**fields).stage_units() == units
     except ValueError:
-        told_by_depth = False
-    if not told_by_depth:
+        follows_from_depth = False
+    if not follows_from_depth:
         fields["units"] = units
     with_widths = ModelConfig(**fields, widths=widths)
     if with_widths.model_copy(update={"widths": None}).stage_widths() != widths:
@@ -295,10 +300,9 @@ def _smallest(
 
 
 def _stated(path: Path) -> tuple[dict[str, str], Normalization | None]:
-    """What a config.json next to the file says of the network, and of the inputs' normalisation.
+    """The network's properties and input normalisation from a config.json next to the file.
 
-    Files of transformers (`model_type: resnet`) and timm (`pretrained_cfg`) are understood; any
-    other is ignored.
+    Only files of transformers (`model_type: resnet`) and timm (`pretrained_cfg`) are used.
     """
     stated: dict[str, str] = {}
     config = _json(path.parent / "config.json")
@@ -320,7 +324,7 @@ def _stated(path: Path) -> tuple[dict[str, str], Normalization | None]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_file() or path.stat().st_size > MOST_CONFIG:
+        if not path.is_file() or path.stat().st_size > MAX_CONFIG:
             return {}
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
