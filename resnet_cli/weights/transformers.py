@@ -211,7 +211,7 @@ def assemble_transformer(
     """The Vision Transformer of a state dict, in evaluation mode, with two units for each layer.
 
     Raises:
-        UserError: a key too many or too few, or a wrong shape.
+        UserError: a key is missing or unexpected, or a shape is wrong.
     """
     names = TIMM if f"{TIMM.patches}.weight" in tensors else TORCHVISION
     reader = _Reader(tensors, source, float(assume.value("epsilon", "1e-06", ())))
@@ -328,7 +328,7 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
     """The ConvNeXt of a state dict, in evaluation mode.
 
     Raises:
-        UserError: a key too many or too few, or a wrong shape.
+        UserError: a key is missing or unexpected, or a shape is wrong.
     """
     tensors = {_torchvisions(key): tensor for key, tensor in tensors.items()}
     reader = _Reader(tensors, source, float(assume.value("epsilon", "1e-06", ())))

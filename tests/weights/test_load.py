@@ -240,7 +240,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert one_line(tmp_path / "none.safetensors").endswith(
         "none.safetensors: no such file; check the path"
     )
-    assert one_line("none.safetensors") == "--checkpoint none.safetensors: no such file; check the path"
+    assert (
+        one_line("none.safetensors")
+        == "--checkpoint none.safetensors: no such file; check the path"
+    )
     assert one_line("runs/none") == "--checkpoint runs/none: no such file; check the path"
 
 
