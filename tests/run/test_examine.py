@@ -64,6 +64,7 @@ def test_one_network_is_examined_once(
 
     tables = {path: path.read_bytes() for path in Path("out").rglob("*.csv")}
     plan = Path("out/examine.json").read_bytes()
+    monkeypatch.setattr("resnet_cli.studies.runner.draw", lambda *arguments: [])  # takes seconds
     assert run(*command, "--json") == 0
     assert {path: path.read_bytes() for path in Path("out").rglob("*.csv")} == tables
     assert Path("out/examine.json").read_bytes() == plan

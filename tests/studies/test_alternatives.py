@@ -57,7 +57,6 @@ def test_eval_takes_what_is_clearly_right(
     checkpoint: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alternatives, "IMAGES", 100)
-    monkeypatch.setattr(alternatives, "BATCH_SIZE", 40)  # clearly worse values stop after these
     assert call("eval", "--checkpoint", str(checkpoint), "--json") == 0
     output = capsys.readouterr()
     found = json.loads(output.out)
