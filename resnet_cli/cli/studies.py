@@ -260,7 +260,10 @@ def _chosen(
         return study.model_validate(values), words
     except ValueError as error:
         flag = selecting[0].option.flag if selecting else command
-        raise UserError(f"{flag}: {one_line(_first_message(error))}") from None
+        of_fields = {p.name: p.option.flag for p in set_.values()}
+        raise UserError(
+            f"{_first_place(error, of_fields) or flag}: {_first_message(error)}"
+        ) from None
 
 
 def _share(one: _Parameter, other: _Parameter) -> bool:
@@ -269,7 +272,17 @@ def _share(one: _Parameter, other: _Parameter) -> bool:
 
 def _first_message(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
-    return error_message(errors()[0]) if errors else str(error)
+    return one_line(error_message(errors()[0]) if errors else str(error))
+
+
+def _first_place(error: ValueError, flags: Mapping[str, str]) -> str | None:
+    """The option that an error is about, if it is about one."""
+    errors = getattr(error, "errors", None)
+    return (
+        next((flags[part] for part in errors()[0]["loc"] if part in flags), None)
+        if errors
+        else None
+    )
 
 
 def _on_network(

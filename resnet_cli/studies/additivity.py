@@ -7,7 +7,7 @@ Damage is an increase over the intact network: of the error, which saturates at 
 loss, which does not.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -123,7 +123,7 @@ class Additivity(LesionStudy):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        sets = draw_sets(subject.num_units, self.k, self.samples, seed)
+        sets = draw_sets(subject.num_units, self.k, self.samples, seed, progress.check)
         network, batches = subject.loaded.network, subject.batches("test")
         if progress.wants("lesion_additivity"):
             with progress.of(f"deleting sets of units of {subject.label}") as report:
@@ -173,7 +173,13 @@ def _in_words(correlation: float | None) -> str:
     return "none, the damages do not vary" if correlation is None else f"{correlation:.3f}"
 
 
-def draw_sets(num_units: int, ks: Iterable[int], samples: int, seed: int) -> list[Deletion]:
+def draw_sets(
+    num_units: int,
+    ks: Iterable[int],
+    samples: int,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+) -> list[Deletion]:
     """`samples` random sets of k units for each k: the sets that `draw_deletions` draws.
 
     Raises:
@@ -185,7 +191,7 @@ def draw_sets(num_units: int, ks: Iterable[int], samples: int, seed: int) -> lis
             f"sets of {min(ks)} cannot show additivity: one unit's damage is its own sum; "
             "take 2 or more, for example 2-10"
         )
-    return draw_deletions(num_units, ks, samples, seed)
+    return draw_deletions(num_units, ks, samples, seed, check)
 
 
 def compare_damages(

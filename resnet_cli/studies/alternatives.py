@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.studies.subject import Subject
-from resnet_cli.training.evaluation import BATCH_SIZE
 from resnet_cli.weights.assumptions import Assumption
 from resnet_cli.weights.load import load_network
 
@@ -25,6 +25,8 @@ IMAGES = 300
 """Images that the alternatives are compared on: enough to tell 10 % error from 20 %."""
 FEW = 40
 """Images on which a wrong nonlinearity shows: nothing is recognised."""
+BATCH_SIZE = 20
+"""Images a batch; between batches the command can be stopped."""
 CLEAR = 3.3
 """Standard errors; a difference as large by chance has the probability 0.001."""
 
@@ -65,22 +67,21 @@ def try_alternatives(
     Only assumptions that `--model` does not state are tried, one after the other.
 
     Raises:
+        Interrupted: `should_stop` returned true.
         UserError: the data are missing.
     """
     trials: list[Trial] = []
     if not any(assumption.others for assumption in subject.loaded.assumptions):
         return subject, trials
-    now = _outcome(subject)
+    now = _outcome(subject, should_stop)
     for assumption in subject.loaded.assumptions:
         better: dict[str, tuple[Subject, _Outcome]] = {}
         tried: list[Trial] = []
         for value in assumption.others:
-            if should_stop():
-                return subject, trials
             other = _with(subject, assumption.key, value)
-            found = _outcome(other, FEW)
+            found = _outcome(other, should_stop, FEW)
             if not now.first(FEW).is_clearly_better_than(found):
-                found = _outcome(other)
+                found = _outcome(other, should_stop)
             tried.append(
                 Trial(assumption, value, found.images, found.error, now.first(found.images).error)
             )
@@ -135,11 +136,15 @@ class _Outcome:
 
 
 @torch.inference_mode()
-def _outcome(subject: Subject, images: int | None = None) -> _Outcome:
+def _outcome(
+    subject: Subject, should_stop: Callable[[], bool], images: int | None = None
+) -> _Outcome:
     batches = subject.batches("test")
     right, losses = [], []
     limit = min(images or IMAGES, IMAGES, len(batches))
     for start in range(0, limit, BATCH_SIZE):
+        if should_stop():
+            raise Interrupted("stopped; nothing was measured")
         x, labels = batches.evaluation(start, min(start + BATCH_SIZE, limit))
         logits = subject.loaded.network(x)
         right.append(((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu())

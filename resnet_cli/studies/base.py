@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from resnet_cli.config.fields import StudyConfig
 from resnet_cli.config.registry import STUDIES, registered
@@ -178,8 +178,12 @@ class Study(StudyConfig):
 GradientImages = Literal["train", "test"]
 ON = Option("--on", "Images that the gradients are measured on.")
 """Of a field of `GradientImages`."""
+MOST_SAMPLES = 10_000
+"""Draws for each number of units or swaps, or for each path length."""
 Samples = Annotated[
-    PositiveInt, Option("--samples", "Number of draws for each number of units.", metavar="N")
+    PositiveInt,
+    Field(le=MOST_SAMPLES),
+    Option("--samples", "Number of draws for each number of units.", metavar="N"),
 ]
 
 

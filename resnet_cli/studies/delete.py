@@ -1,6 +1,6 @@
 """Delete units (paper 2, Figures 3, 4, 5a and 8)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -122,16 +122,21 @@ class DeleteUnits(LesionStudy):
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
-        self.deletions(subject.num_units, 0)
+        self.model_copy(update={"samples": 1}).deletions(subject.num_units, 0)
 
-    def deletions(self, num_units: int, seed: int) -> list[Deletion]:
+    def deletions(
+        self, num_units: int, seed: int, check: Callable[[], None] = lambda: None
+    ) -> list[Deletion]:
         """The sets of units to delete.
+
+        Args:
+            check: ends the draws on request.
 
         Raises:
             UserError: the network has fewer units.
         """
         if self.only is None:
-            return draw_deletions(num_units, self.k, self.samples, seed)
+            return draw_deletions(num_units, self.k, self.samples, seed, check)
         if max(self.only) >= num_units:
             raise UserError(
                 f"unit {max(self.only)} does not exist; this network has {num_units} units, "
@@ -143,7 +148,7 @@ class DeleteUnits(LesionStudy):
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         network, batches = subject.loaded.network, subject.batches("test")
-        deletions = self.deletions(subject.num_units, seed)
+        deletions = self.deletions(subject.num_units, seed, progress.check)
         if progress.wants("lesion_delete") or progress.wants("lesion_classes"):
             with progress.of(f"deleting units of {subject.label}") as report:
                 outcomes = measure_deletions(

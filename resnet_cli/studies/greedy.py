@@ -134,7 +134,7 @@ class GreedyDeletion(LesionStudy):
             yield "lesion_greedy", rows, splits
         if progress.wants("lesion_delete"):
             ks = range(1, self.max_units + 1)
-            deletions = draw_deletions(subject.num_units, ks, self.samples, seed)
+            deletions = draw_deletions(subject.num_units, ks, self.samples, seed, progress.check)
             with progress.of(f"deleting random units of {subject.label}") as report:
                 rows = delete_units(network, batches, deletions, seed, report, engine)
             yield "lesion_delete", rows, ("test",)

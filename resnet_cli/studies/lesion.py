@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,21 +124,36 @@ class LesionStudy(Study):
         """The outcome of the intact network, then of each walk, all with statistics re-estimated
         along them."""
         from resnet_cli.studies import recalibrate
-        from resnet_cli.studies.walks import evaluate_walks, intact, shared_steps, visited
+        from resnet_cli.studies.walks import (
+            MOST_TOGETHER,
+            evaluate_walks,
+            intact,
+            shared_steps,
+            visited,
+        )
 
         assert self.recalibrate is not None
         network, engine = subject.loaded.network, subject.context.engine
         images = recalibrate.training_images(subject.batches("train"), self.recalibrate, 0, seed)
-        visits = visited(len(network.units), walks)
-        shared = shared_steps(visits) if engine == "fast" else [0] * len(visits)
-        with progress.of(f"re-estimating batch-norm statistics of {subject.label}") as report:
-            found = recalibrate.estimate(network, images, visits, shared, report)
-        statistics = dict(zip(visits, found, strict=True))
-        every = [intact(len(network.units)), *walks]
-        with progress.of(f"recalibrated lesions of {subject.label}") as report:
-            return evaluate_walks(
-                network, subject.batches("test"), every, report, engine, statistics
-            )
+        outcomes: list[Outcome] = []
+        for start in range(0, len(walks), MOST_TOGETHER):
+            some = walks[start : start + MOST_TOGETHER]
+            visits = visited(len(network.units), some)
+            shared = shared_steps(visits) if engine == "fast" else [0] * len(visits)
+            with progress.of(f"re-estimating batch-norm statistics of {subject.label}") as report:
+                found = recalibrate.estimate(network, images, visits, shared, report)
+            statistics = dict(zip(visits, found, strict=True))
+            with progress.of(f"recalibrated lesions of {subject.label}") as report:
+                baseline, *measured = evaluate_walks(
+                    network,
+                    subject.batches("test"),
+                    [intact(len(network.units)), *some],
+                    report,
+                    engine,
+                    statistics,
+                )
+            outcomes += measured if outcomes else [baseline, *measured]
+        return outcomes
 
     @property
     def recalibration_columns(self) -> Row:
@@ -159,10 +174,19 @@ class Deletion:
         return " ".join(map(str, self.units))
 
 
-def draw_deletions(num_units: int, ks: Iterable[int], samples: int, seed: int) -> list[Deletion]:
+def draw_deletions(
+    num_units: int,
+    ks: Iterable[int],
+    samples: int,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+) -> list[Deletion]:
     """The sets of units to delete: k = 1 takes each unit in turn, k > 1 `samples` random sets.
 
     A draw depends on (seed, k, sample) alone, so a longer study contains a shorter one.
+
+    Args:
+        check: called before each draw; ends them on request (`progress.check_of`).
 
     Raises:
         UserError: k is larger than the number of units, or 0.
@@ -182,6 +206,7 @@ def draw_deletions(num_units: int, ks: Iterable[int], samples: int, seed: int) -
             deletions += [Deletion(unit, (unit,)) for unit in range(num_units)]
             continue
         for sample in range(samples):
+            check()
             generator = stream(seed, "delete", k, sample)
             chosen = torch.randperm(num_units, generator=generator)[:k].tolist()
             deletions.append(Deletion(sample, tuple(sorted(chosen))))

@@ -7,7 +7,7 @@ whichever units were deleted.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from resnet_cli.config.fields import IntRange
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from resnet_cli.figures.titles import Heading
-    from resnet_cli.studies.progress import Progress
+    from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
+
+
+MOST_ROWS = 500_000
+"""Of the table: numbers of a large network have hundreds of digits."""
 
 
 class PathSurvival(Study):
@@ -61,12 +65,14 @@ class PathSurvival(Study):
     )
 
     def check(self, subject: "Subject") -> None:
-        path_survival(subject.num_units, self.deleted)
+        check_deleted(subject.num_units, self.deleted)
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        yield "path_survival", path_survival(subject.num_units, self.deleted), ()
+        with progress.of(f"counting the paths of {subject.num_units} units") as report:
+            rows = path_survival(subject.num_units, self.deleted, report)
+        yield "path_survival", rows, ()
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         from resnet_cli.figures.titles import Heading
@@ -98,19 +104,35 @@ class PathSurvival(Study):
         )
 
 
-def path_survival(num_units: int, deleted: Iterable[int]) -> list[Row]:
+def check_deleted(num_units: int, deleted: Sequence[int]) -> None:
+    """Raises UserError if more units are to be deleted than there are, or the table would be too
+    long."""
+    if max(deleted) > num_units:
+        raise UserError(
+            f"{max(deleted)} units cannot be deleted; this network has {num_units} units, "
+            f"so 0 to {num_units}"
+        )
+    if len(deleted) * (num_units + 1) > MOST_ROWS:
+        raise UserError(
+            f"{len(deleted)} numbers of deleted units, of {num_units}, give a table of more than "
+            f"{MOST_ROWS:,} rows; name fewer"
+        )
+
+
+def path_survival(
+    num_units: int, deleted: Sequence[int], report: "Report" = lambda done, total: None
+) -> list[Row]:
     """Rows of path_survival.csv: for each number of deleted units the share of paths left.
 
+    Args:
+        report: called with (rows done, rows in all).
+
     Raises:
-        UserError: more units are to be deleted than there are.
+        UserError: more units are to be deleted than there are, or the table would be too long.
     """
-    rows = []
+    check_deleted(num_units, deleted)
+    rows: list[Row] = []
     for count in deleted:
-        if count > num_units:
-            raise UserError(
-                f"{count} units cannot be deleted; this network has {num_units} units, "
-                f"so 0 to {num_units}"
-            )
         for k in range(num_units + 1):
             paths, remaining = math.comb(num_units, k), math.comb(num_units - count, k)
             rows.append(
@@ -122,6 +144,7 @@ def path_survival(num_units: int, deleted: Iterable[int]) -> list[Row]:
                     "fraction": remaining / paths,
                 }
             )
+            report(len(rows), len(deleted) * (num_units + 1))
     return rows
 
 

@@ -23,7 +23,7 @@ from resnet_cli.results.layout import partial_table
 from resnet_cli.results.tables import explained
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
-from resnet_cli.runtime.interrupt import interruptible
+from resnet_cli.runtime.interrupt import Interrupted, interruptible
 
 T = TypeVar("T")
 Report = Callable[[int, int], None]
@@ -143,15 +143,45 @@ class KeptReport:
     def __call__(self, done: int, total: int) -> None:
         self._report(done, total)
 
+    def check(self) -> None:
+        """End the measurement within a piece, which is then not kept.
+
+        Raises:
+            Interrupted: `should_stop` says so.
+        """
+        if self._should_stop():
+            raise Interrupted(self._message)
+
     @property
     def quiet(self) -> "KeptReport":
         """The same, showing nothing: for a part of what the caller reports on."""
-        return KeptReport(lambda done, total: None, self._should_stop, self._message, self.kept)
+        return self.replaced(lambda done, total: None)
+
+    def replaced(self, report: Report) -> "KeptReport":
+        """The same with another function to report to."""
+        return KeptReport(report, self._should_stop, self._message, self.kept)
+
+
+def shifted(report: Report, number: int, parts: int) -> Report:
+    """A report for one of several parts of equal size, as a share of the whole."""
+
+    def report_all(done: int, total: int) -> None:
+        report(number * total + done, parts * total)
+
+    if not isinstance(report, KeptReport):
+        return report_all
+    return report.replaced(report_all)
 
 
 def quietly(report: Report) -> Report:
     """A report for a part of what `report` is called for: it shows nothing."""
     return report.quiet if isinstance(report, KeptReport) else lambda done, total: None
+
+
+def check_of(report: Report) -> Callable[[], None]:
+    """What a piece that takes long calls every second or more often: it ends the measurement on
+    request."""
+    return report.check if isinstance(report, KeptReport) else lambda: None
 
 
 class Progress:
@@ -180,6 +210,15 @@ class Progress:
     def wants(self, table: str) -> bool:
         """Whether a table is still to be measured."""
         return table in self._wanted
+
+    def check(self) -> None:
+        """End the measurement before a piece.
+
+        Raises:
+            Interrupted: `should_stop` says so.
+        """
+        if self.should_stop():
+            raise Interrupted("stopped before the first measurement; the same command starts again")
 
     @contextmanager
     def of(self, label: str) -> Iterator[KeptReport]:

@@ -11,7 +11,7 @@ norms before a lesion are those of the intact network.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.runtime.threads import map_in_threads
-from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 if TYPE_CHECKING:
     from resnet_cli.datasets.batches import Batches
@@ -144,8 +144,10 @@ def estimate(
     check(network)
     groups = [range(start, min(start + GROUP, len(walks))) for start in range(0, len(walks), GROUP)]
 
+    stop_check = check_of(report)
+
     def of_group(group: range) -> list[tuple[Part, list[Part], Part]]:
-        return _estimated(network, images, walks, shared, group)
+        return _estimated(network, images, walks, shared, group, stop_check)
 
     def measured(groups: Sequence[range]) -> Iterator[list[tuple[Part, list[Part], Part]]]:
         return map_in_threads(of_group, groups, parallel=network.device.type == "cpu")
@@ -166,6 +168,7 @@ def _estimated(
     walks: Sequence["Walk"],
     shared: Sequence[int],
     group: range,
+    stop_check: Callable[[], None],
 ) -> list[tuple[Part, list[Part], Part]]:
     """Of each walk of a group the statistics of the stem, of the steps that it does not share with
     the walk before, and of the head."""
@@ -189,6 +192,7 @@ def _estimated(
             kept = shared[index] if number else 0
             del trail[kept + 1 :]
             for position in range(kept, len(walks[index])):
+                stop_check()
                 step = walks[index][position]
                 unit = own.unit_list[step.unit]
                 attach(unit_norms[step.unit], parts[number][position])

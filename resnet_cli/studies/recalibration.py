@@ -9,7 +9,7 @@ the statistics of any other lesion do? Is it the means or the variances?
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import (
@@ -70,7 +70,7 @@ class Recalibration(Study):
     """Numbers of training images to re-estimate on."""
     count: PositiveInt = 1000
     """Training images of the controls."""
-    subsets: PositiveInt = 3
+    subsets: Annotated[PositiveInt, Field(le=1000)] = 3
     """Random draws of the training images, for each number of them."""
 
     command = "lesion"

@@ -1,6 +1,6 @@
 """Reorder units (paper 2, section 4.2 and Figure 5b)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -94,7 +94,7 @@ class ReorderUnits(LesionStudy):
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
         network, batches = subject.loaded.network, subject.batches("test")
-        draws = draw_reorderings(network.places, self.swaps, self.samples, seed)
+        draws = draw_reorderings(network.places, self.swaps, self.samples, seed, progress.check)
         if progress.wants("lesion_reorder"):
             with progress.of(f"reordering units of {subject.label}") as report:
                 rows = reorder_units(network, batches, draws, seed, report, subject.context.engine)
@@ -146,11 +146,18 @@ class Reordering:
 
 
 def draw_reorderings(
-    places: Sequence["Place"], swaps: Iterable[int], samples: int, seed: int
+    places: Sequence["Place"],
+    swaps: Iterable[int],
+    samples: int,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Reordering]:
     """Orders made by random swaps of two units of equal shape (paper 2, section 4.2).
 
     Each swap picks uniformly among all pairs that may be exchanged.
+
+    Args:
+        check: called before each draw; ends them on request (`progress.check_of`).
 
     Raises:
         UserError: a number of swaps is 0, or no two units have the same shape.
@@ -176,6 +183,7 @@ def draw_reorderings(
         if count < 1:
             raise UserError("0 swaps change nothing; --reorder takes 1 or more")
         for sample in range(samples):
+            check()
             generator = stream(seed, "reorder", count, sample)
             order = list(range(len(places)))
             for choice in torch.randint(len(pairs), (count,), generator=generator).tolist():

@@ -205,8 +205,10 @@ def untrained_subject(context: Context, run: RunConfig) -> Subject:
 
 def dataless_subject(context: Context, run: RunConfig) -> Subject:
     """The network of a training for a study that needs neither its weights nor its data."""
+    with torch.device("meta"):  # its units are counted, its weights never used
+        network = build(run.model, 10)
     loaded = Loaded(
-        build(run.model, 10, run.seed),
+        network,
         run.model,
         10,
         INITIALISATION,

@@ -7,7 +7,7 @@ before it, from the stem up to the first step where they part, are computed once
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
-from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.progress import Report, check_of, pieces_of, shifted
 from resnet_cli.studies.recalibrate import Statistics, attach, norms_of
 from resnet_cli.training.evaluation import BATCH_SIZE
 
@@ -59,7 +59,7 @@ def delete(walk: Walk, units: Collection[int]) -> Walk:
                 f"unit {unit} does not exist; this network has {len(walk)} units, "
                 f"0 to {len(walk) - 1}"
             )
-    return tuple(Step(step.unit, step.deleted or step.unit in units) for step in walk)
+    return tuple(Step(step.unit, deleted=True) if step.unit in units else step for step in walk)
 
 
 def reorder(walk: Walk, order: Sequence[int], places: Sequence[Place]) -> Walk:
@@ -117,6 +117,9 @@ class Outcome:
         return 100.0 * self.wrong / self.images
 
 
+MOST_TOGETHER = 1000
+"""Walks visited by a chunk of images before the next one comes: their sums are held in memory, and
+an interrupted study measures that chunk again."""
 CHUNK_BYTES = 1 << 21
 """The largest activation of a chunk of images: about a core's second-level cache."""
 
@@ -147,12 +150,15 @@ def evaluate_walks(
     Returns:
         One outcome for each walk, in the order given.
     """
-    visits = visited(len(network.units), walks)
-    shared = [0] * len(visits)
+    whole, *visits = visited(len(network.units), walks)
+    groups = [
+        [whole, *visits[start : start + MOST_TOGETHER]]
+        for start in range(0, max(1, len(visits)), MOST_TOGETHER)
+    ]
     chunk = BATCH_SIZE
     if engine == "fast":
-        shared = shared_steps(visits, statistics)
-        passes = len(batches) * units_computed(visits, shared) / len(network.units)
+        computed = sum(units_computed(each, shared_steps(each, statistics)) for each in groups)
+        passes = len(batches) * computed / len(network.units)
         multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
         if statistics is None:
             network = folded(network)
@@ -163,6 +169,39 @@ def evaluate_walks(
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()
+    outcomes: dict[Walk, Outcome] = {}
+    try:
+        for number, group in enumerate(groups):
+            outcomes |= _evaluate_together(
+                network,
+                batches,
+                group,
+                shifted(report, number, len(groups)),
+                engine,
+                chunk,
+                statistics,
+            )
+    finally:
+        network.train(was_training)
+    return [outcomes[walk] for walk in walks]
+
+
+def _evaluate_together(
+    network: Network,
+    batches: Batches,
+    visits: Sequence[Walk],
+    report: Report,
+    engine: Engine,
+    chunk: int,
+    statistics: Mapping[Walk, Statistics] | None,
+) -> dict[Walk, Outcome]:
+    """The outcome of each walk, all visited by one chunk of images before the next one comes.
+
+    Args:
+        visits: the intact walk first.
+        chunk: images.
+    """
+    shared = shared_steps(visits, statistics) if engine == "fast" else [0] * len(visits)
     parallel = engine == "fast" and network.device.type == "cpu"
     count = len(batches)
     starts = range(0, count, chunk)
@@ -171,6 +210,7 @@ def evaluate_walks(
     sums: list[Tensor] = []
     by_class: Tensor | None = None
 
+    check = check_of(report)
     along_walks = None if statistics is None else [statistics[walk] for walk in visits]
     # Each thread attaches the statistics of its walk to a network of its own.
     copies = SimpleQueue[Network]()
@@ -179,10 +219,10 @@ def evaluate_walks(
 
     def visit_all(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if along_walks is None:
-            return _visit_all(network, part[0], part[1], visits, shared)
+            return _visit_all(network, part[0], part[1], visits, shared, check)
         own = copies.get()
         try:
-            return _visit_all(own, part[0], part[1], visits, shared, along_walks)
+            return _visit_all(own, part[0], part[1], visits, shared, check, along_walks)
         finally:
             copies.put(own)
 
@@ -190,20 +230,17 @@ def evaluate_walks(
         parts = (batches.evaluation(start, start + chunk) for start in starts)
         return map_in_threads(visit_all, parts, parallel=parallel)
 
-    try:
-        for start, found in zip(starts, pieces_of(report, starts, measured), strict=True):
-            sums.append(found[0])
-            by_class = found[1] if by_class is None else by_class.to(found[1].device) + found[1]
-            report(min(start + chunk, end) - first, end - first)
-    finally:
-        network.train(was_training)
+    for start, found in zip(starts, pieces_of(report, starts, measured), strict=True):
+        sums.append(found[0])
+        by_class = found[1] if by_class is None else by_class.to(found[1].device) + found[1]
+        report(min(start + chunk, end) - first, end - first)
     # With more processes than chunks, some have no result. Sums are added up chunk by chunk in
     # the order of the images, so that they do not depend on the number of processes.
     of_chunks = processes.gather_lists([torch.stack([each.cpu() for each in sums])] if sums else [])
     of_classes = processes.gather_lists([] if by_class is None else [by_class.cpu()])
     total = torch.cat(of_chunks).sum(0)
     wrong_by_class = torch.stack(of_classes).sum(0)
-    outcomes = {
+    return {
         walk: Outcome(
             images=count,
             wrong=int(wrong),
@@ -216,7 +253,6 @@ def evaluate_walks(
             visits, total.tolist(), wrong_by_class.tolist(), strict=True
         )
     }
-    return [outcomes[walk] for walk in walks]
 
 
 @torch.inference_mode()
@@ -239,6 +275,7 @@ def _visit_all(
     labels: Tensor,
     visits: Sequence[Walk],
     shared: Sequence[int],
+    check: Callable[[], None],
     statistics: Sequence[Statistics] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Send a batch along every walk.
@@ -247,6 +284,7 @@ def _visit_all(
         images: [N, 3, H, W].
         visits: the intact walk first.
         shared: for each walk, the number of steps it has in common with the one before.
+        check: called before each step; ends the measurement on request.
         statistics: of the batch norms, for each walk; all have one stem. None: the network's own.
 
     Returns:
@@ -263,6 +301,7 @@ def _visit_all(
     for index, (walk, prefix) in enumerate(zip(visits, shared, strict=True)):
         del trail[prefix + 1 :]
         for position in range(prefix, len(walk)):
+            check()
             step = walk[position]
             unit = units[step.unit]
             if statistics is not None:

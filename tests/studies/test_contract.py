@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.studies.base import Study, options_of
+from resnet_cli.studies.progress import Pieces
 from resnet_cli.studies.runner import Written, run_study
 from resnet_cli.studies.subject import Subject, untrained_subject
 from resnet_cli.training.context import Context
@@ -106,18 +108,27 @@ def test_another_setting_or_seed_is_measured_anew(
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_study_resumes_within_its_table(
-    subject: Subject, study: Study, tmp_path: Path
+    subject: Subject, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     measure(subject, study, whole)
-    interruptions = 0
+    interruptions = added = 0
+    add = Pieces.add
+
+    def counted(pieces: Pieces, piece: Any) -> None:
+        nonlocal added
+        added += 1
+        add(pieces, piece)
+
+    monkeypatch.setattr(Pieces, "add", counted)
     while True:
-        calls = 0
+        before, calls = added, 0
 
         def stop() -> bool:
             nonlocal calls
             calls += 1
-            return calls > 2  # two new pieces each time
+            # Two new pieces each time; studies of one piece are stopped at once.
+            return added > before + 1 or (calls > 2 and added == 0)  # noqa: B023
 
         try:
             measure(subject, study, parts, should_stop=stop if interruptions < 4 else lambda: False)
@@ -141,6 +152,27 @@ def test_a_network_whose_outputs_overflow_is_refused(
     with pytest.raises(UserError, match=r"the output of unit 2 is not finite"):
         measure(overflowing, study, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_stop_request_is_seen_within_a_piece(
+    subject: Subject, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 30)  # one piece for all images
+    seen = 0
+    stop_at = math.inf
+
+    def stop() -> bool:
+        nonlocal seen
+        seen += 1
+        return seen >= stop_at
+
+    measure(subject, study, tmp_path / "whole", should_stop=stop)
+    assert seen > subject.num_units
+    seen, stop_at = 0, seen // 2
+    with pytest.raises(Interrupted):
+        measure(subject, study, tmp_path / "stopped", should_stop=stop)
+    assert seen == stop_at  # nothing else was begun
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -3,7 +3,7 @@
 Shapes: N images, C channels, H and W pixels, K gradients.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,8 @@ class CutNetwork:
         batch_statistics: normalise by the batch's own statistics, as in training; the running
             statistics are left as they are. Default: the running statistics.
         engine: `plain` backpropagates every gradient by autograd.
+        check: called at every unit that activations or gradients pass; ends the measurement on
+            request (`progress.check_of`).
 
     Raises:
         UserError: the network has no shortcuts.
@@ -54,7 +56,9 @@ class CutNetwork:
         *,
         batch_statistics: bool = False,
         engine: Engine = "fast",
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self.check = check
         if any(isinstance(unit, PlainUnit) for unit in network.units):
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
         with evaluation_mode(network, batch_statistics=batch_statistics), torch.no_grad():
@@ -62,6 +66,7 @@ class CutNetwork:
             x, self.stem = follow(network.stem, images.detach())
             self.units: list[Cut] = []
             for unit in network.unit_list:
+                check()
                 x, cut = _cut(unit, x, engine)
                 self.units.append(cut)
             _, head = trace_autograd(lambda y: functional.cross_entropy(network.head(y), labels), x)
@@ -80,6 +85,7 @@ class CutNetwork:
         do not count; 1 where none does."""
         gradient, gains = self.top.clone(), []
         for unit in reversed(self.units):
+            self.check()
             after = unit.after(gradient)
             norm = after.norm()
             residual = unit.residual(after.clone())
@@ -128,6 +134,7 @@ def path_gradient(cut: CutNetwork, units: Iterable[int]) -> Tensor:
     chosen = set(units)
     gradient = cut.top.clone()
     for index in reversed(range(len(cut))):
+        cut.check()
         unit = cut.units[index]
         gradient = unit.after(gradient)
         if index in chosen:

@@ -14,7 +14,7 @@ from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.paths.cut import Cut, CutNetwork
-from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 UNIT_CHUNK = 16
 """Images whose gradients at one unit's parameters autograd carries at a time."""
@@ -68,7 +68,7 @@ def exact_spectrum(
     def sweep(start: int) -> tuple[Tensor, float, float]:
         x, y = images[start : start + chunk], labels[start : start + chunk]
         share = len(y) / total
-        cut = CutNetwork(network, x, y, engine=engine)
+        cut = CutNetwork(network, x, y, engine=engine, check=check_of(report))
         by_length = gradient_by_length(cut, counted) * share
         ordinary = _ordinary_gradient(network, x, y).double() * share
         squares = by_length.square().flatten(1).sum(1)
@@ -138,7 +138,8 @@ def exact_spectrum_of_unit(
     ordinary: list[Tensor] = []
     for start in range(0, total, UNIT_CHUNK):
         x, y = images[start : start + UNIT_CHUNK], labels[start : start + UNIT_CHUNK]
-        found, whole = _at_unit(network, x, y, unit, len(y) / total, engine)
+        cut = CutNetwork(network, x, y, engine=engine, check=check_of(report))
+        found, whole = _at_unit(network, cut, x, y, unit, len(y) / total)
         sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         ordinary = [a + b for a, b in zip(ordinary, whole, strict=True)] if ordinary else whole
         report(min(start + UNIT_CHUNK, total), total)
@@ -151,17 +152,17 @@ def exact_spectrum_of_unit(
 
 
 def _at_unit(
-    network: Network, x: Tensor, y: Tensor, unit: int, share: float, engine: Engine
+    network: Network, cut: CutNetwork, x: Tensor, y: Tensor, unit: int, share: float
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The gradient at each parameter of a unit's residual branch, for some images of a batch:
     float64 [lengths, *shape] by length, and [*shape] by an ordinary backward pass.
 
     Args:
+        cut: the network at these images.
         share: of these images in the batch.
     """
     target = network.unit_list[unit]
     parameters = list(target.residual_parameters())
-    cut = CutNetwork(network, x, y, engine=engine)
     gradients = cut.units[unit].after(_sweep(cut, range(unit + 1, len(network.units))))
     with evaluation_mode(network):
         with torch.no_grad():
@@ -223,6 +224,7 @@ def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None
     gradients = _stack(num_lengths, cut.top[0])
     gradients[:1] = cut.top
     for index in reversed(units):
+        cut.check()
         boost = cut.boost if is_counted[index] else None
         gradients = _pass_unit(cut.units[index], gradients, reached, boost)
         reached += is_counted[index]

@@ -15,7 +15,7 @@ from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.base import Row
 from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
 from resnet_cli.studies.paths.lengths import check_lengths
-from resnet_cli.studies.progress import Report, pieces_of
+from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 CHUNK = 16
 """Images whose gradients along single paths a processor's core carries at a time."""
@@ -131,7 +131,7 @@ def _norms(
 
     def of_chunk(start: int) -> Tensor:
         part = slice(start, start + chunk)
-        cut = CutNetwork(network, images[part], labels[part], engine=engine)
+        cut = CutNetwork(network, images[part], labels[part], engine=engine, check=check_of(report))
         return measure(cut, part) * (len(labels[part]) / total) ** 2
 
     starts = range(0, total, chunk)
@@ -161,7 +161,9 @@ def _norms_by_batch_statistics(
     """Norms of the gradients of single paths, by the statistics of the whole batch."""
 
     def measured(paths: Sequence[Sequence[int]]) -> Iterator[float]:
-        cut = CutNetwork(network, images, labels, batch_statistics=True, engine=engine)
+        cut = CutNetwork(
+            network, images, labels, batch_statistics=True, engine=engine, check=check_of(report)
+        )
         return (float(path_gradient(cut, path).norm()) for path in paths)
 
     found: list[float] = []
@@ -213,6 +215,7 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
     device = cut.top.device
     gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
     for index in reversed(range(len(cut))):
+        cut.check()
         unit = cut.units[index]
         gradients = unit.after(gradients)
         through = chosen[:, :, index]  # [K, N]
