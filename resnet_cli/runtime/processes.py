@@ -76,6 +76,8 @@ def _launched() -> tuple[int, int]:
                 f"{name}={shortened(repr(value))}: must be a whole number, as torchrun sets it; "
                 f"start several processes with torchrun, or unset {name} for one process"
             )
+    if int(numbers["MASTER_PORT"]) > 65535:
+        raise UserError(f"MASTER_PORT={numbers['MASTER_PORT']}: ports go from 0 to 65535")
     rank, size = int(numbers["RANK"]), int(numbers["WORLD_SIZE"])
     if rank >= max(size, 1):
         raise UserError(

@@ -131,8 +131,10 @@ def effects(
     import torch
 
     from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
+    from resnet_cli.studies.progress import check_of
 
     units = network.unit_list
+    check = check_of(report)
     pairs = [(i, j) for i in range(len(units)) for j in range(i + 1, len(units))]
 
     @torch.no_grad()
@@ -147,6 +149,7 @@ def effects(
         for i, unit in enumerate(units[:-1]):
             x = unit.skip(inputs[i])
             for j in range(i + 1, len(units)):
+                check()
                 shortcut, residual = units[j].branches(x)
                 x = units[j].after(shortcut + residual)
                 change = (residual - branches[j]).flatten(1).double().norm(dim=1)

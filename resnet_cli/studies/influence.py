@@ -198,8 +198,10 @@ def influence(
     import torch
 
     from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
+    from resnet_cli.studies.progress import check_of
 
     units = network.unit_list
+    check = check_of(report)
     runs = [(n, unit) for n in lengths for unit in range(len(units) - n + 1)]
 
     @torch.no_grad()
@@ -210,6 +212,7 @@ def influence(
         found = {}
         for first, x in enumerate(trail[:-1]):
             for last in range(first, min(first + max(lengths), len(units))):
+                check()
                 x = units[last].skip(x)
                 if last - first + 1 in lengths:
                     cosine = position_cosines(x, trail[last + 1])

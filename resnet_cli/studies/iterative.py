@@ -177,12 +177,16 @@ def refinement(
     from torch.nn import functional
 
     from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
+    from resnet_cli.studies.progress import check_of
+
+    check = check_of(report)
 
     def compared(images: "Tensor", labels: "Tensor") -> "Tensor":
         branches, bases, points = [], [], []
         with torch.enable_grad():
             x = network.stem(images).detach().requires_grad_()
             for unit in network.unit_list:
+                check()
                 shortcut, residual = unit.branches(x)
                 total = shortcut + residual
                 keeps = x.shape == total.shape

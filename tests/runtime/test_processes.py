@@ -25,6 +25,7 @@ ALONE = {
         {"WORLD_SIZE": "9" * 5000},
         {"LOCAL_RANK": "zero"},
         {"MASTER_PORT": "port"},
+        {"MASTER_PORT": "99999"},
     ],
     ids=str,
 )
