@@ -306,7 +306,7 @@ def weights(
         return
     display.table(
         "Bundled weights",
-        ["name", "network", "error %", "epochs"],
+        ["name", "network", "error (%)", "epochs"],
         [[c["name"], network_of(c), c["test_error"], epochs_of(c)] for c in found],
     )
     display.summary({"command": "weights", "weights": found})

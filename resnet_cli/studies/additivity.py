@@ -159,8 +159,8 @@ class Additivity(LesionStudy):
                 "rows": len(frame),
                 "correlation": found,
             },
-            f"{subject.label}: {frame['images'].iloc[0]} images; means over sets of k units",
-            ["k", "sets", "joint error", "summed error", "joint loss", "summed loss"],
+            f"{subject.label}: {frame['images'].iloc[0]} images; mean damage of sets of k units",
+            ["k", "sets", "joint (points)", "summed (points)", "joint (nats)", "summed (nats)"],
             [
                 [k, len(rows), *(float(rows[column].mean()) for column in columns)]
                 for k, rows in frame.groupby("k")

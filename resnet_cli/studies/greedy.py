@@ -173,7 +173,7 @@ class GreedyDeletion(LesionStudy):
             },
             f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %; units "
             f"chosen on {images} images",
-            ["k", "unit deleted", "error", "mean error, random"],
+            ["k", "unit deleted", "error (%)", "mean error, random (%)"],
             [[k, unit, error, float(random[k])] for k, unit, error in steps],
             [
                 f"intact {baseline:.2f} %; without the {k} least harmful units {last:.2f} %, "

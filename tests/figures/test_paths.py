@@ -210,6 +210,8 @@ def test_spectra_of_two_networks_are_drawn_together() -> None:
     exact = spectrum(9)["share_exact"]
     assert list(shares.lines[3].get_ydata()) == pytest.approx(list(100 * exact))
     assert {"a", "b", "sampled", "exact"} <= set(texts(figure))
+    some = spectrum(9).assign(share_total=math.nan, share_exact=math.nan)
+    assert len(spectra_figure({"a": some, "b": some}, TITLE).axes) == 1
 
 
 def test_signals_that_exploded_do_not_stretch_the_axis() -> None:

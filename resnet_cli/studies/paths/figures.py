@@ -280,7 +280,7 @@ def _published_interval(axes: "Axes", units: int) -> None:
 @styled
 def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
     """Several networks: the mean gradient norm of one path by its length, and each length's share
-    of the gradient, sampled (solid) and exact.
+    of the gradient, sampled (solid) and exact, where every length was measured.
 
     Args:
         spectra: name -> rows of path_spectrum.csv.
@@ -289,26 +289,30 @@ def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Fi
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(ROW_WIDTH, HEIGHT)
-    of_path, shares = figure.subplots(1, 2, sharex=True)
+    columns = {"share_total": "-", "share_exact": "-."}
+    any_share = any(rows[list(columns)].notna().any(axis=None) for rows in spectra.values())
+    figure = new_figure(ROW_WIDTH if any_share else WIDTH, HEIGHT)
+    panels = figure.subplots(1, 2 if any_share else 1, sharex=True, squeeze=False)[0]
+    of_path, shares = panels[0], panels[-1]
     handles = []
     for (name, rows), color in zip(spectra.items(), itertools.cycle(PALETTE), strict=False):
         positive = rows[rows["mean_norm"] > 0]
         of_path.plot(positive["k"], positive["mean_norm"], color=color)
-        shares.plot(rows["k"], 100 * rows["share_total"], color=color)
-        shares.plot(rows["k"], 100 * rows["share_exact"], color=color, linestyle="-.")
+        for column, linestyle in columns.items() if any_share else ():
+            shares.plot(rows["k"], 100 * rows[column], color=color, linestyle=linestyle)
         handles.append(Line2D([], [], color=color, label=name))
     norms = numpy.concatenate([rows["mean_norm"].to_numpy(float) for rows in spectra.values()])
     if (norms > 0).any():
         log_axis(of_path, norms, decades=ALL)
     of_path.set_ylabel("gradient norm of one path, mean")
-    shares.set_ylabel("share of the gradient (%)")
-    shares.set_ylim(bottom=0)
-    for axes in (of_path, shares):
+    for axes in panels:
         axes.set_xlabel("path length k (units passed)")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    handles.append(Line2D([], [], color=GREY, label="sampled"))
-    handles.append(Line2D([], [], color=GREY, linestyle="-.", label="exact"))
+    if any_share:
+        shares.set_ylabel("share of the gradient (%)")
+        shares.set_ylim(bottom=0)
+        handles.append(Line2D([], [], color=GREY, label="sampled"))
+        handles.append(Line2D([], [], color=GREY, linestyle="-.", label="exact"))
     set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
