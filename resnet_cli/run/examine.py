@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pandas import DataFrame
@@ -35,9 +35,11 @@ DEFAULT_BUDGET = 600.0
 """Seconds."""
 MAX_UNITS = 20
 """Units deleted together, or pairs swapped, at most (paper 2, Figure 5)."""
-TIMED_IMAGES = 250
-BATCH = 128
-"""Images in the batch of a sampled path, as `paths` and `signal` take them."""
+TIMED_IMAGES = 100
+LEAST_TESTED = 1000
+"""Images for the test error, if there are so many, whatever the budget."""
+TESTED_SHARE = 0.2
+"""Of the budget that the test error may take beyond that."""
 RECALIBRATED_COST = 2.0
 """Of a pass in which batch norms are not folded into the convolutions, or estimate statistics."""
 
@@ -57,13 +59,18 @@ class Sizes:
     recalibration: int = 0
     """Training images on which batch-norm statistics are re-estimated after each single deletion;
     0: they are not."""
+    batch: int = 128
+    """Images of each sampled path, of the exact spectrum, and of signals."""
+    tested: int = 10_000
+    """Test images for the error of the intact network."""
 
     def __str__(self) -> str:
         again = f", batch norms re-estimated on {self.recalibration:,}"
         return (
-            f"single deletions on {self.images:,} images{again if self.recalibration else ''}; "
-            f"random sets and orders with {self.draws} draws on {self.fewer_images:,} images; "
-            f"{self.paths} sampled paths of each length"
+            f"test error on {self.tested:,} images; single deletions on {self.images:,}"
+            f"{again if self.recalibration else ''}; random sets and orders with {self.draws} "
+            f"draws on {self.fewer_images:,}; {self.paths} sampled paths of each length on "
+            f"{self.batch}"
         )
 
     def passes(self, num_units: int) -> float:
@@ -78,9 +85,9 @@ class Sizes:
         if self.recalibration:
             single += RECALIBRATED_COST * (self.images + self.recalibration) * num_units / 2
         random = 2 * 0.8 * several * self.draws * self.fewer_images
-        sampled = BATCH * self.paths * (num_units + 1)
-        exact = 2 * BATCH * num_units
-        return single + random + sampled + exact
+        sampled = self.batch * self.paths * (num_units + 1)
+        exact = 2 * self.batch * num_units
+        return self.tested + single + random + sampled + exact
 
 
 LEVELS = (
@@ -92,6 +99,8 @@ LEVELS = (
     Sizes(1000, 125, 20, 10, 500),
     Sizes(500, 125, 10, 5, 200),
     Sizes(250, 50, 10, 3, 100),
+    Sizes(100, 40, 5, 2, 100, 32),
+    Sizes(50, 20, 3, 1, 100, 16),
 )
 """From the most to the least that is worth measuring. Draws differ by more than few images do."""
 
@@ -103,7 +112,7 @@ class Examined:
     subject: Subject
     sizes: Sizes
     error: float
-    """Top-1 error in percent, on all test images that were asked for."""
+    """Top-1 error in percent, on the first of the test images (`Sizes.tested`)."""
     images: int
     parts: list["Part"]
 
@@ -137,16 +146,16 @@ def examine(
         Interrupted: `should_stop` returned true; the same call continues from there.
         UserError: the data do not fit the network, or the folder cannot be written.
     """
-    batches = subject.batches("test")
-    with display.progress(f"evaluating {subject.label}") as update:
-        whole = evaluate(subject.loaded.network, batches, report=update)
     training = training_images(subject)
     if not training:
         display.paragraph(
             "no training images: paths and signals are measured on test images, and batch-norm "
             "statistics are not re-estimated"
         )
-    sizes = _sizes(subject, out, len(batches), training, budget, seed, display)
+    sizes = _sizes(subject, out, training, budget, seed, display)
+    tested = subject.first(sizes.tested).batches("test")
+    with display.progress(f"evaluating {subject.label}") as update:
+        whole = evaluate(subject.loaded.network, tested, report=update)
     written, parts = Written(), []
     for name, study, images in studies(subject, sizes, "train" if training else "test"):
         limited = subject.first(images)
@@ -199,16 +208,16 @@ def studies(
         study = ReorderUnits(swaps=swaps, samples=sizes.draws)
         found.append(("reordering", study, sizes.fewer_images))
     if not subject.loaded.is_plain:
-        paths = Paths(samples=sizes.paths, batch_size=BATCH, cumulative=True, on=gradients)
+        batch = sizes.batch
+        paths = Paths(samples=sizes.paths, batch_size=batch, cumulative=True, on=gradients)
         found.append(("paths", paths, sizes.images))
-        found.append(("signal", Signal(batch_size=BATCH, on=gradients), sizes.images))
+        found.append(("signal", Signal(batch_size=batch, on=gradients), sizes.images))
     return found
 
 
 def _sizes(
     subject: Subject,
     out: Path,
-    available: int,
     training: int,
     budget: float,
     seed: int,
@@ -229,6 +238,7 @@ def _sizes(
             return Sizes(**stored["sizes"])
     seconds = seconds_per_image(subject)
     able = training if can_recalibrate(subject.loaded.network) else 0
+    available = len(subject.batches("test"))
     sizes = fitting(subject.num_units, seconds, budget, available, able)
     estimate = duration(sizes.passes(subject.num_units) * seconds)
     display.paragraph(f"sizes for {duration(budget)}: {sizes}; about {estimate}")
@@ -247,13 +257,14 @@ def fitting(
         available: test images.
         training: images that batch-norm statistics can be re-estimated on.
     """
+    tested = max(LEAST_TESTED, int(TESTED_SHARE * budget / seconds))
     for level in LEVELS:
-        sizes = Sizes(
-            min(level.images, available),
-            min(level.fewer_images, available),
-            level.draws,
-            level.paths,
-            min(level.recalibration, whole_batches(training)),
+        sizes = replace(
+            level,
+            images=min(level.images, available),
+            fewer_images=min(level.fewer_images, available),
+            recalibration=min(level.recalibration, whole_batches(training)),
+            tested=min(tested, available),
         )
         if sizes.passes(num_units) * seconds <= budget:
             break

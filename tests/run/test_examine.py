@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -20,10 +21,13 @@ def test_sizes_grow_with_the_budget_and_never_exceed_the_images() -> None:
     passes = [level.passes(54) for level in LEVELS]
     assert passes == sorted(passes, reverse=True)
     assert fitting(54, 1e-9, 600, 10_000, 50_000) == LEVELS[0]
-    assert fitting(54, 1.0, 1, 10_000, 50_000) == LEVELS[-1], "the smallest, though it takes longer"
+    smallest = replace(LEVELS[-1], tested=1000)
+    assert fitting(54, 1.0, 1, 10_000, 50_000) == smallest, "though it takes longer"
     middle = fitting(9, 0.002, 600, 10_000)
     assert middle.passes(9) * 0.002 <= 600
-    assert fitting(9, 1e-9, 600, 360) == Sizes(360, 360, LEVELS[0].draws, LEVELS[0].paths, 0)
+    assert fitting(9, 1e-9, 600, 360) == Sizes(360, 360, 100, 100, 0, 128, 360)
+    assert fitting(16, 0.1, 600, 50_000).tested == 1200, "a fifth of the budget"
+    assert fitting(16, 1.0, 600, 50_000).tested == 1000
     assert fitting(9, 1e-9, 600, 360, 1437).recalibration == LEVELS[0].recalibration
     assert fitting(9, 1e-9, 600, 360, 730).recalibration == 700, "whole batches"
     assert fitting(9, 1e-9, 600, 360, 70).recalibration == 70
@@ -45,8 +49,7 @@ def test_one_network_is_examined_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1, 40),))
-    monkeypatch.setattr(examine_module, "BATCH", 8)
+    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1, 40, 8),))
     command = ("examine", "preact56-digits", "--images", "40", "--budget", "1s", "--out", "out")
     assert run(*command, "--json") == 0
     summary = read_summary(capsys)
@@ -101,8 +104,7 @@ def test_without_training_images_gradients_are_of_test_images(
     vit = torchvision.models.VisionTransformer(224, 112, 2, 2, 16, 24, num_classes=10)
     torch.nn.init.normal_(vit.heads.head.weight)
     torch.save(vit.state_dict(), tmp_path / "vit.pt")
-    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(20, 10, 2, 1, 40),))
-    monkeypatch.setattr(examine_module, "BATCH", 4)
+    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(20, 10, 2, 1, 40, 4),))
     monkeypatch.chdir(tmp_path)
     command = ("examine", "vit.pt", "--model", "attention_heads=2", "--dataset", "imagefolder")
     assert run(*command, "--data-dir", "images", "--out", "out", "--json") == 0
