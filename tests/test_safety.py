@@ -255,7 +255,7 @@ def test_a_provenance_that_names_a_program(source: str, capsys: Captured) -> Non
     )
     Path("x.provenance.json").write_text(provenance.to_json())
     line = refused(["run", "x.provenance.json"], capsys)
-    assert line.startswith(f"x.provenance.json: its weights are a program, {source}, ")
+    assert line.startswith(f"x.provenance.json: its network is defined by {source}, ")
     assert line.endswith(": resnet-cli lesion --checkpoint evil.py")
 
 

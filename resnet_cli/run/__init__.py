@@ -1,1 +1,1 @@
-"""Carry out an experiment, alone, in shards or with Ray, and again from its provenance."""
+"""Run an experiment, alone, in shards or with Ray, and repeat one from its provenance."""

@@ -1,7 +1,7 @@
-"""Everything that paper 2 measures, on one network, in the time that there is.
+"""All measurements of paper 2 for one network, within a time budget.
 
-The sizes of the measurements (images, draws) follow from the budget and the speed of the network on
-this machine. They are stored next to the results, so that an examination that was stopped continues
+The sizes of the measurements (images, draws) are chosen for the budget and the speed of the network
+on this machine. They are stored next to the results, so an examination that was stopped continues
 with the same sizes.
 """
 
@@ -32,35 +32,35 @@ from resnet_cli.studies.subject import Subject
 from resnet_cli.training.evaluation import evaluate
 
 DEFAULT_BUDGET = 600.0
-"""Seconds."""
+"""The default budget in seconds."""
 MAX_UNITS = 20
-"""Units deleted together, or pairs swapped, at most (paper 2, Figure 5)."""
+"""Largest number of units deleted together or of pairs swapped (paper 2, Figure 5)."""
 TIMED_IMAGES = 100
-LEAST_TESTED = 1000
-"""Images for the test error, if there are so many, whatever the budget."""
+MIN_TESTED = 1000
+"""Minimum number of images for the test error, whatever the budget, if there are that many."""
 TESTED_SHARE = 0.2
-"""Of the budget that the test error may take beyond that."""
+"""Fraction of the budget for the test error on more images."""
 RECALIBRATED_COST = 2.0
-"""Of a pass in which batch norms are not folded into the convolutions, or estimate statistics."""
+"""Relative cost of a pass whose batch norms are not folded or that estimates statistics."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     images: int
     """Test images for single deletions."""
     fewer_images: int
-    """Test images for each random set of deleted units and each random order."""
+    """Test images for each random set of deleted units and for each random order."""
     draws: int
     """Random sets for each number of units, and random orders for each number of swaps."""
     paths: int
     """Sampled paths of each length."""
     recalibration: int = 0
     """Training images on which batch-norm statistics are re-estimated after each single deletion;
-    0: they are not."""
+    0 means that they are not re-estimated."""
     batch: int = 128
-    """Images of each sampled path, of the exact spectrum, and of signals."""
+    """Images in the batch for each sampled path, for the exact spectrum and for signals."""
     tested: int = 10_000
     """Test images for the error of the intact network."""
 
@@ -74,11 +74,11 @@ class Sizes:
         )
 
     def passes(self, num_units: int) -> float:
-        """Forward passes of one image through the network that take as long, about.
+        """The approximate cost, in forward passes of one image through the network.
 
-        Deletions share the part before the first deleted unit: half of the network for single
-        ones, which are measured twice (`deletion` and `influence`). A sampled path costs a
-        backward pass, the exact spectrum one for each length.
+        Deletions share the part of the network before the first deleted unit: half of it for single
+        deletions, which are measured twice (`deletion` and `influence`). A sampled path takes one
+        backward pass, and the exact spectrum one for each length.
         """
         several = min(MAX_UNITS, num_units - 1)
         single = 2 * self.images * num_units / 2
@@ -102,24 +102,24 @@ LEVELS = (
     Sizes(100, 40, 5, 2, 100, 32),
     Sizes(50, 20, 3, 1, 100, 16),
 )
-"""From the most to the least that is worth measuring. Draws differ by more than few images do."""
+"""From the largest to the smallest useful sizes. Fewer images add less variance than fewer draws."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One network, examined."""
+    """The examination of one network."""
 
     subject: Subject
     sizes: Sizes
     error: float
-    """Top-1 error in percent, on the first of the test images (`Sizes.tested`)."""
+    """Top-1 error in percent on the first `Sizes.tested` test images."""
     images: int
     parts: list["Part"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One study of an examination, with what it found."""
+    """One study of an examination, with its results."""
 
     folder: Path
     study: Study
@@ -139,12 +139,12 @@ def examine(
     """Measure deletions, reorderings, paths and signals of a network.
 
     Args:
-        out: a folder for each study is made in it; what is there already is kept.
-        budget: seconds to choose the sizes for; no measurement is cut off.
+        out: each study gets a subfolder of this folder; existing results are kept.
+        budget: seconds for which sizes are chosen; measurements are not cut off after that.
 
     Raises:
-        Interrupted: `should_stop` returned true; the same call continues from there.
-        UserError: the data do not fit the network, or the folder cannot be written.
+        Interrupted: `should_stop` returned True; the same call continues from there.
+        UserError: the network has other classes than the data, or the folder cannot be written.
     """
     training = training_images(subject)
     if not training:
@@ -178,7 +178,7 @@ def examine(
 
 
 def training_images(subject: Subject) -> int:
-    """How many training images there are; 0 if there is no such split."""
+    """The number of training images; 0 if there is no training split."""
     try:
         return len(subject.batches("train"))
     except NotFoundError:
@@ -188,11 +188,12 @@ def training_images(subject: Subject) -> int:
 def studies(
     subject: Subject, sizes: Sizes, gradients: GradientImages = "train"
 ) -> list[tuple[str, Study, int]]:
-    """The studies of an examination: folder, study, and test images. A network of one unit has
-    nothing to combine, and one without units of equal shape nothing to reorder.
+    """The studies of an examination, as (folder, study, test images). Sets of units are only
+    deleted if there are several units, and orders are only changed if there are units of equal
+    shape.
 
     Args:
-        gradients: the split that paths and signals are measured on.
+        gradients: the split on which paths and signals are measured.
     """
     several = tuple(range(2, min(MAX_UNITS, subject.num_units - 1) + 1))
     single = DeleteUnits(k=(1,), recalibrate=sizes.recalibration or None)
@@ -223,7 +224,7 @@ def _sizes(
     seed: int,
     display: Display,
 ) -> Sizes:
-    """The sizes that fit the budget, or those of an examination that was stopped."""
+    """The sizes for the budget, or those of the same examination if it was stopped."""
     identity = {
         "weights": subject.loaded.sha256,
         "data": subject.data.model_dump(mode="json"),
@@ -239,7 +240,7 @@ def _sizes(
     seconds = seconds_per_image(subject)
     able = training if can_recalibrate(subject.loaded.network) else 0
     available = len(subject.batches("test"))
-    sizes = fitting(subject.num_units, seconds, budget, available, able)
+    sizes = sizes_for_budget(subject.num_units, seconds, budget, available, able)
     estimate = duration(sizes.passes(subject.num_units) * seconds)
     display.paragraph(f"sizes for {duration(budget)}: {sizes}; about {estimate}")
     content = {"identity": identity, "sizes": asdict(sizes)}
@@ -247,17 +248,17 @@ def _sizes(
     return sizes
 
 
-def fitting(
+def sizes_for_budget(
     num_units: int, seconds: float, budget: float, available: int, training: int = 0
 ) -> Sizes:
-    """The largest sizes that take no longer than the budget, or the smallest there are.
+    """The largest sizes within the budget, or the smallest sizes if none are.
 
     Args:
-        seconds: for one image through the network.
-        available: test images.
-        training: images that batch-norm statistics can be re-estimated on.
+        seconds: the time of one image's forward pass.
+        available: number of test images.
+        training: number of images on which batch-norm statistics can be re-estimated.
     """
-    tested = max(LEAST_TESTED, int(TESTED_SHARE * budget / seconds))
+    tested = max(MIN_TESTED, int(TESTED_SHARE * budget / seconds))
     for level in LEVELS:
         sizes = replace(
             level,
@@ -272,7 +273,7 @@ def fitting(
 
 
 def seconds_per_image(subject: Subject) -> float:
-    """Seconds of one image's forward pass, the faster of two measurements."""
+    """The time of one image's forward pass in seconds, the faster of two measurements."""
     few = subject.first(TIMED_IMAGES).batches("test")
     times = []
     for _ in range(2):
@@ -283,6 +284,6 @@ def seconds_per_image(subject: Subject) -> float:
 
 
 def heading_of(subject: Subject) -> Heading:
-    """The setting in the figures' titles."""
+    """The heading of the figures."""
     heading = Heading(None, network_title(subject.loaded.label), subject.data.dataset)
     return heading_for(subject, heading)

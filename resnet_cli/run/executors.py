@@ -1,9 +1,9 @@
-"""Where experiments are carried out: in this process, as one shard of a job array, or on Ray.
+"""Where experiments run: in this process, as one shard of a job array, or on Ray.
 
-A shard only trains. On Ray a training is a task, and so is all that follows the trainings of one
-experiment. Both do the work in advance: afterwards the ordinary run finds every training and study
-done, and writes and prints what is left. All machines share the working folder (a shared file
-system); they meet in runs/, where each run's folder has one owner at a time.
+A shard only trains. On Ray, each training is a task, and so is everything that follows the
+trainings of one experiment. Both do the work in advance: afterwards the ordinary run finds the
+trainings and studies finished, and does the rest. All machines use the same working folder on a
+shared file system, and each run's folder in runs/ is locked by one process at a time.
 """
 
 import re
@@ -24,7 +24,7 @@ Failure = UserError | RunError
 
 @dataclass(frozen=True)
 class Job:
-    """An experiment, and the folder of its results."""
+    """An experiment and the folder for its results."""
 
     experiment: Experiment
     out: Path
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Training:
-    """One training, and the first experiment and case that need it."""
+    """One training, with the first experiment and case that need it."""
 
     experiment: Experiment
     case: Case
@@ -48,7 +48,7 @@ class Training:
 
 
 def distinct_trainings(jobs: Iterable[Job], context: Context) -> list[Training]:
-    """Every training that these experiments need, each once, in order."""
+    """All trainings that these experiments need, each once, in order."""
     found: dict[str, Training] = {}
     for job in jobs:
         for case, run in job.experiment.runs():
@@ -58,7 +58,7 @@ def distinct_trainings(jobs: Iterable[Job], context: Context) -> list[Training]:
 
 
 class Failures(dict[str, Failure]):
-    """The first failure of each experiment, by name; printed when added."""
+    """Name of an experiment -> its first failure, which is printed when it is added."""
 
     def __init__(self, jobs: Sequence[Job], display: Display) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Failures(dict[str, Failure]):
             self._display.paragraph(f"{name}: {error}", level=-1)
 
     def add_training(self, training: Training, error: Failure) -> None:
-        """Record that a training failed: every experiment that needs it fails."""
+        """Record that a training failed, and with it every experiment that needs it."""
         for job in self._jobs:
             for case, run in job.experiment.runs():
                 if run.hash == training.run.hash:
@@ -83,27 +83,27 @@ class Failures(dict[str, Failure]):
         return {job.name: self[job.name] for job in self._jobs if job.name in self}
 
     def raise_first(self) -> None:
-        """Raise the first failure, if any, naming the other experiments that failed."""
+        """Raise the first failure, if any; its message names the other experiments that failed."""
         if self:
             (name, error), *others = self.in_order().items()
-            more = f"; these failed too: {', '.join(n for n, _ in others)}" if others else ""
-            raise type(error)(f"{name} could not run: {error}{more}")
+            more = f"; also failed: {', '.join(n for n, _ in others)}" if others else ""
+            raise type(error)(f"{name} failed: {error}{more}")
 
 
 class Executor:
-    """Runs everything in this process; the base of the others."""
+    """Runs everything in this process; the base class of the other executors."""
 
     trains_only = False
-    """Studies and tables are left to a later run."""
+    """Whether studies and tables are left to a later run."""
     keeps_going = False
-    """An experiment that fails does not stop the others."""
+    """Whether the other experiments still run after one has failed."""
 
     def local_device(self, device: str) -> str:
-        """What `--device` means for this process."""
+        """The meaning of `--device` for this process."""
         return device
 
     def prepare(self, jobs: Sequence[Job], session: Session, failures: Failures) -> None:
-        """Do in advance what is not done in this process.
+        """Do the work that is not done by `run_experiment` in this process.
 
         Raises:
             Interrupted: the session was stopped; the state is saved.
@@ -112,9 +112,9 @@ class Executor:
 
 @dataclass(frozen=True)
 class Shard(Executor):
-    """Trains every `of`-th training from the `number`-th, counted from 1.
+    """Does every `of`-th training, beginning with the `number`-th, counted from 1.
 
-    The shards of one list are disjoint and together complete.
+    Every training belongs to exactly one shard.
     """
 
     number: int
@@ -124,7 +124,7 @@ class Shard(Executor):
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`2/8` as a shard.
+        """Parse a shard such as `2/8`.
 
         Raises:
             UserError: the text is not a valid shard.
@@ -150,27 +150,26 @@ class Shard(Executor):
         failed = f", {num_failed} failed" if num_failed else ""
         session.display.line(
             f"shard {self.number} of {self.of}: {len(own) - num_failed} trainings done{failed}; "
-            "when all shards are done, the same command without --shard runs the studies and "
-            "writes the tables"
+            "after all shards, run the same command without --shard for the studies and tables"
         )
 
 
 def choose_executor(
     name: str, shard: str | None, ray_address: str | None, ray_cpus: int, device: str
 ) -> Executor:
-    """The executor that the options describe.
+    """The executor given by the options.
 
     Args:
         name: `serial` or `ray`.
 
     Raises:
-        UserError: the options contradict one another, or Ray is not installed.
+        UserError: the options cannot be combined, or Ray is not installed.
     """
     if name == "ray":
         from resnet_cli.run.ray_executor import RayExecutor
 
         if shard is not None:
-            raise UserError("--shard is for machines without Ray; leave out --executor ray")
+            raise UserError("--shard cannot be used with --executor ray; give only one of them")
         return RayExecutor(ray_address, ray_cpus, device)
     if ray_address is not None or ray_cpus != 1:
         raise UserError("--ray-address and --ray-cpus need --executor ray")
@@ -185,18 +184,18 @@ def run_jobs(
     *,
     keep_going: bool = False,
 ) -> tuple[dict[str, Written], Failures]:
-    """Carry out experiments.
+    """Run experiments.
 
     Args:
         show: prints what an experiment wrote.
-        keep_going: an experiment whose data are missing does not stop the others.
+        keep_going: run the other experiments if the data of one are missing.
 
     Returns:
-        What each experiment wrote, by its name, and what failed.
+        Name of each experiment -> what it wrote; and the failures.
 
     Raises:
         Interrupted: the session was stopped; the state is saved.
-        UserError: an experiment failed and the others do not keep going.
+        UserError: an experiment failed, and neither `keep_going` nor the executor continues.
     """
     failures = Failures(jobs, session.display)
     done: dict[str, Written] = {}

@@ -1,4 +1,4 @@
-"""Carry out an experiment: train what is missing, run its study, write tables and plots."""
+"""Running an experiment: missing trainings, then its study, tables and plots."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from resnet_cli.training.runs import find_finished
 
 
 def paper_experiments(paper: str) -> list[str]:
-    """A paper's experiments, tables before figures: figures share the tables' trainings.
+    """A paper's experiments, tables before figures, because figures use the tables' trainings.
 
     Raises:
         UserError: there is no such paper.
@@ -32,10 +32,10 @@ def paper_experiments(paper: str) -> list[str]:
 
 
 def run_experiment(experiment: Experiment, session: Session, out: Path) -> Written:
-    """Train every case and seed that is not trained yet; then the study, or the tables.
+    """Train every case and seed that is not trained yet, then run the study or write the tables.
 
     Raises:
-        Interrupted: `stopper` said to stop; what is done is written.
+        Interrupted: the session was stopped; the results so far are written.
         UserError: data are missing, or files cannot be written.
     """
     session.display.line(f"{experiment.name} (profile {experiment.profile}): {experiment.title}")
@@ -51,7 +51,7 @@ def run_experiment(experiment: Experiment, session: Session, out: Path) -> Writt
         if trained.finished.diverged_at is None:
             networks.append((trained.case, trained.bundled or str(trained.finished.folder)))
         else:
-            session.display.line(f"case {trained.case.name}: diverged in training, not studied")
+            session.display.line(f"case {trained.case.name}: diverged in training, so not studied")
     subjects = [
         (case, find_subject(session.context, source, test_images=study.test_images))
         for case, source in networks
@@ -60,7 +60,7 @@ def run_experiment(experiment: Experiment, session: Session, out: Path) -> Writt
 
 
 def study_of(experiment: Experiment) -> studies.Study:
-    """The experiment's study; it must have one."""
+    """The study of an experiment that has one."""
     assert isinstance(experiment.study, studies.Study)
     return experiment.study
 
@@ -68,10 +68,10 @@ def study_of(experiment: Experiment) -> studies.Study:
 def study_experiment(experiment: Experiment, session: Session, out: Path) -> Written:
     """Run an experiment's study on every case and seed, without training.
 
-    A case that is not trained, or diverged, is measured at its initialisation only.
+    A case that is not trained or that diverged is only measured at its initialisation.
 
     Raises:
-        Interrupted: `stopper` said to stop; what is done is written.
+        Interrupted: the session was stopped; the results so far are written.
         UserError: data are missing, or files cannot be written.
     """
     subjects = []
@@ -90,8 +90,8 @@ def _study_all(
     session: Session,
     out: Path,
 ) -> Written:
-    """The study of each network of an experiment, in a folder of its own if there are several; then
-    the figures that show them together."""
+    """Run the study on each network of an experiment, in separate folders if there are several, and
+    draw the figures that show all networks."""
     study, written = study_of(experiment), Written()
     several_seeds = len(experiment.seeds) > 1
     cases: list[studies.Case] = []

@@ -26,44 +26,44 @@ from resnet_cli.training.context import Context
 from resnet_cli.training.runs import find_finished, train_run
 
 RETRIES = 3
-"""How often a task is started again when its worker is lost; a training resumes from its last
+"""How often a task is restarted if its worker is lost; a training resumes from its last
 checkpoint."""
 WAIT_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
-"""How long the address of a cluster may take to answer."""
+"""Timeout for connecting to the address of a cluster."""
 SAVE_SECONDS = 30.0
-"""How long a stop waits for running tasks to save."""
+"""Timeout for running tasks to save their state when the session is stopped."""
 
 
 @dataclass(frozen=True)
 class RayExecutor(Executor):
-    """Runs every training, then every study, as a task."""
+    """Runs every training, and then every study, as a Ray task."""
 
     address: str | None = None
-    """Of a running cluster; None starts one on this machine."""
+    """The address of a running cluster; None starts one on this machine."""
     cpus: int = 1
-    """Processor cores, and PyTorch threads, for each task."""
+    """Processor cores and PyTorch threads of each task."""
     device: str = "auto"
-    """As given in `--device`: each worker resolves it for itself."""
+    """The value of `--device`, which each worker resolves."""
     keeps_going = True
 
     def local_device(self, device: str) -> str:
-        """The workers use CUDA; this process may have none."""
+        """With `cuda` the workers use CUDA, but this process may have no CUDA device."""
         return "auto" if device == "cuda" else device
 
     def task_options(self, resources: Mapping[str, float]) -> dict[str, int]:
-        """The Ray options of each task: on a cluster that has GPUs one each, except with `cpu`.
+        """The Ray options of each task: one GPU if the cluster has any, except with `cpu`.
 
         Args:
-            resources: of the cluster (`ray.cluster_resources`).
+            resources: the cluster's resources (`ray.cluster_resources`).
 
         Raises:
-            UserError: `--device` names a GPU by number, or the cluster has no GPU.
+            UserError: `--device` gives the number of a GPU, or the cluster has no GPU.
         """
         if self.device not in ("auto", "cpu", "cuda"):
             raise UserError(
-                f"--device {self.device}: on Ray each task has a device of its own; use auto, cpu "
-                "or cuda"
+                f"--device {self.device}: on Ray each task has its own device; use auto, cpu or "
+                "cuda"
             )
         num_gpus = int(self.device != "cpu" and resources.get("GPU", 0) >= 1)
         if self.device == "cuda" and not num_gpus:
@@ -75,8 +75,8 @@ class RayExecutor(Executor):
 
         Raises:
             Interrupted: the session was stopped; running trainings are saved.
-            UserError: Ray is not installed, the cluster cannot be reached, or it lacks what each
-                task needs.
+            UserError: Ray is not installed, the cluster cannot be reached, or it lacks the
+                resources for a task.
         """
         try:
             import ray
@@ -113,12 +113,12 @@ class RayExecutor(Executor):
             ray.shutdown()
 
     def _check_cpus(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse tasks that would wait forever."""
+        """Check that some machine has enough cores; otherwise tasks would wait forever."""
         most = max(node["Resources"].get("CPU", 0) for node in nodes if node["Alive"])
         if self.cpus > most:
             raise UserError(
-                f"--ray-cpus {self.cpus}: no machine of the cluster has more than {most:g} cores, "
-                "so no task would ever start"
+                f"--ray-cpus {self.cpus}: no machine of the cluster has more than {most:g} cores; "
+                "use a smaller number"
             )
 
 
@@ -144,11 +144,15 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--ray-address {address}: {one_line(error)}") from None
     finally:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler ends the process at once
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the process at once
 
 
 def check_reachable(address: str) -> None:
-    """Refuse a host and port where nothing answers: Ray itself would try for minutes."""
+    """Check that a host and port can be reached, because Ray itself would try for minutes.
+
+    Raises:
+        UserError: they cannot be reached.
+    """
     match = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+?)\]?:(\d{1,9})", address)
     if match is None:  # `auto`, or invalid, which Ray reports
         return
@@ -156,8 +160,8 @@ def check_reachable(address: str) -> None:
         socket.create_connection((match[1], int(match[2])), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(
-            f"--ray-address {address}: no cluster answers there ({one_line(error)}); start one "
-            "with `ray start --head`, or leave the option out"
+            f"--ray-address {address}: no cluster found there ({one_line(error)}); start one with "
+            "`ray start --head`, or omit the option"
         ) from None
 
 
@@ -166,7 +170,7 @@ def check_reachable(address: str) -> None:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker needs to work as the calling process would."""
+    """The settings with which a worker behaves like the calling process."""
 
     folder: str
     command: tuple[str, ...]
@@ -175,16 +179,16 @@ class WorkerSetup:
     context: Context
 
     def apply(self) -> Context:
-        """Set up this process; returns the context of its task."""
+        """Set up this process; return the context of its task."""
         os.chdir(self.folder)
-        sys.argv = list(self.command)  # provenance records the command that was typed
+        sys.argv = list(self.command)  # for the provenance
         torch.set_num_threads(self.threads)
         device = pick_device(self.device, deterministic=self.context.deterministic)
         return replace(self.context, device=device)
 
 
 def _work(setup: WorkerSetup, function: Callable[[Context, Stopper], None]) -> None:
-    """A task on its worker. `ray.cancel` interrupts it as Ctrl-C would: it saves and ends."""
+    """Run a task on its worker. `ray.cancel` has the effect of Ctrl-C: the task saves and ends."""
     stopper = Stopper()
     with stopper.listening():
         function(setup.apply(), stopper)
@@ -218,7 +222,7 @@ def run_tasks(
     options: Mapping[str, int],
     session: Session,
 ) -> None:
-    """Run tasks and wait until all have ended, those that fail included.
+    """Run tasks and wait until all have ended, including those that fail.
 
     Raises:
         Interrupted: the session was stopped.
@@ -244,10 +248,10 @@ def run_tasks(
 
 
 def _stop(pending: Sequence[Any], num_tasks: int) -> NoReturn:
-    """Cancel the tasks that have not ended: those that wait never start, and those that run save.
+    """Cancel all tasks that have not ended: waiting tasks do not start, and running tasks save.
 
     Raises:
-        Interrupted: always; it says how to resume.
+        Interrupted: always; the message says how to resume.
     """
     import ray
 
@@ -258,7 +262,7 @@ def _stop(pending: Sequence[Any], num_tasks: int) -> NoReturn:
         ray.cancel(reference, force=True)
     num_left = len(pending) - sum(_failure_of(reference) is None for reference in ended)
     raise Interrupted(
-        f"stopped with {num_left} of {num_tasks} tasks to do"
+        f"stopped with {num_left} of {num_tasks} tasks left"
         + (f", {len(unsaved)} of them not saved within {SAVE_SECONDS:.0f} s" if unsaved else "")
         + "; the same command resumes from "
         + ("their last checkpoints" if unsaved else "there")
@@ -266,7 +270,7 @@ def _stop(pending: Sequence[Any], num_tasks: int) -> NoReturn:
 
 
 def _failure_of(reference: Any) -> Failure | None:
-    """Why a task that has ended did not do its work; None if it did."""
+    """The failure of a task that has ended, or None."""
     import ray
 
     try:
@@ -278,7 +282,7 @@ def _failure_of(reference: Any) -> Failure | None:
         return RunError(f"{type(cause).__name__}: {one_line(cause)}")
     except ray.exceptions.RayError as error:
         return RunError(
-            f"its worker was lost, {RETRIES} retries included ({one_line(error)}); the same "
-            "command resumes from the last checkpoint"
+            f"its worker was lost after {RETRIES} retries ({one_line(error)}); the same command "
+            "resumes from the last checkpoint"
         )
     return None

@@ -1,4 +1,4 @@
-"""Measure a result again from its provenance alone: `resnet-cli run x.provenance.json`."""
+"""Reproducing a result from its provenance alone: `resnet-cli run x.provenance.json`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class StudySettings(Strict):
-    """What the configuration of a measured study holds in addition to the experiment's own keys."""
+    """The keys that a study's recorded configuration has in addition to those of an experiment."""
 
     only: Annotated[tuple[NonNegativeInt, ...], Field(strict=False, min_length=1)] | None = None
     batch_statistics: bool = False
@@ -36,56 +36,56 @@ class StudySettings(Strict):
     engine: Engine = "fast"
 
 
-class TypedStudy(StudySettings):
-    """The configuration of a study that was typed as a command, as `run_study` records it."""
+class CommandStudy(StudySettings):
+    """The configuration of a study that was run as a command, as recorded by `run_study`."""
 
     edition: Literal[2]
     model: dict[str, Any] | None
     study: AnyStudy
     data: DataConfig
     assumptions: dict[str, str] = Field(default_factory=dict)
-    """What the file of others does not say of its network."""
+    """Assumed properties of a third-party network."""
     overrides: dict[str, str] = Field(default_factory=dict)
-    """What `--model` stated of it."""
+    """Properties set with `--model`."""
 
 
 @dataclass(frozen=True)
 class RerunSpec:
-    """What a provenance file says to run, and how."""
+    """The content of a provenance file that determines what to run, and how."""
 
     path: Path
     provenance: Provenance
-    work: Experiment | TypedStudy
+    work: Experiment | CommandStudy
     engine: Engine
-    """Of the study."""
+    """The engine of the study."""
 
     @property
     def source(self) -> str:
-        """Where the measured weights came from; empty without weights."""
+        """The source of the measured weights; empty if there are none."""
         return "" if self.provenance.checkpoint is None else self.provenance.checkpoint.source
 
     @property
     def deterministic(self) -> bool:
-        """Only deterministic kernels were used (`pick_device`)."""
+        """Whether only deterministic kernels were used (`pick_device`)."""
         return self.provenance.platform.deterministic
 
     @property
     def pretrained(self) -> bool:
-        """The result was measured on bundled weights."""
+        """Whether the result was measured on bundled weights."""
         return not set(self.source.split(", ")).isdisjoint(bundled_names())
 
     @property
     def trains(self) -> bool:
-        """Measuring again may need training: not for a typed study or an initialisation."""
+        """Whether reproducing the result may need a training, as for experiments with training."""
         return isinstance(self.work, Experiment) and not self.source.startswith(INITIALISATION)
 
 
 def read_spec(path: Path) -> RerunSpec:
-    """Read what a provenance file says to run. No file that it names is opened.
+    """Read a provenance file, without opening any file that it names.
 
     Raises:
-        UserError: the file cannot be read, was altered, or is the record of neither an experiment
-            nor a study, or of a study of a network defined by a program.
+        UserError: the file cannot be read, was altered, describes neither an experiment nor a
+            study, or describes a study of a network defined by a Python file.
     """
     try:
         return _spec(path, Provenance.read(path))
@@ -95,8 +95,8 @@ def read_spec(path: Path) -> RerunSpec:
 
 def _spec(path: Path, provenance: Provenance) -> RerunSpec:
     config = explicit_config(path, provenance.config)
-    source = f"{path}: the configuration does not fit this version"
-    work: Experiment | TypedStudy
+    source = f"{path}: the configuration is not valid in this version"
+    work: Experiment | CommandStudy
     engine: Engine = "fast"
     if "cases" in config:
         settings = {key: config[key] for key in StudySettings.model_fields if key in config}
@@ -110,18 +110,19 @@ def _spec(path: Path, provenance: Provenance) -> RerunSpec:
     elif "train" in config:
         work = _experiment_of(validated(RunConfig, config, source), provenance)
     elif "study" in config:
-        work = validated(TypedStudy, config, source)
+        work = validated(CommandStudy, config, source)
         engine = work.engine
         _check_weights(path, provenance)
     else:
         raise UserError(
-            f"{path}: neither an experiment nor a study; repeat its command: {_command(provenance)}"
+            f"{path}: describes neither an experiment nor a study; repeat its command: "
+            f"{_command(provenance)}"
         )
     return RerunSpec(path, provenance, work, engine)
 
 
 def _experiment_of(run: RunConfig, provenance: Provenance) -> Experiment:
-    """One training as an experiment of its own."""
+    """An experiment with this training alone."""
     return Experiment(
         name=run.folder,
         profile=provenance.profile or "mini",
@@ -134,14 +135,17 @@ def _experiment_of(run: RunConfig, provenance: Provenance) -> Experiment:
 
 
 def _check_weights(path: Path, provenance: Provenance) -> None:
-    """Refuse a typed study whose weights are unknown, or a program that would be executed."""
+    """Check that a study's weights are known and are not a program that would be executed."""
     if provenance.checkpoint is None:
-        raise UserError(f"{path}: does not name the weights that were studied")
+        raise UserError(
+            f"{path}: does not name the weights that were studied; repeat its command: "
+            f"{_command(provenance)}"
+        )
     source = provenance.checkpoint.source
     if Path(source).suffix.lower() == ".py":
         raise UserError(
-            f"{path}: its weights are a program, {shortened(source)}, and a provenance file never "
-            f"runs a program; repeat its command by hand: {_command(provenance)}"
+            f"{path}: its network is defined by {shortened(source)}, and Python files are not run "
+            f"from a provenance file; repeat its command yourself: {_command(provenance)}"
         )
 
 
@@ -151,13 +155,13 @@ def _command(provenance: Provenance) -> str:
 
 
 def check_data(spec: RerunSpec, context: Context) -> None:
-    """Refuse to measure on data other than those of the result.
+    """Check that the data are those of the result.
 
-    A training that is there already, in its folder or bundled, records what it was trained on; the
-    data themselves are read only for what is still to be measured.
+    A finished or bundled training records the data on which it was trained; other data are read to
+    compute their fingerprints.
 
-    The provenance of an experiment whose cases see one split in several forms (image sizes,
-    numbers of images) records only one of them; it must be among those found.
+    If the cases of an experiment use one split in several forms (image sizes, numbers of images),
+    its provenance records only one of them, which must be among those found.
 
     Raises:
         UserError: the data are different, missing, or not those that the configuration names.
@@ -167,8 +171,8 @@ def check_data(spec: RerunSpec, context: Context) -> None:
     for name, fingerprint in recorded.items():
         if name not in found:
             raise UserError(
-                f"{spec.path}: records the data {shortened(name)!r}, which its configuration does "
-                f"not use (it uses {', '.join(found) or 'none'})"
+                f"{spec.path}: records the data {shortened(name)!r}, but its configuration uses "
+                f"{', '.join(found) or 'none'}; measure the result again"
             )
         if fingerprint not in found[name]:
             here, fix = list(found[name].items())[-1]
@@ -179,15 +183,14 @@ def check_data(spec: RerunSpec, context: Context) -> None:
 
 
 def _fingerprints(spec: RerunSpec, context: Context) -> dict[str, dict[str, str]]:
-    """`data set/split` -> the fingerprints that would be measured on, each with how to fix a
-    mismatch."""
+    """`data set/split` -> fingerprint of the data that would be used -> how to fix a mismatch."""
     found: dict[str, dict[str, str]] = {}
 
     def add(fingerprints: Mapping[str, str], fix: str) -> None:
         for name, fingerprint in fingerprints.items():
             found.setdefault(name, {})[fingerprint] = fix
 
-    if isinstance(spec.work, TypedStudy) or spec.work.study is not None:
+    if isinstance(spec.work, CommandStudy) or spec.work.study is not None:
         for data in _studied_data(spec.work):
             used = [s for s in SPLITS if f"{data.dataset}/{s}" in spec.provenance.data]
             add(_split_fingerprints(context, data, used), _how_to_fix(data))
@@ -200,11 +203,11 @@ def _fingerprints(spec: RerunSpec, context: Context) -> dict[str, dict[str, str]
         elif bundled is None:
             add(
                 finished.data,
-                f"{finished.folder} was trained on it: name the folder of the recorded data with "
-                "--data-dir",
+                f"{finished.folder} was trained on these data: give the folder of the recorded "
+                "data with --data-dir",
             )
         else:
-            add(finished.data, f"the bundled weights {bundled} were trained on it")
+            add(finished.data, f"the bundled weights {bundled} were trained on these data")
     return found
 
 
@@ -214,10 +217,10 @@ def _split_fingerprints(
     return {f"{data.dataset}/{name}": context.split(data, name).fingerprint for name in splits}
 
 
-def _studied_data(work: Experiment | TypedStudy) -> list[DataConfig]:
-    """The data that a study measures on: for an experiment those of its trainings, of which the
-    study may use a part."""
-    if isinstance(work, TypedStudy):
+def _studied_data(work: Experiment | CommandStudy) -> list[DataConfig]:
+    """The data of a study; for an experiment, those of its trainings, of which the study may use a
+    part."""
+    if isinstance(work, CommandStudy):
         return [work.data]
     images = study_of(work).test_images
     changes = {} if images is None else {"test_images": images}
@@ -226,12 +229,12 @@ def _studied_data(work: Experiment | TypedStudy) -> list[DataConfig]:
 
 def _how_to_fix(data: DataConfig) -> str:
     if catalogue.dataset(data.dataset).embedded:
-        return "these data come with scikit-learn: install the versions that the file records"
-    return "name the folder of the same data with --data-dir"
+        return "these data come with scikit-learn: install the versions recorded in the file"
+    return "give the folder of the same data with --data-dir"
 
 
 def rerun_study(spec: RerunSpec, session: Session, out: Path) -> Written:
-    """Measure again a result that needs no training: a typed study, or signals of initialisations.
+    """Reproduce a result without training: a study run as a command, or signals at initialisation.
 
     Raises:
         Interrupted: the session was stopped.
@@ -244,8 +247,8 @@ def rerun_study(spec: RerunSpec, session: Session, out: Path) -> Written:
     subject = find_subject(session.context, checkpoint.source, overrides=typed.overrides)
     if subject.loaded.sha256 != checkpoint.sha256:
         raise UserError(
-            f"{checkpoint.source}: these weights have the hash {subject.loaded.sha256[:12]}…, "
-            f"those of the result {checkpoint.sha256[:12]}…; put the same file there"
+            f"{checkpoint.source}: these weights have the hash {subject.loaded.sha256[:12]}…, but "
+            f"those of the result {checkpoint.sha256[:12]}…; put the original file there"
         )
     if subject.data != typed.data:
         normalization = session.context.normalization(typed.data)

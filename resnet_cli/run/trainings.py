@@ -1,4 +1,4 @@
-"""The trainings of an experiment: what is missing is trained, then the tables are written."""
+"""The trainings of an experiment, and its tables."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from resnet_cli.weights.cards import bundled_weights_of
 
 @dataclass(frozen=True)
 class Session:
-    """What carries out a command: where it works, what prints, and what may stop it."""
+    """The context of a command, its display, and what may stop it."""
 
     context: Context
     display: Display
@@ -45,23 +45,23 @@ class Session:
 
 
 PLOT_SECONDS = 180.0
-"""Seconds between the plots of an experiment that is still training."""
+"""Minimum time between updates of the plots of an experiment that is still training."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A case at one seed, with its finished training."""
+    """The finished training of one case and seed."""
 
     case: Case
     finished: FinishedRun
     is_new: bool
-    """Trained just now."""
+    """Whether it was trained by this command."""
     bundled: str | None
-    """The bundled weights that replace the training."""
+    """The name of the bundled weights used instead of training, if any."""
 
 
 def train_all(experiment: Experiment, session: Session) -> Iterator[Trained]:
-    """The training of every case and seed, as it finishes."""
+    """Yield the training of every case and seed as it finishes."""
     runs = experiment.runs()
     begun = time.monotonic()
     num_new = 0
@@ -84,10 +84,10 @@ def train_all(experiment: Experiment, session: Session) -> Iterator[Trained]:
 
 
 def run_trainings(experiment: Experiment, session: Session, out: Path) -> Written:
-    """An experiment without a study: its tables, with plots.
+    """Run an experiment without a study and write its tables and plots.
 
-    The tables are written after each training, so that no measurement waits for the rest. The
-    plots follow every few minutes, and at the end.
+    Tables are written after each training, so results do not wait for the other trainings. Plots
+    are updated every few minutes and at the end.
     """
     started = datetime.now(UTC)
     written = Written()
@@ -108,17 +108,18 @@ def run_trainings(experiment: Experiment, session: Session, out: Path) -> Writte
 
 
 def pretrained_name(run: RunConfig, context: Context) -> str | None:
-    """The bundled weights that replace this training (`Context.pretrained`); else None."""
+    """The name of bundled weights to use instead of this training (`Context.pretrained`), or
+    None."""
     return bundled_weights_of(run) if context.pretrained else None
 
 
 def train_case(experiment: Experiment, case: Case, run: RunConfig, session: Session) -> FinishedRun:
-    """The finished run of a case, trained now if necessary."""
+    """The finished run of a case; it is trained if necessary."""
     context, display, stopper = session.context, session.display, session.stopper
     label = f"{case.name}, seed {run.seed}"
     finished = find_finished(context, run)
     if finished is not None and is_over(context, run):
-        display.line(f"{label}: trained already ({finished.folder})")
+        display.line(f"{label}: already trained ({finished.folder})")
         write_log(context, finished, stopper, display.line)
         return finished
     with display.progress(label) as update:
@@ -212,7 +213,7 @@ def write_training_tables(
     }
     if len({array.size for array in outcomes.values()}) == 1:
         written.files.append(write_outcomes(out, outcomes))
-    else:  # none, or of different images
+    else:  # there are none, or they are for different images
         (out / OUTCOMES_FILE).unlink(missing_ok=True)
     written.facts = {"cases": table}
     return written
@@ -253,7 +254,7 @@ def _show_table(experiment: Experiment, out: Path, display: Display) -> None:
     frame = read_table(out / "table.csv")
     columns = ("case", "seed", "params", "status", "test_error", "best_error", "paper_error")
     rows = [
-        [None if value != value else value for value in row]  # NaN is the one unequal to itself
+        [None if value != value else value for value in row]  # only NaN is unequal to itself
         for row in frame[list(columns)].itertuples(index=False)
     ]
     headers = ["case", "seed", "params", "status", "error (%)", "best (%)", "paper (%)"]

@@ -303,17 +303,21 @@ _TIMM_UNIT = re.compile(
 )
 _TIMM_DOWN = re.compile(r"stages\.(\d+)\.downsample\.(.*)")
 _LAYERS = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
-_ENDS = {"stem.": "features.0.", "head.norm.": "classifier.0.", "head.fc.": "classifier.2."}
+_TIMM_PREFIXES = {
+    "stem.": "features.0.",
+    "head.norm.": "classifier.0.",
+    "head.fc.": "classifier.2.",
+}
 
 
-def _torchvisions(key: str) -> str:
-    """A key of timm's ConvNeXt as torchvision has it; any other key as it is."""
+def _torchvision_key(key: str) -> str:
+    """The torchvision name of a key of timm's ConvNeXt; other keys do not change."""
     if match := _TIMM_UNIT.fullmatch(key):
         stage, number, layer, rest = match.groups()
         return f"features.{2 * int(stage) + 1}.{number}.{_LAYERS.get(layer, 'layer_scale')}{rest}"
     if match := _TIMM_DOWN.fullmatch(key):
         return f"features.{2 * int(match[1])}.{match[2]}"
-    for start, theirs in _ENDS.items():
+    for start, theirs in _TIMM_PREFIXES.items():
         if key.startswith(start):
             return theirs + key.removeprefix(start)
     return key
@@ -321,7 +325,7 @@ def _torchvisions(key: str) -> str:
 
 def is_convnext(tensors: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of ConvNeXt in torchvision or timm."""
-    return any(_BLOCK.fullmatch(_torchvisions(key)) for key in tensors)
+    return any(_BLOCK.fullmatch(_torchvision_key(key)) for key in tensors)
 
 
 def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assumptions) -> Network:
@@ -330,7 +334,7 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
     Raises:
         UserError: a key is missing or unexpected, or a shape is wrong.
     """
-    tensors = {_torchvisions(key): tensor for key, tensor in tensors.items()}
+    tensors = {_torchvision_key(key): tensor for key, tensor in tensors.items()}
     reader = _Reader(tensors, source, float(assume.value("epsilon", "1e-06", ())))
     first = tensors["features.0.0.weight"].shape[-1] if "features.0.0.weight" in tensors else 4
     stem = nn.Sequential(

@@ -77,7 +77,7 @@ def test_missing_data_stop_one_experiment_alone(
     summary = json.loads(captured.out)
     assert list(summary["experiments"]) == ([] if more else ["he2016/fig6a"])
     assert list(summary["failed"]) == ["he2016/table1"]
-    assert "resnet-cli: he2016/table1 could not run: " in captured.err.splitlines()[-1]
+    assert "resnet-cli: he2016/table1 failed: " in captured.err.splitlines()[-1]
     assert captured.err.count("CIFAR-10 not found") == 2, "when it failed, and at the end"
     assert "he2016/fig6a" not in captured.err.splitlines()[-1]
     assert len(list(Path("runs").glob("*/run.json"))) == 2

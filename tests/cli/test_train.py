@@ -48,7 +48,7 @@ def test_train_writes_its_tables_and_says_so(empty: Path, capsys: Captured) -> N
 def test_train_twice_says_trained_already(work: Path, capsys: Captured) -> None:
     before = contents(work)
     assert run_command(TRAIN) == 0
-    assert f"main, seed 0: trained already ({run_folder()})" in capsys.readouterr().out
+    assert f"main, seed 0: already trained ({run_folder()})" in capsys.readouterr().out
     after = contents(work)
     assert before.keys() == after.keys()
     tables = [name for name in before if name.endswith(".csv") or name.startswith("runs/")]

@@ -14,23 +14,23 @@ from PIL import Image
 from resnet_cli.claims.verdict import JUDGED
 from resnet_cli.cli.entry import run_command
 from resnet_cli.run import examine as examine_module
-from resnet_cli.run.examine import LEVELS, Sizes, fitting
+from resnet_cli.run.examine import LEVELS, Sizes, sizes_for_budget
 
 
 def test_sizes_grow_with_the_budget_and_never_exceed_the_images() -> None:
     passes = [level.passes(54) for level in LEVELS]
     assert passes == sorted(passes, reverse=True)
-    assert fitting(54, 1e-9, 600, 10_000, 50_000) == LEVELS[0]
+    assert sizes_for_budget(54, 1e-9, 600, 10_000, 50_000) == LEVELS[0]
     smallest = replace(LEVELS[-1], tested=1000)
-    assert fitting(54, 1.0, 1, 10_000, 50_000) == smallest, "though it takes longer"
-    middle = fitting(9, 0.002, 600, 10_000)
+    assert sizes_for_budget(54, 1.0, 1, 10_000, 50_000) == smallest, "though it takes longer"
+    middle = sizes_for_budget(9, 0.002, 600, 10_000)
     assert middle.passes(9) * 0.002 <= 600
-    assert fitting(9, 1e-9, 600, 360) == Sizes(360, 360, 100, 100, 0, 128, 360)
-    assert fitting(16, 0.1, 600, 50_000).tested == 1200, "a fifth of the budget"
-    assert fitting(16, 1.0, 600, 50_000).tested == 1000
-    assert fitting(9, 1e-9, 600, 360, 1437).recalibration == LEVELS[0].recalibration
-    assert fitting(9, 1e-9, 600, 360, 730).recalibration == 700, "whole batches"
-    assert fitting(9, 1e-9, 600, 360, 70).recalibration == 70
+    assert sizes_for_budget(9, 1e-9, 600, 360) == Sizes(360, 360, 100, 100, 0, 128, 360)
+    assert sizes_for_budget(16, 0.1, 600, 50_000).tested == 1200, "a fifth of the budget"
+    assert sizes_for_budget(16, 1.0, 600, 50_000).tested == 1000
+    assert sizes_for_budget(9, 1e-9, 600, 360, 1437).recalibration == LEVELS[0].recalibration
+    assert sizes_for_budget(9, 1e-9, 600, 360, 730).recalibration == 700, "whole batches"
+    assert sizes_for_budget(9, 1e-9, 600, 360, 70).recalibration == 70
 
 
 def run(*arguments: str) -> int:

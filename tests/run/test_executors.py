@@ -76,7 +76,7 @@ def test_shards_train_and_the_run_without_one_does_the_rest(folder: Path, capsys
     assert "2 trainings done" in capsys.readouterr().out
     assert run_command(["run", "study.yaml", "--shard", "1/2"]) == 0
     assert runs() == first
-    assert "trained already" in capsys.readouterr().out
+    assert "already trained" in capsys.readouterr().out
     assert run_command(["run", "study.yaml", "--shard", "2/2"]) == 0
     assert len(runs()) == 4
     capsys.readouterr()
@@ -97,7 +97,7 @@ def test_a_training_that_fails_fails_every_experiment_that_needs_it(
     assert run_command(["run", "four.yaml", "other.yaml", "--shard", "1/1"]) == 1
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert line.startswith("resnet-cli: four could not run: b, seed 0: lost contact")
+    assert line.startswith("resnet-cli: four failed: b, seed 0: lost contact")
     assert line.endswith(": other")
     assert "other: c, seed 0: lost contact" in captured.out
 

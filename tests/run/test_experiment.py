@@ -100,7 +100,7 @@ def test_what_is_trained_is_not_trained_again(
     capsys.readouterr()
     run(make_experiment(), tmp_path)
     assert len(trainings) == 1
-    assert "main, seed 0: trained already (" in capsys.readouterr().out
+    assert "main, seed 0: already trained (" in capsys.readouterr().out
     assert (tmp_path / "out" / "table.csv").read_bytes() == before
     run(make_experiment(seeds=(0, 1)), tmp_path)  # one more seed: only that one
     assert [t.seed for t in trainings] == [0, 1]

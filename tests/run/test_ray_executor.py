@@ -234,7 +234,7 @@ def test_stopped_on_ray_it_saves_and_resumes(
     assert run_command(["run", "three.yaml", "--executor", "ray"]) == 130
     watcher.join()
     error = capsys.readouterr().err
-    assert "stopped with 3 of 3 tasks to do" in error
+    assert "stopped with 3 of 3 tasks left" in error
     assert "not saved" not in error
     assert len({path.parent for path in Path("runs").glob("*/checkpoint*")}) == 2
     assert runs() == set()

@@ -17,7 +17,7 @@ from resnet_cli.config.experiments import experiment_names, experiment_profiles,
 from resnet_cli.config.schema import Experiment, config_hash
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import read_provenance, read_table
-from resnet_cli.run.rerun import TypedStudy, check_data, read_spec
+from resnet_cli.run.rerun import CommandStudy, check_data, read_spec
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
 
@@ -304,7 +304,7 @@ def test_other_data_of_a_typed_study_are_refused(
     refused_data(Path("first/path_gradients.provenance.json"), "digits/train", capsys)
     arithmetic = Path("first/path_lengths.provenance.json")
     assert json.loads(arithmetic.read_text())["data"] == {}
-    assert isinstance(read_spec(arithmetic).work, TypedStudy)
+    assert isinstance(read_spec(arithmetic).work, CommandStudy)
 
 
 def test_bundled_weights_of_other_data_are_refused(bundled: Path, capsys: Captured) -> None:

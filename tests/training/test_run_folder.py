@@ -84,7 +84,7 @@ def test_the_same_configuration_on_other_data_is_a_second_run(
     capsys.readouterr()
     assert train("--data-dir", "B", "--out", "outB") == 0
     said = capsys.readouterr()
-    assert "trained already" not in said.out + said.err
+    assert "already trained" not in said.out + said.err
     first, second = run_folders()
     data = {name: read_provenance(Path(name) / "table.csv")["data"] for name in ("outA", "outB")}
     train_split = f"{dataset}/train"
@@ -95,7 +95,7 @@ def test_the_same_configuration_on_other_data_is_a_second_run(
     # Each is found again by its data, and the first by its configuration alone.
     for arguments, folder in ((["A"], first), (["B"], second)):
         assert train("--data-dir", *arguments) == 0
-        assert f"trained already ({folder})" in capsys.readouterr().out
+        assert f"already trained ({folder})" in capsys.readouterr().out
     assert run_folders() == [first, second]
 
 
@@ -113,7 +113,7 @@ def test_a_finished_run_needs_no_data(
             patch.setattr(entry, "read", unread)
         assert train() == 0
         assert train("--data-dir", "nowhere") == 0 if dataset == "imagefolder" else True
-    assert "trained already" in capsys.readouterr().out
+    assert "already trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
