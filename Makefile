@@ -1,9 +1,9 @@
-# Two commands do everything: `make demo` and `make test`. Both make .venv and install on first use;
-# once installed, neither needs the network.
+# Two commands do everything: `make demo` and `make test`. Both create .venv and install the program
+# on first use; after that, neither needs the network.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-TEST_PROCESSES ?= 2 # each computes with one thread; a file's tests stay together
+TEST_PROCESSES ?= 2 # each uses one thread; the tests of a file run in the same process
 
 .PHONY: demo test check findings docs wheel bench torture install format clean
 
@@ -19,7 +19,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[fast,dev]'
 	@touch $@
 
-# The main job on the embedded data: train, delete each unit, gradient by path length.
+# The main measurements on the embedded data: train, delete each unit, gradient by path length.
 demo: $(VENV)/.installed
 	$(BIN)/resnet-cli train quickstart
 	$(BIN)/resnet-cli lesion --blocks 1
@@ -31,14 +31,14 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
-# While working: what finds most mistakes in a minute and a half.
+# For use during development: finds most mistakes in a minute and a half.
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not slow"
 
-# The tables of README.md and docs/ that are written from results/.
+# Write the tables of README.md and docs/ that are generated from results/.
 findings: $(VENV)/.installed
 	$(BIN)/python -m resnet_cli.report.findings
 
@@ -47,15 +47,15 @@ docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
 
-# Speed and memory next to plain PyTorch code; the machine should have nothing else to do.
+# Speed and memory compared with plain PyTorch code; the machine should be otherwise idle.
 bench: $(VENV)/.installed
 	$(BIN)/resnet-cli bench --out results/bench
 
-# One file with everything: the experiments, the bundled weights and the committed results.
+# One file with the program, the experiments, the bundled weights and the committed results.
 wheel: $(VENV)/.installed-dev
 	$(BIN)/hatchling build --target wheel
 
-# Faults at random moments of whole commands; what is left after each is run again.
+# Inject faults at random moments of whole commands, and run each command again afterwards.
 torture: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/training/torture.py
 

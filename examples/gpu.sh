@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: checks that its numbers are right, measures its speed, and trains the
-# pre-activation ResNet-110 (and with time left the VGG) of Veit et al. 2016, Figure 3, as long as a
-# budget allows.
+# On a machine with a GPU: check that its results are correct, measure its speed, and train the
+# pre-activation ResNet-110 of Veit et al. 2016, Figure 3 (and the VGG, if there is time), within a
+# time budget.
 #
 #   DATA=folder-with-cifar10 OUT=folder BUDGET_SECONDS=600 examples/gpu.sh
 #
-# The length is the longest of 64,000 (as published), 48,000, 32,000 and 16,000 iterations that ends
-# inside the budget, with warm-up and milestones scaled alike; the precision is the fastest whose
-# checks agree. Both stand in the run's configuration. OUT holds the log, the benchmark, and each
-# run's folder as a tar file. DEVICE=cpu SMALL=1 shows in a minute that everything runs.
+# The length is the longest of 64,000 (as published), 48,000, 32,000 and 16,000 iterations that fits
+# in the budget, with warm-up and milestones scaled accordingly; the precision is the fastest one
+# whose checks pass. Both are recorded in the run's configuration. OUT contains the log, the
+# benchmark, and each run's folder as a tar file. DEVICE=cpu SMALL=1 checks in a minute that
+# everything runs.
 set -euo pipefail
 BEGUN=$(date +%s)
 DATA=${DATA:-data} OUT=${OUT:-gpu} BUDGET_SECONDS=${BUDGET_SECONDS:-600}
@@ -23,7 +24,7 @@ if [ "$BENCH" = yes ]; then
   cli bench gpu --device "$DEVICE" ${SMALL:+--small} --out "$OUT/bench" || echo "bench failed"
 fi
 
-# Prints "iterations milestone milestone warm-up precision", or nothing when no length fits.
+# Prints "iterations milestone milestone warm-up precision", or nothing if no length fits.
 plan() { # network reserve
   "$PYTHON" - "$OUT/bench/bench_gpu.csv" "$1" "$(left)" "$2" <<'PYTHON' || true
 import csv, sys
