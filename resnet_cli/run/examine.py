@@ -102,7 +102,8 @@ LEVELS = (
     Sizes(100, 40, 5, 2, 100, 32),
     Sizes(50, 20, 3, 1, 100, 16),
 )
-"""From the largest to the smallest useful sizes. Fewer images add less variance than fewer draws."""
+"""From the largest to the smallest useful sizes. Fewer images add less variance than fewer
+draws."""
 
 
 @dataclass(frozen=True)
