@@ -179,7 +179,8 @@ def _tried(display: "Display", subject: "Subject", should_stop: "Callable[[], bo
     so."""
     from resnet_cli.studies.alternatives import try_alternatives
 
-    subject, trials = try_alternatives(subject, should_stop)
+    with display.progress("trying what the file does not tell on test images") as update:
+        subject, trials = try_alternatives(subject, should_stop, update)
     for trial in trials:
         display.paragraph(str(trial), level=-1 if trial.is_taken else 1)
     if trials and not any(trial.is_taken for trial in trials):

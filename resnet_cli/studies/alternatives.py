@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.runtime.interrupt import Interrupted
+from resnet_cli.studies.progress import Report
 from resnet_cli.studies.subject import Subject
 from resnet_cli.weights.assumptions import Assumption
 from resnet_cli.weights.load import load_network
@@ -60,11 +61,16 @@ class Trial:
 
 
 def try_alternatives(
-    subject: Subject, should_stop: Callable[[], bool] = lambda: False
+    subject: Subject,
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = lambda done, total: None,
 ) -> tuple[Subject, list[Trial]]:
     """The subject with the assumptions that labelled images clearly support, and what was tried.
 
     Only assumptions that `--model` does not state are tried, one after the other.
+
+    Args:
+        report: called with (values tried, all values).
 
     Raises:
         Interrupted: `should_stop` returned true.
@@ -73,7 +79,9 @@ def try_alternatives(
     trials: list[Trial] = []
     if not any(assumption.others for assumption in subject.loaded.assumptions):
         return subject, trials
-    now = _outcome(subject, should_stop)
+    total = sum(len(assumption.others) for assumption in subject.loaded.assumptions)
+    report(0, total)
+    done, now = 0, _outcome(subject, should_stop)
     for assumption in subject.loaded.assumptions:
         better: dict[str, tuple[Subject, _Outcome]] = {}
         tried: list[Trial] = []
@@ -87,6 +95,8 @@ def try_alternatives(
             )
             if found.is_clearly_better_than(now.first(found.images)):
                 better[value] = other, found
+            done += 1
+            report(done, total)
         if better:
             best = min(better, key=lambda value: better[value][1].loss)
             subject, now = better.pop(best)
