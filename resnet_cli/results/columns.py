@@ -11,7 +11,7 @@ from typing import Literal
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.runtime.errors import unknown
 
-Kind = Literal["text", "whole", "number"]
+Kind = Literal["text", "units", "whole", "number"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Column:
 
     name: str
     kind: Kind
-    """`text`; `whole`: an integer of any size; `number`: a float."""
+    """`text`; `units`: indices joined by spaces; `whole`: an integer of any size; `number`: a
+    float."""
     meaning: str
     """For results/README.md."""
     may_be_empty: bool = False
@@ -32,6 +33,11 @@ class Column:
 def text(name: str, meaning: str) -> Column:
     """A column of text."""
     return Column(name, "text", meaning)
+
+
+def units(name: str, meaning: str) -> Column:
+    """A column of lists of units: their indices, joined by spaces; it may be empty."""
+    return Column(name, "units", meaning)
 
 
 def whole(name: str, meaning: str) -> Column:

@@ -82,6 +82,8 @@ def check_files(folder: Path, content: Mapping[str, Any], *names: str) -> None:
 
 
 def _sha256(folder: Path, name: str) -> str:
+    if (folder / name).exists() and not (folder / name).is_file():
+        raise damaged_run(folder, f"{name} is not a regular file")
     try:
         with (folder / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,6 +15,7 @@ import itertools
 import math
 import operator
 import os
+import re
 import stat
 import tempfile
 import uuid
@@ -36,6 +37,8 @@ from resnet_cli.results.provenance import (
 from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.runtime.text import visible
 
+UNITS = re.compile(r"([0-9]{1,6}( [0-9]{1,6})*)?")
+"""What a column of units holds."""
 STATUSES = ("ok", "fail", "diverged")
 FORMULA = ("=", "+", "-", "@", "'")
 """Text that begins with one of these characters is written with an apostrophe in front, so that
@@ -104,6 +107,8 @@ def read_table(path: Path) -> pandas.DataFrame:
     """
     columns = table_of(path.stem).columns
     expected = [column.name for column in columns]
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a regular file; give the path of a table")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file, strict=True))
@@ -181,6 +186,10 @@ def _as_text(value: object, column: Column, where: str) -> str:
             raise ValueError(f"{where}: {value!r} is not one of {', '.join(STATUSES)}")
         value = visible(value)
         return f"'{value}" if value.startswith(FORMULA) else value
+    if column.kind == "units":
+        if not isinstance(value, str) or UNITS.fullmatch(value) is None:
+            raise ValueError(f"{where}: indices joined by spaces are expected, not {value!r}")
+        return value
     if isinstance(value, bool):
         raise TypeError(f"{where}: expected a number, not {value!r}")
     if column.kind == "whole":
@@ -215,6 +224,14 @@ def _read_column(values: list[str], column: Column, path: Path) -> "pandas.Serie
     name, is_whole = column.name, column.kind == "whole"
     if column.kind == "text":
         values = [v[1:] if v.startswith("'") and v[1:].startswith(FORMULA) else v for v in values]
+        return pandas.Series(values, dtype=str, name=name)
+    if column.kind == "units":
+        for number, value in enumerate(values, 1):
+            if UNITS.fullmatch(value) is None:
+                raise UserError(
+                    f"{path}: row {number}, column {name!r}: {value[:40]!r} does not list units; "
+                    "expected indices joined by spaces"
+                )
         return pandas.Series(values, dtype=str, name=name)
     numbers: list[float] = []
     for number, value in enumerate(values):

@@ -23,7 +23,7 @@ from resnet_cli.figures.style import (
     set_title,
     styled,
 )
-from resnet_cli.results.columns import Table, text, whole
+from resnet_cli.results.columns import Table, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.delete import LESION_DELETE, delete_units
@@ -61,7 +61,7 @@ LESION_GREEDY = Table(
             "the unit this step deleted: the least harmful of those left, by images wrong, "
             "then by loss",
         ),
-        text("blocks", "all units deleted so far, in ascending order"),
+        units("blocks", "all units deleted so far, in ascending order"),
         *ERRORS,
         *PREDICTIONS,
     ),

@@ -18,7 +18,7 @@ from resnet_cli.figures.style import (
     set_title,
     styled,
 )
-from resnet_cli.results.columns import Table, number, text, whole
+from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Case, Option, Row, Study
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 K = whole("k", "units deleted together")
 SAMPLE = whole("sample", "number of the draw within this k, from 0")
-BLOCKS = text("blocks", "the deleted units' indices, joined by spaces")
+BLOCKS = units("blocks", "the deleted units' indices, joined by spaces")
 ERRORS = (
     number("test_error", "percent, of the changed network"),
     number("baseline_error", "percent, of the intact network on the same images"),

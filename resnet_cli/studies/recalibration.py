@@ -23,7 +23,7 @@ from resnet_cli.figures.style import (
     set_title,
     styled,
 )
-from resnet_cli.results.columns import Table, text
+from resnet_cli.results.columns import Table, text, units
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, RECALIBRATION, measured_columns
@@ -87,8 +87,8 @@ class Recalibration(Study):
             (
                 text("statistics", "; ".join(f"`{kind}`: {what}" for kind, what in KINDS.items())),
                 *RECALIBRATION,
-                text("blocks", "the deleted unit; empty for the intact network"),
-                text("statistics_of", "the unit that was deleted when they were re-estimated"),
+                units("blocks", "the deleted unit; empty for the intact network"),
+                units("statistics_of", "the unit that was deleted when they were re-estimated"),
                 *ERRORS,
                 *PREDICTIONS,
             ),

@@ -14,7 +14,7 @@ from resnet_cli.figures.style import (
     set_title,
     styled,
 )
-from resnet_cli.results.columns import Table, number, text, whole
+from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Case, NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.lesion import (
@@ -50,7 +50,7 @@ LESION_REORDER = Table(
     (
         whole("swaps", "random swaps of two units of equal shape"),
         whole("sample", "number of the draw within this number of swaps, from 0"),
-        text("order", "the units' old indices in their new order, joined by spaces"),
+        units("order", "the units' old indices in their new order, joined by spaces"),
         number(
             "kendall_tau",
             "rank correlation of the new order with the old; 1 is the old order",

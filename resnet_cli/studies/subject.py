@@ -222,7 +222,8 @@ def dataless_subject(context: Context, run: RunConfig) -> Subject:
 
 def _newest(runs: Path) -> str:
     """The newest finished run's folder, but none that diverged; else bundled weights."""
-    finished = sorted(runs.glob(f"*/{WEIGHTS_FILE}"), key=lambda p: (p.stat().st_mtime, str(p)))
+    found = [path for path in runs.glob(f"*/{WEIGHTS_FILE}") if path.is_file()]
+    finished = sorted(found, key=lambda p: (p.stat().st_mtime, str(p)))
     for weights in reversed(finished):
         if not _diverged(weights):
             return str(weights.parent)

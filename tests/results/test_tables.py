@@ -308,6 +308,7 @@ def test_an_unknown_status(tmp_path: Path) -> None:
         ("k,paths,fraction\n0,1,one\n", r"row 1, column 'fraction': 'one' is not a number"),
         ("k,paths,fraction\n0.5,1,1.0\n", r"row 1, column 'k': '0\.5' is not an integer"),
         ("k,paths,fraction\n,1,1.0\n", r"row 1, column 'k': '' is not an integer"),
+        ("k,paths,fraction\n0,1,\n", r"row 1, column 'fraction': is empty"),
         ('k,paths,fraction\n0,"1,1.0\n', r"not a CSV file in UTF-8"),
     ],
 )
@@ -317,6 +318,23 @@ def test_a_file_that_breaks_the_contract(tmp_path: Path, content: str, match: st
     with pytest.raises(UserError, match=rf"path_lengths\.csv: {match}") as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("blocks", ["x y", "1,2", "1  2", "-1", "1.0", "９", " ", "1" * 40])
+def test_units_are_indices(blocks: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 0, column blocks: indices joined by spaces"):
+        write_table([lesion_row(blocks=blocks)], "lesion_delete", tmp_path, PLAIN)
+    path = write_table([lesion_row(blocks="7 12")], "lesion_delete", tmp_path, PLAIN)
+    path.write_text(path.read_text().replace("7 12", f'"{blocks}"'))
+    with pytest.raises(UserError, match=r"row 1, column 'blocks': .* does not list units"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_opened(make: Any, tmp_path: Path) -> None:
+    make(tmp_path / "path_lengths.csv")
+    with pytest.raises(UserError, match="not a regular file"):
+        read_table(tmp_path / "path_lengths.csv")
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
