@@ -441,7 +441,7 @@ def _measure(net: Net, data: Data, study: Study, seed: int) -> Measurement:
         study.check(subject)
         progress = Progress(Display(silent=True), wanted=study.names())
         tables = {
-            name: DataFrame(rows, columns=list(table_of(name).header))
+            name: DataFrame(rows, columns=list(table_of(name).column_names))
             for name, rows, _ in study.measure(subject, seed, progress)
         }
     return Measurement(study, subject, tables)
@@ -476,7 +476,7 @@ class _TensorBatches(Batches):
         self.shape, self.device = tuple(images.shape[1:]), images.device
         self.classes = tuple(map(str, range(int(labels.max()) + 1)))
 
-    def plain(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def unaugmented(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         chosen = indices.to(self.device)
         return self.images[chosen], self.labels[chosen]
 

@@ -73,7 +73,7 @@ def test_a_deletion_is_a_new_network_and_equals_the_study(net: rc.Net, data: rc.
     before = {name: t.clone() for name, t in net.module.state_dict().items()}
     intact_error = net.error(data)
     frame = rc.lesions(net, data)
-    assert list(frame.columns) == list(table_of("lesion_delete").header)
+    assert list(frame.columns) == list(table_of("lesion_delete").column_names)
     assert len(frame) == 27
     for unit in (0, 9, 20):
         row = frame[frame["blocks"] == str(unit)].iloc[0]
@@ -86,7 +86,7 @@ def test_a_deletion_is_a_new_network_and_equals_the_study(net: rc.Net, data: rc.
 
 def test_recalibrated_lesions_are_those_of_the_command(net: rc.Net, data: rc.Data) -> None:
     frame = rc.lesions(net, data, recalibrate=20)
-    assert list(frame.columns) == list(table_of("lesion_delete_recalibrated").header)
+    assert list(frame.columns) == list(table_of("lesion_delete_recalibrated").column_names)
     network, images = net.loaded.network, data.subject(net).batches("test")
     train = rc.dataset("digits", device="cpu").train.subject(net).batches("train")
     walks = [intact(27), delete(intact(27), [9])]
@@ -108,7 +108,7 @@ def test_a_reordered_network_equals_its_walk(net: rc.Net, data: rc.Data) -> None
     (outcome,) = evaluate_walks(net.loaded.network, batches, [walk], engine="plain")
     assert other.error(data) == pytest.approx(outcome.error)
     frame = rc.reorderings(net, data, swaps=2, samples=3)
-    assert list(frame.columns) == list(table_of("lesion_reorder").header)
+    assert list(frame.columns) == list(table_of("lesion_reorder").column_names)
     assert len(frame) == 3
 
 

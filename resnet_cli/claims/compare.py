@@ -18,7 +18,7 @@ from resnet_cli.claims.papers import PAPERS, case_title, published
 from resnet_cli.claims.verdict import Judgement, counts
 from resnet_cli.claims.words import judgement_to_dict
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.datasets.catalogue import known
+from resnet_cli.datasets.catalogue import find_dataset
 from resnet_cli.results.layout import RESULTS
 from resnet_cli.runtime.errors import UserError, unknown
 
@@ -57,7 +57,7 @@ class Row:
         """Whether the paper's network was trained on the paper's data; ImageNet is a folder of
         images. Without a provenance the network is unknown, and taken to be another."""
         found = self.measured
-        ours = known(found.dataset) if found is not None else None
+        ours = find_dataset(found.dataset) if found is not None else None
         return (
             found is not None
             and ours is not None

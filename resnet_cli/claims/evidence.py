@@ -53,7 +53,7 @@ def test_images(config: Mapping[str, Any], dataset: str) -> int:
         config: an experiment's, as its provenance has it; may be empty.
     """
     asked = (config.get("data") or {}).get("test_images")
-    entry = catalogue.known(dataset)
+    entry = catalogue.find_dataset(dataset)
     whole = entry.counts.get("test") if entry is not None else None
     return int(asked or whole or ASSUMED_ON)
 
@@ -93,7 +93,7 @@ class TrainedCase:
         at most ten classes."""
         if not math.isfinite(self.median):
             return "diverged"
-        entry = catalogue.known(self.dataset)
+        entry = catalogue.find_dataset(self.dataset)
         few_classes = entry is not None and 0 < len(entry.classes) <= 10
         return "fail" if few_classes and self.median > FAILS_ABOVE else "ok"
 

@@ -281,7 +281,7 @@ def weights(
     import yaml
 
     from resnet_cli.runtime.errors import unknown
-    from resnet_cli.weights.cards import card_lines, cards, epochs_of, network_of
+    from resnet_cli.weights.cards import card_lines, cards, epochs_of, network_of_card
 
     display = make_display(as_json, quiet, verbose)
     if (export is None) != (name is None):
@@ -307,6 +307,6 @@ def weights(
     display.table(
         "Bundled weights",
         ["name", "network", "error (%)", "epochs"],
-        [[c["name"], network_of(c), c["test_error"], epochs_of(c)] for c in found],
+        [[c["name"], network_of_card(c), c["test_error"], epochs_of(c)] for c in found],
     )
     display.summary({"command": "weights", "weights": found})

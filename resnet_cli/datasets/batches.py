@@ -164,7 +164,7 @@ class Batches:
 
     # --- without augmentation ----------------------------------------------------------------
 
-    def plain(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def unaugmented(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Some images, normalised but not augmented.
 
         Args:

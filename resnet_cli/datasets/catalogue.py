@@ -121,7 +121,7 @@ def datasets() -> list[DataSet]:
     return [dataset(name) for name in DATASETS]
 
 
-def known(name: str) -> DataSet | None:
+def find_dataset(name: str) -> DataSet | None:
     """The data set with this name, or None, for names in old or third-party files."""
     return dataset(name) if name in DATASETS else None
 

@@ -71,7 +71,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JudgedClaim:
     """A claim at one profile, for the table of claims."""
 
     profile: str
@@ -105,10 +105,10 @@ class ClaimRow:
     claim: Claim
     source: str
     """`Table 1`."""
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[JudgedClaim]
 
     @property
-    def told(self) -> list[Outcome]:
+    def told(self) -> list[JudgedClaim]:
         """Those with something to show."""
         return [outcome for outcome in self.outcomes if outcome.judgement.parts]
 
@@ -122,7 +122,7 @@ class Figure:
     plot: Plot
     question: str
     published: str
-    findings: Sequence[tuple[Outcome, str]]
+    findings: Sequence[tuple[JudgedClaim, str]]
     """The claims that it bears on, each with the comparison that decides."""
     sentences: Sequence[str] = ()
     """What came out, of a figure without claims."""
@@ -212,7 +212,7 @@ def _setting(comparison: Comparison) -> str:
 
 def _claim_rows(paper: str, comparisons: Sequence[Comparison]) -> list[ClaimRow]:
     by_profile = [
-        [Outcome(comparison.profile, judgement) for judgement in comparison.judgements]
+        [JudgedClaim(comparison.profile, judgement) for judgement in comparison.judgements]
         for comparison in comparisons
     ]
     return [

@@ -21,7 +21,7 @@ from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.report.labels import network_label
 from resnet_cli.results.tables import atomic_write, read_provenance, read_table
-from resnet_cli.weights.cards import cards, network_of, training_length
+from resnet_cli.weights.cards import cards, network_of_card, training_length
 
 FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
 SHOWN_COUNTS = (1, 5, 10, 20)
@@ -174,7 +174,7 @@ def weights_table() -> str:
     rows = [
         [
             f"`{card['name']}`",
-            network_of(card),
+            network_of_card(card),
             title_of(card["dataset"]),
             training_length(card),
             f"{card['test_error']:.2f}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.datasets.catalogue import known, title_of
+from resnet_cli.datasets.catalogue import find_dataset, title_of
 from resnet_cli.figures.titles import FAMILIES, listed, training_lengths
 from resnet_cli.weights.cards import bundled_names, read_card, training_length
 
@@ -133,7 +133,7 @@ def repeat_command(experiment: str, profile: str, told: Provenance) -> str:
     if "--pretrained" in typed:
         words.append("--pretrained")
     dataset = _dataset(told)
-    entry = known(dataset)
+    entry = find_dataset(dataset)
     if told.get("seeds") and dataset and not (entry and entry.embedded):
         words += ["--data-dir", "DATA"]
     return " ".join(words)

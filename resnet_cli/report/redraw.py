@@ -13,7 +13,7 @@ from typing import Any
 
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import Experiment, ModelConfig
-from resnet_cli.datasets.catalogue import known
+from resnet_cli.datasets.catalogue import find_dataset
 from resnet_cli.figures.style import FigureKind
 from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
 from resnet_cli.figures.training import figure_of_trainings
@@ -148,7 +148,7 @@ def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: P
 
 def _marked(heading: Heading, model: ModelConfig | None) -> Heading:
     """A heading with what figures mark: units that change the shape, and the error of guessing."""
-    data = known(heading.dataset)
+    data = find_dataset(heading.dataset)
     chance = chance_error(len(data.classes)) if data is not None and data.classes else None
     return replace(heading, changes=_changes(model), chance=chance)
 

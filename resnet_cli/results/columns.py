@@ -65,7 +65,7 @@ class Table:
     """Further text for results/README.md."""
 
     @property
-    def header(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 

@@ -45,13 +45,13 @@ FORMULA = ("=", "+", "-", "@", "'")
 spreadsheets do not evaluate it as a formula; reading removes the apostrophe."""
 
 
-def header(stem: str) -> tuple[str, ...]:
+def column_names(stem: str) -> tuple[str, ...]:
     """The names of a table's columns, in order.
 
     Raises:
         UserError: there is no such table.
     """
-    return table_of(stem).header
+    return table_of(stem).column_names
 
 
 def write_table(
@@ -63,7 +63,7 @@ def write_table(
     SHA-256 of the CSV, so a mismatch after a crash between the two is detected (`is_pair`).
 
     Args:
-        rows: one mapping per row, with exactly the columns of `header(stem)`, in any order.
+        rows: one mapping per row, with exactly the columns of `column_names(stem)`, in any order.
         stem: the name of a table.
         folder: created if missing.
 
@@ -74,7 +74,7 @@ def write_table(
         TypeError: a value does not have its column's type.
     """
     contract = table_of(stem)
-    columns = contract.header
+    columns = contract.column_names
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -283,7 +283,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     temporaries: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
-            with explained(path):
+            with as_user_error(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporaries[path] = path.with_name(f".{uuid.uuid4().hex}{_TEMPORARY}")
                 data = content.encode() if isinstance(content, str) else content
@@ -292,7 +292,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
         for path, temporary in temporaries.items():
-            with explained(path):
+            with as_user_error(path):
                 os.replace(temporary, path)
     finally:
         for temporary in temporaries.values():
@@ -322,7 +322,7 @@ def check_writable(folder: Path, option: str = "--out") -> None:
     Raises:
         UserError: the folder cannot be created or written; the message says why and how to fix it.
     """
-    with explained(folder, option):
+    with as_user_error(folder, option):
         existing = folder
         while True:
             try:
@@ -364,7 +364,7 @@ _FIXES: dict[int, str] = {
 
 
 @contextlib.contextmanager
-def explained(path: Path, option: str = "--out") -> Iterator[None]:
+def as_user_error(path: Path, option: str = "--out") -> Iterator[None]:
     """Turn an OSError while writing `path` into a UserError that says how to fix it.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 
 from resnet_cli import __version__
 from resnet_cli.results.layout import partial_table
-from resnet_cli.results.tables import explained
+from resnet_cli.results.tables import as_user_error
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.interrupt import Interrupted, interruptible
@@ -74,7 +74,7 @@ class Pieces:
 
     def add(self, piece: Any) -> None:
         """Keep a piece that was measured."""
-        with explained(self.path):
+        with as_user_error(self.path):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("r+b" if self._length else "wb")

@@ -101,7 +101,7 @@ def training_images(
     order = torch.randperm(len(batches), generator=stream(seed, "recalibrate", subset))[:count]
     parts = order.split(min(BATCH, count))
     if not augmented:
-        return [batches.plain(part)[0] for part in parts]
+        return [batches.unaugmented(part)[0] for part in parts]
     generator = stream(seed, "recalibrate", subset, "augmented")
     return [batches.training(part, generator)[0] for part in parts]
 

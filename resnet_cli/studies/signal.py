@@ -154,7 +154,7 @@ class Signal(Study):
         from resnet_cli.studies.paths.sampled import batch_indices
 
         batches = subject.batches(self.on)
-        images, labels = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
+        images, labels = batches.unaugmented(batch_indices(len(batches), self.batch_size, seed, 0))
         rows: list[Row] = []
         for state, network in _states(subject, seed).items():
             with progress.of(f"signals of {subject.label}, {state}") as report:

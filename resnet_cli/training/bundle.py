@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from resnet_cli.results.provenance import Checkpoint
-from resnet_cli.results.tables import check_writable, header, read_provenance, write_together
+from resnet_cli.results.tables import check_writable, column_names, read_provenance, write_together
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
@@ -108,7 +108,8 @@ def bundled_training(name: str) -> FinishedRun:
         if "training" in card:
             return finished_from(path, {"run": card["run"]} | card["training"])
         loaded = load_network(name)
-        last: dict[str, Any] = dict.fromkeys(header("training")[2:])  # without experiment and case
+        columns = column_names("training")[2:]  # without experiment and case
+        last: dict[str, Any] = dict.fromkeys(columns)
         last |= {"seed": run.seed, "epoch": card["epochs"], "iteration": card["iterations"]}
         return FinishedRun(
             folder=path,

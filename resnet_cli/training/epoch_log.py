@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from resnet_cli.results.layout import LOG_FOLDER
-from resnet_cli.results.tables import explained
+from resnet_cli.results.tables import as_user_error
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError, one_line
 
@@ -134,7 +134,7 @@ class EpochLog:
         self._began = datetime.fromisoformat(started).timestamp()
         self._writer: Writer | None = None
         if processes.rank() == 0:
-            with explained(self._place):
+            with as_user_error(self._place):
                 if self._place.exists():
                     shutil.rmtree(self._place)
                 kind = _TensorBoard if name == "tensorboard" else _WandB
@@ -147,13 +147,13 @@ class EpochLog:
         if self._writer is None:
             return
         values = {column: row[column] for column in COLUMNS if row[column] is not None}
-        with explained(self._place):
+        with as_user_error(self._place):
             self._writer.add(values, row["iteration"], self._began + row["seconds"])
 
     def close(self) -> None:
         """Close the event files."""
         if self._writer is not None:
-            with explained(self._place):
+            with as_user_error(self._place):
                 self._writer.close()
 
     def __enter__(self) -> "EpochLog":

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from resnet_cli.results.layout import LOCK_FILE, OWNER_FILE
 from resnet_cli.results.provenance import typed_command
-from resnet_cli.results.tables import atomic_write, explained, remove_temporaries
+from resnet_cli.results.tables import as_user_error, atomic_write, remove_temporaries
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.interrupt import Interrupted
 
@@ -55,7 +55,7 @@ def _acquire(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> FileLock:
     is_noted = False
-    with explained(folder):
+    with as_user_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
         while True:

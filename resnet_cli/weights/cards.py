@@ -112,7 +112,7 @@ def _checked_card(name: str) -> dict[str, Any]:
     }
 
 
-def network_of(card: Mapping[str, Any]) -> str:
+def network_of_card(card: Mapping[str, Any]) -> str:
     """The name of the network of a card from `cards`, with its width if that is unusual."""
     width = unusual_width(bundled_run(card["name"]).model)
     return f"{card['network']}, {width}" if width else str(card["network"])
@@ -126,7 +126,7 @@ def card_lines(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     run = bundled_run(card["name"])
     lines = [
-        ("network", f"{network_of(card)}: {card['units']} units"),
+        ("network", f"{network_of_card(card)}: {card['units']} units"),
         ("parameters", f"{card['parameters']:,}, stored as float16 in {card['bytes']:,} bytes"),
         ("data", f"{run.data.dataset}, normalised by {run.data.explicit().normalize}"),
         ("test error", f"{card['test_error']:.2f} % on {card['images']:,} images"),

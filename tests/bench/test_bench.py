@@ -27,7 +27,7 @@ from resnet_cli.bench.measure import (
 from resnet_cli.bench.run import choose, run_benchmarks
 from resnet_cli.bench.subjects import Settings, batches_of, benchmark_network, random_split
 from resnet_cli.cli import run_command
-from resnet_cli.results.tables import header, is_pair, read_table
+from resnet_cli.results.tables import column_names, is_pair, read_table
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
@@ -197,7 +197,7 @@ def test_every_benchmark_runs(
     for stem in ("bench", "bench_summary", "bench_scaling"):
         table = Path("b") / f"{stem}.csv"
         frame = read_table(table)
-        assert tuple(frame.columns) == header(stem)
+        assert tuple(frame.columns) == column_names(stem)
         assert is_pair(table)
         assert len(frame) > 0
     frame = read_table(Path("b/bench_summary.csv"))

@@ -14,7 +14,7 @@ from resnet_cli.claims.show import show
 from resnet_cli.claims.verdict import Claim, Judgement, Part, Quantity, Verdict
 from resnet_cli.cli import run_command
 from resnet_cli.results.layout import provenance_path
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
 
@@ -35,7 +35,7 @@ def write(tmp_path: Path) -> Write:
         dataset: str = "digits",
         depth: int | None = None,
     ) -> Path:
-        lines = [",".join(header("table"))]
+        lines = [",".join(column_names("table"))]
         for case, of_case in errors.items():
             for seed, error in enumerate(of_case):
                 state, shown = "diverged", ""

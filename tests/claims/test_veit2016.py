@@ -17,7 +17,7 @@ from resnet_cli.claims.words import evidence
 from resnet_cli.config.experiments import load_experiment
 from resnet_cli.config.schema import config_hash
 from resnet_cli.results.provenance import Checkpoint, collect
-from resnet_cli.results.tables import header, write_table
+from resnet_cli.results.tables import column_names, write_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.path_survival import path_survival
 
@@ -300,7 +300,7 @@ def spectrum(ratio: float, exact: float | None, units: int = NUM_UNITS) -> list[
     rows = []
     for k in range(units + 1):
         paths = math.comb(units, k)
-        row: Row = dict.fromkeys(header("path_spectrum"))
+        row: Row = dict.fromkeys(column_names("path_spectrum"))
         row |= {"k": k, "paths": paths, "mean_norm": ratio**k, "total": paths * ratio**k}
         row |= {"std_norm": 0.1 * ratio**k}
         row["exact_norm"] = None if exact is None else paths * exact**k

@@ -102,7 +102,7 @@ def test_batches_are_normalised_as_auto_says(entry: DataSet, root: Path) -> None
     assert images.dtype == torch.float32
     assert images.isfinite().all()
     assert labels.tolist() == train.labels[[2, 0, 1]].tolist()
-    plain, _ = batches.plain(torch.arange(len(train)))
+    plain, _ = batches.unaugmented(torch.arange(len(train)))
     assert torch.equal(plain[:4], batches.evaluation(0, 4)[0])
     if config.normalize == "channel":
         assert plain.mean((0, 2, 3)).abs().max() < 1e-5
@@ -152,7 +152,7 @@ def test_an_unknown_data_set_names_the_nearest() -> None:
         catalogue.dataset("cifar11")
     with pytest.raises(ValueError, match=r"unknown data set 'mnist' \(known: cifar10, cifar100"):
         DataConfig(dataset="mnist")
-    assert catalogue.known("mnist") is None
+    assert catalogue.find_dataset("mnist") is None
     assert catalogue.title_of("mnist") == "mnist"
     assert catalogue.title_of("imagenet") == "ImageNet"
 

@@ -237,8 +237,8 @@ def test_files_and_memory_give_the_same_batches(
         assert whole.shape == (5, 3, 14, 14)
         assert torch.equal(one[0], whole[part])
         assert one[0].is_contiguous(memory_format=torch.channels_last)
-    for batch in (held.plain, streamed.plain):
-        assert torch.equal(batch(indices)[0], held.plain(indices)[0])
+    for batch in (held.unaugmented, streamed.unaugmented):
+        assert torch.equal(batch(indices)[0], held.unaugmented(indices)[0])
         assert batch(indices)[1].tolist() == held.labels[indices].tolist()
     for start, stop in ((0, 5), (5, 10), (10, 15), (0, 12), (3, 4)):
         for a, b in zip(
@@ -495,7 +495,7 @@ def test_a_bad_image_stops_streaming_with_one_line(
         file.write_bytes(content)
     for ask in (
         lambda: batches.training(torch.arange(12), stream(0, "a")),
-        lambda: batches.plain(torch.arange(12)),
+        lambda: batches.unaugmented(torch.arange(12)),
         lambda: [batches.evaluation(start, start + 4) for start in (0, 4, 8)],
     ):
         with pytest.raises(UserError, match=message) as error:
@@ -511,7 +511,7 @@ def test_a_bomb_is_refused_without_a_warning(root: Path, streaming: None) -> Non
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")
         with pytest.raises(UserError, match=r"2\.png: more than 40 megapixels"):
-            batches.plain(torch.arange(12))
+            batches.unaugmented(torch.arange(12))
     assert [str(warning.message) for warning in told] == []
 
 
@@ -587,7 +587,7 @@ def test_worker_processes_give_the_same_batches(
     assert torch.equal(held.evaluation(0, 12)[0], streamed.evaluation(0, 12)[0])
     (root / "train" / "dog" / "1.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1\.jpg: damaged, or not an image") as error:
-        streamed.plain(torch.arange(12))
+        streamed.unaugmented(torch.arange(12))
     assert "\n" not in str(error.value)
 
 

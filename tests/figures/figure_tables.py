@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from resnet_cli.figures.titles import Heading
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 
 HEADING = Heading("fig3", "pre-act ResNet-110", "digits", "15 epochs", "mini")
 
@@ -40,7 +40,7 @@ def training(cases: list[str], seeds: tuple[int, ...] = (0,), epochs: int = 6) -
         for seed in seeds
         for epoch in range(1, epochs + 1)
     ]
-    return pandas.DataFrame(rows, columns=list(header("training")))
+    return pandas.DataFrame(rows, columns=list(column_names("training")))
 
 
 def table(**errors: float | None) -> pandas.DataFrame:
@@ -59,7 +59,7 @@ def table(**errors: float | None) -> pandas.DataFrame:
         }
         for case, error in errors.items()
     ]
-    return pandas.DataFrame(rows, columns=list(header("table")))
+    return pandas.DataFrame(rows, columns=list(column_names("table")))
 
 
 def deletions(k: int, errors: list[float], baseline: float = 0.8) -> pandas.DataFrame:
@@ -78,7 +78,7 @@ def deletions(k: int, errors: list[float], baseline: float = 0.8) -> pandas.Data
         }
         for sample, error in enumerate(errors)
     ]
-    return pandas.DataFrame(rows, columns=list(header("lesion_delete")))
+    return pandas.DataFrame(rows, columns=list(column_names("lesion_delete")))
 
 
 def reorders(taus: list[float]) -> pandas.DataFrame:
@@ -98,7 +98,7 @@ def reorders(taus: list[float]) -> pandas.DataFrame:
         }
         for sample, tau in enumerate(taus)
     ]
-    return pandas.DataFrame(rows, columns=list(header("lesion_reorder")))
+    return pandas.DataFrame(rows, columns=list(column_names("lesion_reorder")))
 
 
 def lengths(units: int = UNITS) -> pandas.DataFrame:
@@ -124,7 +124,7 @@ def stages(key: str = "stage") -> pandas.DataFrame:
         for k in range(4)
     ]
     stem = "path_spectrum_stages" if key == "stage" else "path_spectrum_unit"
-    return pandas.DataFrame(rows)[list(header(stem))]
+    return pandas.DataFrame(rows)[list(column_names(stem))]
 
 
 def spectrum(units: int = UNITS, exact: bool = True) -> pandas.DataFrame:
@@ -138,7 +138,7 @@ def spectrum(units: int = UNITS, exact: bool = True) -> pandas.DataFrame:
     frame["share_total"] = frame["total"] / frame["total"].sum()
     frame["share_exact"] = frame["exact_norm"] / frame["exact_norm"].sum()
     frame["cancellation"] = frame["exact_norm"] / frame["total"]
-    return frame[list(header("path_spectrum"))]
+    return frame[list(column_names("path_spectrum"))]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -167,7 +167,7 @@ def size(path: Path) -> tuple[int, int]:
 
 def greedy(steps: int = 5) -> pandas.DataFrame:
     frame = pandas.concat([deletions(k, [0.9 * k]) for k in range(1, steps + 1)])
-    return frame.drop(columns="sample").assign(unit=frame["k"])[list(header("lesion_greedy"))]
+    return frame.drop(columns="sample").assign(unit=frame["k"])[list(column_names("lesion_greedy"))]
 
 
 def additivity() -> pandas.DataFrame:
@@ -178,7 +178,7 @@ def additivity() -> pandas.DataFrame:
         "joint_loss_damage": 0.1 * frame["k"],
         "summed_loss_damage": 0.2 * frame["k"],
     }
-    return frame.assign(**damages)[list(header("lesion_additivity"))]
+    return frame.assign(**damages)[list(column_names("lesion_additivity"))]
 
 
 def classes(k: int = 1) -> pandas.DataFrame:
@@ -197,7 +197,7 @@ def classes(k: int = 1) -> pandas.DataFrame:
         for sample in range(3)
         for index, name in enumerate(("cat", "dog"))
     ]
-    return pandas.DataFrame(rows, columns=list(header("lesion_classes")))
+    return pandas.DataFrame(rows, columns=list(column_names("lesion_classes")))
 
 
 def survival(units: int = UNITS) -> pandas.DataFrame:
@@ -212,7 +212,7 @@ def survival(units: int = UNITS) -> pandas.DataFrame:
         for d in (1, 10, 20)
         for k in range(units + 1)
     ]
-    return pandas.DataFrame(rows, columns=list(header("path_survival")))
+    return pandas.DataFrame(rows, columns=list(column_names("path_survival")))
 
 
 def save_to_memory(figure: Figure) -> None:
@@ -235,27 +235,27 @@ def signals(factor: float = 0.5, units: int = 6, trained: bool = True) -> pandas
         for state in (("initial", "trained") if trained else ("initial",))
         for unit in range(units + 1)
     ]
-    return pandas.DataFrame(rows, columns=list(header("signal")))
+    return pandas.DataFrame(rows, columns=list(column_names("signal")))
 
 
 def influences() -> pandas.DataFrame:
     frame = deletions(1, [1.0 + unit for unit in range(6)])
     scores = {"n": 1, "unit": frame["sample"], "block_influence": 0.1 * frame["sample"]}
     frame = frame.assign(**scores, angular_distance=0.05 * frame["sample"])
-    return frame[list(header("influence"))]
+    return frame[list(column_names("influence"))]
 
 
 def iteratives() -> pandas.DataFrame:
     frame = deletions(1, [90.0 - 10 * unit for unit in range(6)])
     frame = frame.assign(unit=frame["sample"], cosine=0.1 * frame["sample"], norm_ratio=0.5)
-    return frame[list(header("iterative"))]
+    return frame[list(column_names("iterative"))]
 
 
 def effects() -> pandas.DataFrame:
     rows = [(i, j, 1 / (j - i), 360) for i in range(5) for j in range(i + 1, 6)]
-    return pandas.DataFrame(rows, columns=list(header("effects")))
+    return pandas.DataFrame(rows, columns=list(column_names("effects")))
 
 
 def cumulative() -> pandas.DataFrame:
     rows = [(k, 1 - 0.5**k, 1 - 0.3**k, 128) for k in range(UNITS + 1)]
-    return pandas.DataFrame(rows, columns=list(header("path_cumulative")))
+    return pandas.DataFrame(rows, columns=list(column_names("path_cumulative")))

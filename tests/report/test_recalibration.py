@@ -8,7 +8,7 @@ from typing import Any
 from resnet_cli.config.experiments import load_experiment
 from resnet_cli.report.recalibration import recovered
 from resnet_cli.results.provenance import collect
-from resnet_cli.results.tables import header, write_table
+from resnet_cli.results.tables import column_names, write_table
 
 
 def write(folder: Path, experiment: str, stem: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -18,7 +18,8 @@ def write(folder: Path, experiment: str, stem: str, rows: Sequence[dict[str, Any
     )
     text = {"statistics", "blocks", "statistics_of"}
     filled = [
-        {name: row.get(name, "" if name in text else 1) for name in header(stem)} for row in rows
+        {name: row.get(name, "" if name in text else 1) for name in column_names(stem)}
+        for row in rows
     ]
     write_table(filled, stem, folder / experiment, provenance)
 

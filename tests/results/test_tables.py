@@ -20,7 +20,7 @@ from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.provenance import Provenance, collect
 from resnet_cli.results.tables import (
     atomic_write,
-    header,
+    column_names,
     is_pair,
     read_provenance,
     read_table,
@@ -89,7 +89,7 @@ def gradient_row(**changes: object) -> dict[str, object]:
 
 
 def lesion_row(**changes: object) -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(header("lesion_delete"), 1.5)
+    row: dict[str, object] = dict.fromkeys(column_names("lesion_delete"), 1.5)
     return row | {"k": 1, "sample": 0, "blocks": "7", "images": 360, "seed": 0} | changes
 
 
@@ -102,7 +102,7 @@ def leftovers(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("stem", HEADERS)
 def test_header_is_pinned(stem: str) -> None:
-    assert ",".join(header(stem)) == HEADERS[stem]
+    assert ",".join(column_names(stem)) == HEADERS[stem]
 
 
 def test_no_table_is_forgotten() -> None:
@@ -116,7 +116,7 @@ def test_readme_describes_the_columns(stem: str) -> None:
 
 def test_an_unknown_table_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown table 'lesion'; did you mean 'lesion_\w+'"):
-        header("lesion")
+        column_names("lesion")
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -259,7 +259,9 @@ def test_a_number_is_missing_or_not_finite_only_where_its_column_allows_it(
     path = tmp_path / f"{stem}.csv"
     if value in allowed:
         write_table([row], stem, tmp_path, PLAIN)
-        assert path.read_text().splitlines()[1].split(",")[header(stem).index(column)] == value
+        assert (
+            path.read_text().splitlines()[1].split(",")[column_names(stem).index(column)] == value
+        )
         assert not math.isfinite(read_table(path)[column].iloc[0])
         return
     with pytest.raises(UserError, match=rf"{stem}, row 0, column {column}: "):
@@ -267,8 +269,8 @@ def test_a_number_is_missing_or_not_finite_only_where_its_column_allows_it(
     assert not path.exists()
     write_table([ROWS[stem]], stem, tmp_path, PLAIN)
     cells = path.read_text().splitlines()[1].split(",")
-    cells[header(stem).index(column)] = value
-    path.write_text(f"{','.join(header(stem))}\n{','.join(cells)}\n")
+    cells[column_names(stem).index(column)] = value
+    path.write_text(f"{','.join(column_names(stem))}\n{','.join(cells)}\n")
     with pytest.raises(UserError, match=rf"{stem}\.csv: row 1, column '{column}': "):
         read_table(path)
 
@@ -288,7 +290,7 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_status(tmp_path: Path) -> None:
-    row: dict[str, Any] = dict.fromkeys(header("table"), "x") | {"seed": 0, "params": 1}
+    row: dict[str, Any] = dict.fromkeys(column_names("table"), "x") | {"seed": 0, "params": 1}
     with pytest.raises(ValueError, match=r"column status: 'x' is not one of ok, fail, diverged"):
         write_table([row], "table", tmp_path, PLAIN)
 

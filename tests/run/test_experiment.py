@@ -10,7 +10,7 @@ import torch
 
 from resnet_cli.config.schema import Experiment, RunConfig
 from resnet_cli.results.outcomes import case_key, read_outcomes
-from resnet_cli.results.tables import header, is_pair, read_provenance, read_table
+from resnet_cli.results.tables import column_names, is_pair, read_provenance, read_table
 from resnet_cli.run import trainings as trainings_module
 from resnet_cli.run.experiment import run_experiment
 from resnet_cli.run.trainings import Session, Trained, status, write_training_tables
@@ -208,7 +208,7 @@ def test_the_top_5_error_of_many_classes_stands_next_to_the_top_1_error(
     experiment = make_experiment(paper="he2016", figure="text")
     case, config = experiment.runs()[0]
     case = case.model_copy(update={"name": "original-101-224"})
-    row = dict.fromkeys(header("training")[2:], 1)
+    row = dict.fromkeys(column_names("training")[2:], 1)
     finished = FinishedRun(
         folder=tmp_path / "runs" / "x",
         run=config,

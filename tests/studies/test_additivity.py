@@ -11,7 +11,7 @@ from torch.nn import functional
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.models import Network, build
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.additivity import compare_damages, correlations, draw_sets
 from resnet_cli.studies.lesion import Deletion, draw_deletions
@@ -34,7 +34,7 @@ def test_damages_are_those_of_plain_forward_passes() -> None:
     rows = compare_damages(network, batches, sets, seed=4)
     singles = [plain_damage(network, batches, [unit]) for unit in range(6)]
     for row, each in zip(rows, sets, strict=True):
-        assert set(row) == set(header("lesion_additivity"))
+        assert set(row) == set(column_names("lesion_additivity"))
         assert (row["k"], row["sample"], row["seed"]) == (len(each.units), each.sample, 4)
         assert row["blocks"] == " ".join(map(str, each.units))
         error, loss = plain_damage(network, batches, list(each.units))

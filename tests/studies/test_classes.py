@@ -3,7 +3,7 @@
 import pytest
 from plain_lesions import make_batches, make_network, plain_logits
 
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.studies.delete import class_rows, deletion_rows, measure_deletions
 from resnet_cli.studies.lesion import Deletion
 
@@ -36,7 +36,7 @@ def test_class_errors_are_those_of_plain_predictions() -> None:
                 }
             )
     assert rows == expected
-    assert set(rows[0]) == set(header("lesion_classes"))
+    assert set(rows[0]) == set(column_names("lesion_classes"))
 
 
 def test_classes_weighed_by_their_images_give_the_whole_error() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import walks
 from resnet_cli.studies.delete import delete_units
@@ -67,7 +67,7 @@ def test_rows_are_the_nested_deletions() -> None:
     sets = [Deletion(0, tuple(sorted(order[:k]))) for k in range(1, 7)]
     expected = delete_units(network, batches, sets, 7)
     for row, other in zip(rows, expected, strict=True):
-        assert set(row) == set(header("lesion_greedy"))
+        assert set(row) == set(column_names("lesion_greedy"))
         shared = set(row) & set(other)
         assert shared >= {"blocks", "test_error", "baseline_error", "loss", "agreement", "seed"}
         assert {name: row[name] for name in shared} == {name: other[name] for name in shared}

@@ -20,7 +20,7 @@ from resnet_cli.datasets.normalisation import Normalization, parse_normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import Place
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.delete import delete_units
 from resnet_cli.studies.lesion import Deletion, draw_deletions
@@ -212,7 +212,7 @@ def test_rows_of_deletions() -> None:
     assert [row["blocks"] for row in rows] == ["5", "1 4 7", "0", "5"]
     baseline = evaluate(network, batches)
     for row, deletion in zip(rows, deletions, strict=True):
-        assert set(row) == set(header("lesion_delete"))
+        assert set(row) == set(column_names("lesion_delete"))
         assert row["seed"] == 77
         assert row["images"] == 30
         assert row["baseline_error"] == baseline.error
@@ -231,7 +231,7 @@ def test_rows_of_reorderings() -> None:
     rows = reorder_units(network, batches, draws, seed=12)
     baseline = evaluate(network, batches)
     for row, draw in zip(rows, draws, strict=True):
-        assert set(row) == set(header("lesion_reorder"))
+        assert set(row) == set(column_names("lesion_reorder"))
         assert (row["swaps"], row["sample"]) == (draw.swaps, draw.sample)
         assert row["order"] == " ".join(str(unit) for unit in draw.order)
         assert row["seed"] == 12

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.path_survival import path_survival
 
@@ -22,7 +22,7 @@ def test_counts_are_those_of_all_paths(deleted: set[int]) -> None:
             "remaining": len(left),
             "fraction": len(left) / len(paths),
         }
-        assert set(row) == set(header("path_survival"))
+        assert set(row) == set(column_names("path_survival"))
 
 
 def test_the_papers_network() -> None:

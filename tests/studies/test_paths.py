@@ -19,7 +19,7 @@ from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
-from resnet_cli.results.tables import header
+from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.engine import ENGINES
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths import exact as exact_module
@@ -536,8 +536,8 @@ def test_rows_of_exact_spectra() -> None:
     ]
     by_unit = exact_rows("unit", 7, spectrum)
     assert [row["paths"] for row in by_unit] == [0, 1, 2, 1]
-    assert all(set(row) == set(header("path_spectrum_stages")) for row in by_stage)
-    assert all(set(row) == set(header("path_spectrum_unit")) for row in by_unit)
+    assert all(set(row) == set(column_names("path_spectrum_stages")) for row in by_stage)
+    assert all(set(row) == set(column_names("path_spectrum_unit")) for row in by_unit)
 
 
 # --- lengths -------------------------------------------------------------------------------------
@@ -559,7 +559,7 @@ def test_path_lengths_are_exact(n: int) -> None:
     assert all(type(count) is int for count in counts)
     assert sum(counts) == 2**n
     for row in rows:
-        assert set(row) == set(header("path_lengths"))
+        assert set(row) == set(column_names("path_lengths"))
         assert row["fraction"] == float(Fraction(row["paths"], 2**n))
 
 
@@ -588,7 +588,7 @@ def test_rows_of_sampled_paths() -> None:
         (k, sample) for k in (3, 0, 5) for sample in range(3)
     ]
     for row in rows:
-        assert set(row) == set(header("path_gradients"))
+        assert set(row) == set(column_names("path_gradients"))
         assert row["images"] == 5
         assert row["seed"] == 31
         assert row["grad_norm"] > 0
@@ -628,7 +628,7 @@ def test_a_lengths_draws_do_not_depend_on_the_others() -> None:
 def test_the_engines_agree(shortcut: str | None) -> None:
     """The fast pullbacks against autograd throughout, in float32 as they are used."""
     network = single(**(SHORTCUTS[shortcut] if shortcut else {}))
-    images, labels = make_batches().plain(torch.arange(8))
+    images, labels = make_batches().unaugmented(torch.arange(8))
     fast = exact_spectrum(network, images, labels)
     plain = exact_spectrum(network, images, labels, engine="plain")
     assert fast.norms == pytest.approx(plain.norms, rel=1e-4)
@@ -697,7 +697,7 @@ def test_the_lengths_0_and_n_have_one_path_each() -> None:
     network, batches = single(), make_batches()
     rows = sampled(network, (0, 5))
     for row in rows:
-        cut = CutNetwork(network, *batches.plain(batch_indices(12, 5, 31, row["sample"])))
+        cut = CutNetwork(network, *batches.unaugmented(batch_indices(12, 5, 31, row["sample"])))
         units = range(5) if row["k"] == 5 else []
         norm = float(path_gradient(cut, units).norm())
         assert row["grad_norm"] == pytest.approx(norm, rel=1e-12)
@@ -764,7 +764,7 @@ def test_spectrum_rows_by_hand() -> None:
     exact = ExactSpectrum([8.0, 4.0, 2.0, 2.0], check=1e-9, images=5)
     rows = spectrum_rows(3, gradients_of({2: [1.0, 2.0, 6.0], 0: [3.0], 1: [4.0, 6.0]}), exact)
     total = 3 + 15 + 9
-    names = header("path_spectrum")
+    names = column_names("path_spectrum")
     table = [
         (0, 1, 3.0, None, 3.0, 8.0, 3 / total, 0.5, 8 / 3),
         (1, 3, 5.0, math.sqrt(2), 15.0, 4.0, 15 / total, 0.25, 4 / 15),
@@ -785,7 +785,7 @@ def test_spectrum_rows_by_hand() -> None:
 def test_spectrum_rows_without_an_exact_spectrum() -> None:
     rows = spectrum_rows(54, gradients_of({10: [2.0, 2.0], 3: [1.0]}), None)
     assert [row["k"] for row in rows] == [3, 10]
-    assert all(set(row) == set(header("path_spectrum")) for row in rows)
+    assert all(set(row) == set(column_names("path_spectrum")) for row in rows)
     assert [row["paths"] for row in rows] == [24_804, 23_930_713_170]
     assert [row["std_norm"] for row in rows] == [None, 0.0]
     assert [row["total"] for row in rows] == [24_804.0, 47_861_426_340.0]
@@ -804,7 +804,7 @@ def test_exact_and_sampled_agree_where_there_is_one_path() -> None:
     """Length 0, and length n, have one path: both roads lead along it."""
     network = make_network(DEEPER["full pre-activation"], torch.float32)
     gradients = sampled(network, (0, 5), samples=1)
-    exact = exact_spectrum(network, *make_batches().plain(batch_indices(12, 5, 31, 0)))
+    exact = exact_spectrum(network, *make_batches().unaugmented(batch_indices(12, 5, 31, 0)))
     rows = spectrum_rows(5, gradients, exact)
     for k in (0, 5):
         assert rows[k]["total"] == pytest.approx(rows[k]["exact_norm"], rel=1e-5)

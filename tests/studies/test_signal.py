@@ -13,7 +13,7 @@ from resnet_cli.cli import run_command
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
-from resnet_cli.results.tables import header, is_pair, read_table
+from resnet_cli.results.tables import column_names, is_pair, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.signal import closed_form_deviation, measure_signal
 
@@ -162,7 +162,7 @@ def test_an_experiment_untrained_and_then_trained(
     assert not Path("runs").exists(), "nothing is trained"
     for case in ("identity", "half"):
         frame = read_table(Path(f"s/{case}/signal.csv"))
-        assert tuple(frame.columns) == header("signal")
+        assert tuple(frame.columns) == column_names("signal")
         assert frame["state"].tolist() == ["initial"] * 4
         assert frame["images"].tolist() == [16] * 4
         assert is_pair(Path(f"s/{case}/signal.csv"))

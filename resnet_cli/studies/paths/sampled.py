@@ -83,7 +83,7 @@ def sample_path_gradients(
     mine = range(samples)[processes.share(samples)]
     for sample in mine:
         indices = batch_indices(len(batches), batch_size, seed, sample)
-        images, labels = batches.plain(indices)
+        images, labels = batches.unaugmented(indices)
         done = len(own) * len(ks)
 
         def told(share: float, done: int = done) -> None:

@@ -319,7 +319,7 @@ class Paths(Study):
             yield "path_gradients", [dict(row) for row in gradients], (self.on,)
         else:
             gradients = progress.rows("path_gradients")
-        batch = batches.plain(batch_indices(len(batches), self.batch_size, seed, 0))
+        batch = batches.unaugmented(batch_indices(len(batches), self.batch_size, seed, 0))
         if progress.wants("path_spectrum") or progress.wants("path_cumulative"):
             swept = self.exact or self.cumulative
             exact = self._exact(subject, batch, progress) if swept else None
