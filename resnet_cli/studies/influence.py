@@ -1,18 +1,17 @@
 """Block influence and angular distance next to the damage of a deletion: does a score that takes
 one forward pass predict the lesion?
 
-The block influence of unit l is 1 - E[cos(x_l, x_{l+1})], the mean over images and positions of the
-cosine between its input and its output (ShortGPT, Men et al. 2024, arXiv:2403.03853). The angular
-distance of n consecutive units is E[arccos(cos(x_l, x_{l+n}))] / pi, between the input of unit l
-and the output of unit l+n-1 (Gromov et al. 2024,
-arXiv:2403.17887).
+The block influence of unit l is 1 - E[cos(x_l, x_{l+1})], one minus the mean over images and
+positions of the cosine between its input and its output (ShortGPT, Men et al. 2024,
+arXiv:2403.03853). The angular distance of n consecutive units is E[arccos(cos(x_l, x_{l+n}))] / pi,
+between the input of unit l and the output of unit l+n-1 (Gromov et al. 2024, arXiv:2403.17887).
 
 Both papers compare hidden states of tokens. Here a vector holds the channels at one position: a
-token of [N, T, D], a pixel of [N, C, H, W], or the whole of [N, D]. Gromov et al. take a text's
-last token; the mean over all positions is taken instead. Positions where a vector is zero have no
-angle and do not count. Where the shape changes x_l and x_{l+n} cannot be compared, so x_l is taken
-to the output by the shortcuts of these units, as their deletion does. Where h is the identity, with
-no activation before both branches, that is x_l itself.
+token of [N, T, D], a pixel of [N, C, H, W], or the whole of [N, D]. Gromov et al. use the last
+token of a text; here all positions are averaged. Positions where a vector is zero have no angle and
+do not count. Where the shape changes, x_l and x_{l+n} cannot be compared. So x_l is first passed
+through the shortcuts of these units, as when they are deleted. Where h is the identity, with no
+activation before both branches, this leaves x_l as it is.
 """
 
 import math
@@ -99,8 +98,8 @@ class BlockInfluence(Study):
                 *ERRORS,
                 *PREDICTIONS,
             ),
-            note="Where the shape changes, the input is taken to the output by the units' "
-            "shortcuts. A score is empty\nwhere every activation is zero.",
+            note="The input is passed through the units' shortcuts before it is compared, so "
+            "that shapes agree. A score is empty\nwhere every activation is zero.",
         ),
     )
 

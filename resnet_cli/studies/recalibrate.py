@@ -107,7 +107,7 @@ def training_images(
 
 
 def whole_batches(count: int) -> int:
-    """The most images of so many that `training_images` takes."""
+    """The largest number of images up to `count` that `training_images` accepts."""
     return count - count % BATCH if count > BATCH else count if count > 1 else 0
 
 
