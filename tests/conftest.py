@@ -1,22 +1,12 @@
 """What all tests share: one thread, so that they neither disturb one another nor vary; options."""
 
+import os
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--fuzz-cases",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="inputs that tests/test_fuzz.py makes up in all (default: 2000)",
-    )
-
 
 SLOW = (
     *("bench", "cli", "kernels", "report", "run"),
@@ -48,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "fuzz",
         settings.get_profile("repeatable"),
-        max_examples=config.getoption("--fuzz-cases"),
+        max_examples=int(os.environ.get("FUZZ_CASES", "400")),
         suppress_health_check=list(HealthCheck),
     )
 

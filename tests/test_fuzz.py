@@ -1,11 +1,12 @@
 """Input made up by the thousand: no traceback, one line for each refusal.
 
-`pytest tests/test_fuzz.py --fuzz-cases 20000` makes up more than the usual 2,000 in all. The same
+`FUZZ_CASES=5000 pytest tests/test_fuzz.py` makes up more than the usual 400 in all. The same
 number makes up the same inputs; one that fails is made as small as can be and printed.
 """
 
 import contextlib
 import copy
+import csv
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cli.cli import app, run_command
+from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.experiments import experiments_folder, load_experiment, parse_setting
 from resnet_cli.config.fields import parse_range
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -33,8 +35,11 @@ from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.models import build
 from resnet_cli.results.provenance import collect
 from resnet_cli.run.rerun import read_spec
+from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import RunError, UserError
 from resnet_cli.runtime.interrupt import parse_duration
+from resnet_cli.training.context import Context
+from resnet_cli.training.runs import find_finished
 from resnet_cli.weights.load import load_network, weights_bytes
 
 FUZZ = settings.get_profile("fuzz")
@@ -43,7 +48,7 @@ FEW = DataConfig(train_images=8)
 
 
 def cases(share: float) -> settings:
-    """A test's share of --fuzz-cases; the shares sum to one."""
+    """A test's share of FUZZ_CASES; the shares sum to one."""
     return settings(FUZZ, max_examples=max(1, math.ceil(share * FUZZ.max_examples)))
 
 
@@ -336,6 +341,97 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [name, *words]
 
 
+# --- tables, run files and environment variables ------------------------------------------------
+
+MEASURED = (
+    *("veit2016/mini/fig3/preact110/lesion_delete", "veit2016/mini/fig6/path_lengths"),
+    *("veit2016/mini/fig6/path_spectrum", "veit2016/mini/fig7/path_survival"),
+    *("veit2016/mini/greedy/lesion_greedy", "veit2016/mini/additivity/lesion_additivity"),
+    *(
+        "he2016/mini/table1/table",
+        "he2016/mini/fig6a/training",
+        "he2016/mini/signal/original/signal",
+    ),
+)
+"""Committed tables of several kinds, in `results/`."""
+CELLS = st.sampled_from(
+    [
+        *("", " ", "x y", "1 2", "-1", "0", "1", "1.5", "nan", "inf", "-inf", "1e999", "9" * 30),
+        *(
+            "9" * 5000,
+            "=1+1",
+            "\x1b[31m",
+            "ok",
+            "fail",
+            "diverged",
+            "\u0661",
+            "1_0",
+            "0x1",
+            "x" * 999,
+        ),
+    ]
+)
+
+
+@st.composite
+def changed_tables(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A committed table after a few of its cells or lines were changed."""
+    name = draw(st.sampled_from(MEASURED))
+    path = Path(__file__).parents[1] / "results" / f"{name}.csv"
+    rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+    for _ in range(draw(st.integers(1, 3))):
+        row = rows[draw(st.integers(0, len(rows) - 1) | st.integers(1, len(rows) - 1))]
+        kind = draw(st.integers(0, 11))
+        if kind == 0:
+            rows.remove(row)
+        elif kind == 1:
+            rows.append(list(row))
+        elif row:
+            row[draw(st.integers(0, len(row) - 1))] = draw(CELLS | odd)
+        if len(rows) < 2:
+            break
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return name, text.getvalue().encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def changed_json(draw: st.DrawFn, path: Path) -> bytes:
+    """A JSON file after a few of its values were replaced."""
+    content = json.loads(path.read_text("utf-8"))
+    for _ in range(draw(st.integers(1, 3))):
+        holder, key = draw(st.sampled_from(list(spots(content))))
+        if draw(st.integers(0, 4)) == 0:
+            del holder[key]
+        else:
+            holder[key] = draw(ODD_JSON | odd)
+        if not content:
+            break
+    return json.dumps(content).encode()
+
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "COLUMNS", "LINES", "TERM"),
+    *(
+        "RESNET_CLI_DATA",
+        "OMP_NUM_THREADS",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "CUDA_VISIBLE_DEVICES",
+        "HOME",
+    ),
+)
+environments = st.dictionaries(
+    st.sampled_from(VARIABLES),
+    (odd | st.sampled_from(["0", "1", "2", "80", "localhost", "29500"])).filter(
+        lambda text: "\0" not in text and not re.search("[\ud800-\udfff]", text)
+    ),
+    min_size=1,
+    max_size=8,
+)
+"""Variables that the program or a library of its own reads."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder of odd files, in which all work stops where it would begin."""
@@ -348,6 +444,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        Path("tiny.yaml").write_text(
+            "title: T\nmodel: {depth: 8, widths: [1, 1, 1]}\n"
+            "data: {train_images: 16, test_images: 8}\ntrain: {iterations: 1, batch_size: 8}\n"
+        )
+        assert run_command(["train", "tiny.yaml", "-q"]) == 0
+        shutil.rmtree("results")
+        Path("runs").rename("trained")
+        for name in MEASURED:
+            for path in (Path(__file__).parents[1] / "results").glob(f"{name}.*"):
+                if path.suffix in (".csv", ".json"):
+                    copy_of = "results" / path.relative_to(Path(__file__).parents[1] / "results")
+                    copy_of.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, copy_of)
         patch.delenv("RESNET_CLI_DATA", raising=False)
         patch.setenv("COLUMNS", "80")
         for name in (
@@ -361,6 +470,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "datasets.download.download_cifar",
         ):
             patch.setattr(f"resnet_cli.{name}", work)
+        launched = processes.start
+
+        def start() -> None:
+            if processes._launched()[1] > 1:
+                raise RunError("here the work would begin")
+            launched()
+
+        patch.setattr(processes, "start", start)
         Path("run").mkdir()
         Path("run/weights.safetensors").write_bytes(weights_files()["weights.safetensors"])
         Path("junk.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
@@ -386,7 +503,7 @@ def one_line(error: UserError) -> None:
 # --- the tests -----------------------------------------------------------------------------------
 
 
-@cases(0.3)
+@cases(0.2)
 @given(
     content=experiment_texts(),
     profile=st.sampled_from([None, None, "smoke", "mini", "cpu", "paper", "x"]),
@@ -404,7 +521,7 @@ def test_an_experiment_file_is_read_or_refused(
     assert experiment.runs()
 
 
-@cases(0.2)
+@cases(0.1)
 @given(
     name=st.sampled_from(["quickstart", "veit2016/fig5a", "he2016/table1", "mine.yaml"]),
     texts=st.lists(set_texts, min_size=1, max_size=3),
@@ -482,3 +599,77 @@ def test_small_values_are_read_or_refused(text: str) -> None:
         normalization = parse_normalization(text, lambda: load_split(FEW, "train"))
         assert bool(normalization.std.isfinite().all())
         assert bool((normalization.std > 0).all())
+
+
+def one_line_or_done(words: list[str], codes: tuple[int, ...] = (0, 2)) -> None:
+    """Run a command: it ends with one of these codes, and one line if it fails."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(words)
+    assert code in codes
+    assert "Traceback" not in out.getvalue() + err.getvalue()
+    said = [line for line in err.getvalue().split("\n") if line.startswith("resnet-cli: ")]
+    assert len(said) == (1 if code else 0)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    """Another content of a file for a while."""
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+COMPARED = ["compare", "--results", "results", "--profile", "mini"]
+
+
+@cases(0.12)
+@given(table=changed_tables(), reports=st.sampled_from([False] * 7 + [True]))
+def test_changed_tables_are_compared_or_refused(
+    folder: Path, table: tuple[str, bytes], reports: bool
+) -> None:
+    name, content = table
+    with replaced(Path("results") / f"{name}.csv", content):
+        one_line_or_done([*COMPARED, name.split("/")[0]])
+        if reports:
+            one_line_or_done(["report", "--results", "results", "--out", "page.html"])
+
+
+@cases(0.08)
+@given(data=st.data(), name=st.sampled_from(MEASURED))
+def test_a_changed_provenance_is_compared_or_refused(
+    folder: Path, data: st.DataObject, name: str
+) -> None:
+    path = Path("results") / f"{name}.provenance.json"
+    with replaced(path, data.draw(changed_json(path))):
+        one_line_or_done([*COMPARED, name.split("/")[0]])
+
+
+@cases(0.05)
+@given(data=st.data())
+def test_a_changed_run_is_read_or_refused(folder: Path, data: st.DataObject) -> None:
+    (path,) = Path("trained").glob("*/run.json")
+    run = RunConfig.model_validate(to_current_edition(json.loads(path.read_text())["run"]))
+    with replaced(path, data.draw(changed_json(path))):
+        one_line_or_done(["eval", "--checkpoint", str(path.parent)], (1, 2))
+        with contextlib.suppress(UserError):
+            find_finished(Context(torch.device("cpu"), runs=Path("trained")), run)
+
+
+@cases(0.05)
+@given(
+    variables=environments,
+    words=st.sampled_from(
+        [["list"], ["models"], ["data"], ["show", "quickstart"], ["eval", "--checkpoint", "run"]]
+    ),
+)
+def test_environment_variables_are_used_or_refused(
+    folder: Path, variables: dict[str, str], words: list[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        one_line_or_done(words, (0, 1, 2))
