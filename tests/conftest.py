@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "fuzz",
         settings.get_profile("repeatable"),
-        max_examples=int(os.environ.get("FUZZ_CASES", "400")),
+        max_examples=int(os.environ.get("FUZZ_CASES", "200")),
         suppress_health_check=list(HealthCheck),
     )
 

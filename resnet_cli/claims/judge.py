@@ -6,6 +6,7 @@ from pathlib import Path
 from resnet_cli.claims import he2016, veit2016
 from resnet_cli.claims.evidence import Evidence, Trainings, offered_commands, read_trainings
 from resnet_cli.claims.verdict import Claim, Judgement, NotMeasuredError, all_of
+from resnet_cli.runtime.errors import UserError
 
 CLAIMS: dict[str, tuple[Claim, ...]] = {"he2016": he2016.CLAIMS, "veit2016": veit2016.CLAIMS}
 """Every claim of each paper, in the paper's order."""
@@ -29,11 +30,23 @@ def judge_all(
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """One claim, by evidence from which nothing was read yet."""
+    """One claim, by evidence from which nothing was read yet.
+
+    Raises:
+        UserError: a table cannot be read, or its rows are not those of a measurement.
+    """
     try:
         parts, reason = tuple(claim.judge(evidence)), None
     except NotMeasuredError as error:
         parts, reason = (), error.reason
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # Tables of valid numbers that no measurement gives: a state or a unit that does not exist.
+        raise UserError(
+            f"{evidence.folder}: the tables for the claim on {claim.source} lack rows or were "
+            f"changed ({type(error).__name__}); measure them again"
+        ) from error
     verdict = all_of(part.verdict for part in parts) if parts else "not measured"
     missing = not parts or any(part.verdict == "not measured" for part in parts)
     commands = offered_commands(claim.paper, evidence.profile, claim.needs)

@@ -102,8 +102,8 @@ def read_table(path: Path) -> pandas.DataFrame:
 
     Raises:
         UserError: the file cannot be read, its name is not that of a table, its columns differ, or
-            a value is not a number or not allowed in its column; the message names the file and the
-            first column that differs.
+            a value is not a number or not allowed in its column, or the file next to it records
+            another hash; the message names the file and the first column that differs.
     """
     columns = table_of(path.stem).columns
     expected = [column.name for column in columns]
@@ -135,12 +135,32 @@ def read_table(path: Path) -> pandas.DataFrame:
                 f"{path}: row {number + 1} has {len(row)} values, expected {len(expected)}; "
                 "measure it again with this version"
             )
-    return pandas.DataFrame(
+    frame = pandas.DataFrame(
         {
             column.name: _read_column([row[index] for row in rows], column, path)
             for index, column in enumerate(columns)
         }
     )
+    _check_recorded(path)
+    return frame
+
+
+def _check_recorded(path: Path) -> None:
+    """Check a table against the hash in its provenance file, if that is there and readable.
+
+    Raises:
+        UserError: the table was changed after it was measured.
+    """
+    recorded = None
+    with contextlib.suppress(UserError):
+        recorded = read_json_object(provenance_path(path)).get("table")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("sha256"), str):
+        return
+    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded["sha256"]:
+        raise UserError(
+            f"{path}: was changed after it was measured (its hash is not the one in "
+            f"{provenance_path(path).name}); restore it or measure it again"
+        )
 
 
 def read_provenance(table: Path) -> dict[str, Any]:

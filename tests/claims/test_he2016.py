@@ -15,6 +15,7 @@ from resnet_cli.claims.judge import judge_all
 from resnet_cli.claims.verdict import ASSUMED_SPREAD, Claim, Judgement
 from resnet_cli.claims.words import evidence
 from resnet_cli.config.experiments import load_experiment
+from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.outcomes import case_key, write_outcomes
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
@@ -255,6 +256,7 @@ def test_one_bias_does_not_stand_for_six(judge: Judge, tmp_path: Path) -> None:
     table = {case: errors for case, errors in TABLE1.items() if case not in biases}
     path = write_errors(tmp_path, "table1", table) / "table.csv"
     path.write_text(path.read_text().replace("-bias0,", "-bias0to-5,", 1))
+    provenance_path(path).unlink()
     judged = judge()
     assert find(judged, "identity is the best of all").verdict == "holds"
     failing = find(judged, "dropout fail")

@@ -383,6 +383,8 @@ def test_the_provenance_stands_beside_its_table(tmp_path: Path, provenance: Prov
     assert is_pair(path)
     path.write_text(path.read_text().replace("0.1", "0.2"))
     assert not is_pair(path)
+    with pytest.raises(UserError, match=r"path_gradients\.csv: was changed after it was measured"):
+        read_table(path)
 
 
 @pytest.mark.parametrize(
