@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config.fields import error_message
+from resnet_cli.config.fields import first_error_message
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import SplitName
@@ -285,7 +285,7 @@ def dataset(
         try:
             config = DataConfig.model_validate({"dataset": name})
         except ValueError as error:
-            raise UserError(f"dataset {name!r}: {_first(error)}") from None
+            raise UserError(f"dataset {name!r}: {first_error_message(error)}") from None
         where = None if root is None else Path(root)
         context = Context(pick_device(device), where, download)
     test = Data(context, config, "test", normalize=normalize)
@@ -492,8 +492,3 @@ def _python_names() -> Iterator[None]:
     except UserError as error:
         text = re.sub(r"--([a-z][a-z-]*)", lambda m: f"{m[1].replace('-', '_')}=", str(error))
         raise UserError(text) from error.__cause__
-
-
-def _first(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    return error_message(errors()[0]) if errors else str(error)

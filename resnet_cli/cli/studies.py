@@ -48,8 +48,8 @@ from resnet_cli.cli.shared import (
     unusual,
     writable,
 )
-from resnet_cli.config.fields import chance_error, error_message
-from resnet_cli.runtime.errors import UserError, one_line
+from resnet_cli.config.fields import chance_error, first_error_message
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Option, Study, options_of, studies_of
 from resnet_cli.weights.cards import bundled_names
 
@@ -262,17 +262,12 @@ def _chosen(
         flag = selecting[0].option.flag if selecting else command
         of_fields = {p.name: p.option.flag for p in set_.values()}
         raise UserError(
-            f"{_first_place(error, of_fields) or flag}: {_first_message(error)}"
+            f"{_first_place(error, of_fields) or flag}: {first_error_message(error)}"
         ) from None
 
 
 def _share(one: _Parameter, other: _Parameter) -> bool:
     return bool(set(one.studies) & set(other.studies))
-
-
-def _first_message(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    return one_line(error_message(errors()[0]) if errors else str(error))
 
 
 def _first_place(error: ValueError, flags: Mapping[str, str]) -> str | None:

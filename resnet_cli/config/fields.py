@@ -59,7 +59,7 @@ def as_tuple(value: object) -> object:
 
 
 NORMALIZATIONS = ("channel", "pixel", "imagenet", "cifar", "none", "m1,m2,m3/s1,s2,s3")
-"""What `data.normalize` and `--normalize` take; see `datasets.normalisation`."""
+"""Valid values of `data.normalize` and `--normalize`; see `datasets.normalisation`."""
 FAILS_ABOVE = 20.0
 """In percent. Paper 1, Table 1 (ten classes), reports a higher test error as "fail"."""
 
@@ -115,6 +115,12 @@ def error_message(error: Mapping[str, Any]) -> str:
         return sentence.format(**error.get("ctx", {}))
     message = str(error["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "must be")
+
+
+def first_error_message(error: ValueError) -> str:
+    """The first message of pydantic's ValidationError, or the text of any other ValueError."""
+    first = error.errors()[0] if isinstance(error, ValidationError) else None
+    return one_line(str(error) if first is None else error_message(first))
 
 
 def validated(model: type[M], content: Mapping[str, Any], source: str) -> M:

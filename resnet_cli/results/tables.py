@@ -38,7 +38,7 @@ from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.runtime.text import visible
 
 UNITS = re.compile(r"([0-9]{1,6}( [0-9]{1,6})*)?")
-"""What a column of units holds."""
+"""The valid values of a column of units."""
 STATUSES = ("ok", "fail", "diverged")
 FORMULA = ("=", "+", "-", "@", "'")
 """Text that begins with one of these characters is written with an apostrophe in front, so that
@@ -208,7 +208,7 @@ def _as_text(value: object, column: Column, where: str) -> str:
         return f"'{value}" if value.startswith(FORMULA) else value
     if column.kind == "units":
         if not isinstance(value, str) or UNITS.fullmatch(value) is None:
-            raise ValueError(f"{where}: indices joined by spaces are expected, not {value!r}")
+            raise ValueError(f"{where}: expected indices joined by spaces, not {value!r}")
         return value
     if isinstance(value, bool):
         raise TypeError(f"{where}: expected a number, not {value!r}")

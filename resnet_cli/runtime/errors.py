@@ -20,7 +20,7 @@ def shortened(text: object, limit: int = 200) -> str:
 
 
 MAX_NAMES = 120
-"""A longer list of valid names, in characters, is left out if there is a similar name."""
+"""A list of valid names longer than this, in characters, is omitted if there is a similar name."""
 
 
 def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> UserError:

@@ -77,7 +77,9 @@ def _launched() -> tuple[int, int]:
                 f"start several processes with torchrun, or unset {name} for one process"
             )
     if int(numbers["MASTER_PORT"]) > 65535:
-        raise UserError(f"MASTER_PORT={numbers['MASTER_PORT']}: ports go from 0 to 65535")
+        raise UserError(
+            f"MASTER_PORT={numbers['MASTER_PORT']}: ports go from 0 to 65535; choose another"
+        )
     rank, size = int(numbers["RANK"]), int(numbers["WORLD_SIZE"])
     if rank >= max(size, 1):
         raise UserError(

@@ -1,5 +1,4 @@
-"""A run's epochs for TensorBoard or Weights & Biases: the rows of training.csv, written during
-training.
+"""Logs for TensorBoard or Weights & Biases: the rows of training.csv, written during training.
 
 The log is made from the rows alone. A command that starts, resumes or finds a run rewrites the log
 from all rows, so no point appears twice, however the previous command ended. The log is not part of
@@ -11,7 +10,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from resnet_cli.results.layout import LOG_FOLDER
@@ -48,18 +46,18 @@ def _summary_writer() -> Any:
 def _has_wandb() -> bool:
     try:
         return importlib.util.find_spec("wandb") is not None
-    except ValueError:  # there is a module that was not found by a name
+    except ValueError:  # the module is in sys.modules without a spec
         return True
 
 
 class Writer(Protocol):
-    """What takes the rows."""
+    """The interface of a log."""
 
     def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
-        """Add one epoch. when: seconds since 1970."""
+        """Add one epoch; `when` is in seconds since 1970."""
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the log."""
 
 
 class _TensorBoard:
@@ -78,8 +76,8 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of the project `resnet-cli`, named after the run's folder; its files are in
-    `runs/<run>/wandb/`. `WANDB_MODE=offline` sends nothing."""
+    """A run in the project `resnet-cli`, named after the run's folder, with files in
+    `runs/<run>/wandb/`. With `WANDB_MODE=offline`, nothing is uploaded."""
 
     def __init__(self, place: Path) -> None:
         import wandb
@@ -94,10 +92,9 @@ class _WandB:
                 dir=place.parent,
                 settings=wandb.Settings(silent=True, console="off"),
             )
-        except wandb.Error as error:  # no account, or no connection
+        except wandb.Error as error:  # not logged in, or no connection
             raise UserError(
-                f"--log wandb: {one_line(str(error))}; log in by wandb login, or set "
-                "WANDB_MODE=offline"
+                f"--log wandb: {one_line(str(error))}; run wandb login, or set WANDB_MODE=offline"
             ) from None
 
     def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
@@ -115,12 +112,12 @@ class EpochLog:
     Args:
         folder: the run's folder.
         rows: the rows of training.csv so far.
-        started: when the training began (ISO 8601). In TensorBoard the time of a point is this plus
-            its training time, so a log written later has the same time axis.
-        name: the program that shows the log.
+        started: when the training began (ISO 8601). In TensorBoard, the time of a point is this
+            plus its training time, so a log written later has the same time axis.
+        name: the program for which the log is written.
 
     Raises:
-        UserError: what it needs is not installed, or the folder cannot be written.
+        UserError: the program's package is not installed, or the folder cannot be written.
     """
 
     def __init__(
@@ -130,15 +127,15 @@ class EpochLog:
         started: str,
         name: LogName = "tensorboard",
     ) -> None:
-        self._place = folder / (LOG_FOLDER if name == "tensorboard" else name)
+        self._log_folder = folder / (LOG_FOLDER if name == "tensorboard" else name)
         self._began = datetime.fromisoformat(started).timestamp()
         self._writer: Writer | None = None
         if processes.rank() == 0:
-            with as_user_error(self._place):
-                if self._place.exists():
-                    shutil.rmtree(self._place)
+            with as_user_error(self._log_folder):
+                if self._log_folder.exists():
+                    shutil.rmtree(self._log_folder)
                 kind = _TensorBoard if name == "tensorboard" else _WandB
-                self._writer = kind(self._place)
+                self._writer = kind(self._log_folder)
         for row in rows:
             self.add(row)
 
@@ -147,22 +144,17 @@ class EpochLog:
         if self._writer is None:
             return
         values = {column: row[column] for column in COLUMNS if row[column] is not None}
-        with as_user_error(self._place):
+        with as_user_error(self._log_folder):
             self._writer.add(values, row["iteration"], self._began + row["seconds"])
 
     def close(self) -> None:
-        """Close the event files."""
+        """Close the log."""
         if self._writer is not None:
-            with as_user_error(self._place):
+            with as_user_error(self._log_folder):
                 self._writer.close()
 
     def __enter__(self) -> "EpochLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

@@ -54,7 +54,7 @@ def locked(
 def _acquire(
     folder: Path, should_stop: Callable[[], bool], note: Callable[[str], None]
 ) -> FileLock:
-    is_noted = False
+    is_reported = False
     with as_user_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
@@ -62,9 +62,9 @@ def _acquire(
             with suppress(Timeout):
                 lock.acquire(timeout=0)
                 break
-            if not is_noted:
+            if not is_reported:
                 note(f"{folder} is in use by {_owner(folder)}; waiting for it")
-                is_noted = True
+                is_reported = True
             if should_stop():
                 raise Interrupted(f"stopped while {folder} was in use by {_owner(folder)}")
             time.sleep(POLL_SECONDS)
