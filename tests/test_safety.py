@@ -129,7 +129,7 @@ def test_a_pickle_in_a_runs_folder(command: list[str], capsys: Captured) -> None
 
 
 def safetensors_claiming(shape: list[int], size: int) -> bytes:
-    """A file of a few bytes whose header tells of a tensor of `size` bytes."""
+    """A file of a few bytes whose header describes a tensor of `size` bytes."""
     tensor = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
     header = json.dumps({"conv1.weight": tensor}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(64)
@@ -195,7 +195,7 @@ def test_weights_with_a_hostile_description(key: str, value: str, capsys: Captur
         assert "its description is damaged" in refused(arguments, capsys)
 
 
-def test_a_device_is_no_file_of_weights(capsys: Captured) -> None:
+def test_a_device_is_not_a_weights_file(capsys: Captured) -> None:
     """/dev/zero would be read without end, a pipe would be waited for."""
     os.mkfifo("pipe.safetensors")
     for name in ("/dev/zero", "pipe.safetensors"):

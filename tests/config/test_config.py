@@ -76,7 +76,7 @@ def test_parse_range(value: object, expected: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "value", ["", "a", "1-", "-3", -3, "1..3", "1,,2", "1-2-3", 1.5, None, True, {}, "1234567"]
 )
-def test_parse_range_refuses_what_is_no_range(value: object) -> None:
+def test_parse_range_refuses_other_values(value: object) -> None:
     with pytest.raises(ValueError, match=r"is not a range; write 3, 1-20 or 1,5,9"):
         parse_range(value)
 
@@ -110,7 +110,7 @@ def test_parse_setting_shows_how_to_write_one(setting: str) -> None:
         parse_setting(setting)
 
 
-def test_parse_setting_refuses_a_value_that_is_no_yaml() -> None:
+def test_parse_setting_refuses_a_value_that_is_not_yaml() -> None:
     with pytest.raises(UserError, match=r"--set 'train.lr=\[', line 1, column 2: expected"):
         parse_setting("train.lr=[")
 
@@ -310,7 +310,7 @@ def test_blame_goes_where_it_belongs(
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(source)
 
 
-def test_a_setting_may_mend_a_file(tmp_path: Path) -> None:
+def test_a_setting_can_fix_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(BASE + "data: {pad: x}\n")
     assert load_experiment(str(path), None, ["data.pad=2"]).data.pad == 2
@@ -500,7 +500,7 @@ def test_yaml_refused(text: str, words: str) -> None:
     assert str(caught.value).startswith("x.yaml")
 
 
-def test_a_file_that_is_no_experiment_is_refused_by_its_name_and_size(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_experiment_is_refused_by_its_name_and_size(tmp_path: Path) -> None:
     upper = tmp_path / "MINE.YML"
     upper.write_text("title: T\n")
     assert find_experiment(str(upper)) == upper
@@ -534,12 +534,12 @@ def test_python_tags_run_nothing(load: Load, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words\n", "3\n"])
-def test_a_file_that_is_no_mapping(load: Load, text: str) -> None:
+def test_a_file_that_is_not_a_mapping(load: Load, text: str) -> None:
     with pytest.raises(UserError, match="must be a mapping of keys to values"):
         load(text)
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "trial.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"trial\.yaml: cannot be read: .*decode"):

@@ -8,7 +8,7 @@ from resnet_cli.config.registry import registered
 from resnet_cli.runtime.errors import UserError
 
 
-def test_the_object_is_imported_when_it_is_asked_for() -> None:
+def test_the_object_is_imported_when_it_is_needed() -> None:
     assert registered({"circle": "math:pi", "broken": "no_such_module:x"}, "number", "circle") == (
         math.pi
     )

@@ -87,7 +87,7 @@ def test_switching_the_flip_off_leaves_the_crops() -> None:
 
 
 def test_crops_and_flips_cover_everything_evenly() -> None:
-    """One white pixel at a place of its own tells the window and the mirroring."""
+    """The position of one white pixel shows the crop and the flip."""
     size, pad, count = 9, 2, 5000
     images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     images[:, :, 4, 3] = 255  # off the centre column: mirrored, it lies at 5

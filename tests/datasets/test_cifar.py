@@ -239,7 +239,7 @@ def test_shards_follow_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_only_the_images_asked_for_are_decoded(tmp_path: Path) -> None:
+def test_only_the_requested_images_are_decoded(tmp_path: Path) -> None:
     encoded: list[bytes | None] = [encode(image) for image in pictures(20)]
     encoded[10] = b"not an image"
     write_parquet(tmp_path / "test-0.parquet", encoded, [i % 10 for i in range(20)])
@@ -370,7 +370,7 @@ def test_class_folders_hold_images_of_32_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_find_tells_of_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_location_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {f.state for f in dataset("cifar10").locations(tmp_path)} == {"missing"}
     parquet_set(tmp_path / "cifar10", cifar.CIFAR10)
     torchvision_set(monkeypatch, tmp_path, cifar.CIFAR10)

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def test_class_folders_have_the_published_labels_under_other_names(
     tmp_path: Path, names: list[str]
 ) -> None:
-    """However the names are sorted: the grey value of an image tells its published label."""
+    """For any order of names, the grey value of an image gives its published label."""
     class_folders(tmp_path / "train", names, per_class=4)
     split = load_split(CIFAR10, "train", tmp_path)
     assert split.classes == cifar.CIFAR10.classes

@@ -185,7 +185,7 @@ def test_takes_a_link_to_a_file_inside_but_follows_no_folder(tmp_path: Path) -> 
         load_split(folder_config(), "train", tmp_path)
 
 
-def test_refuses_what_is_no_file(tmp_path: Path) -> None:
+def test_refuses_entries_that_are_not_files(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", ["a"])
     os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
     with pytest.raises(UserError, match=r"pipe\.png: neither a file nor a folder"):
@@ -426,7 +426,7 @@ def test_scale_aspect_falls_back_to_the_centre(
 
 
 @pytest.mark.parametrize("augment", ["scale", "scale_aspect"])
-def test_half_of_the_images_are_mirrored_when_asked(root: Path, augment: Any) -> None:
+def test_half_of_the_images_are_flipped_with_flip(root: Path, augment: Any) -> None:
     folder = load_split(folder_config(augment=augment), "train", root)
     straight, mixed = (
         folder.batches(IMAGENET, flip=flip).training(torch.arange(12), stream(0, "a"))[0]

@@ -91,7 +91,7 @@ print("agreed")
 
 @pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 def test_the_triton_kernels_in_their_interpreter() -> None:
-    """Against torch's batch norm in float64. A process of its own: Triton asks once."""
+    """Compared with torch's batch norm in float64. In its own process: Triton checks only once."""
     done = subprocess.run(
         [sys.executable, "-c", KERNELS],
         cwd=ROOT,

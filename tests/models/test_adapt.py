@@ -1,4 +1,4 @@
-"""Networks of others through a function that names their parts: torchvision's, and one made up."""
+"""Third-party networks, adapted by a function that gives their parts: torchvision's, and a toy."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -130,7 +130,7 @@ def test_other_types_are_one_line_wherever_a_table_is_read(
         read_provenance(tmp_path / "table.csv")
 
 
-def test_a_pipe_is_no_provenance(tmp_path: Path) -> None:
+def test_a_pipe_is_not_provenance(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "table.provenance.json")
     with pytest.raises(UserError, match="not a regular file"):
         read_provenance(tmp_path / "table.csv")

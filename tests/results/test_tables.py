@@ -333,13 +333,13 @@ def test_units_are_indices(blocks: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_not_opened(make: Any, tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(make: Any, tmp_path: Path) -> None:
     make(tmp_path / "path_lengths.csv")
     with pytest.raises(UserError, match="not a regular file"):
         read_table(tmp_path / "path_lengths.csv")
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "path_lengths.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
@@ -368,7 +368,7 @@ def test_reading_what_was_written_and_writing_it_again_is_neutral(tmp_path: Path
 # --- the provenance beside ---------------------------------------------------------------------
 
 
-def test_the_provenance_stands_beside_its_table(tmp_path: Path, provenance: Provenance) -> None:
+def test_the_provenance_is_next_to_its_table(tmp_path: Path, provenance: Provenance) -> None:
     path = write_table([gradient_row()], "path_gradients", tmp_path, provenance)
     beside = json.loads((tmp_path / "path_gradients.provenance.json").read_text())
     assert provenance_path(path).name == "path_gradients.provenance.json"

@@ -232,7 +232,7 @@ def test_the_top_5_error_of_many_classes_stands_next_to_the_top_1_error(
 # --- studies -------------------------------------------------------------------------------------
 
 
-def test_an_experiment_with_a_study_trains_then_asks(tmp_path: Path) -> None:
+def test_an_experiment_with_a_study_trains_then_studies(tmp_path: Path) -> None:
     experiment = make_experiment(study={"kind": "delete", "k": 1})
     written = run(experiment, tmp_path)
     frame = read_table(tmp_path / "out" / "lesion_delete.csv")

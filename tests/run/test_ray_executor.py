@@ -94,7 +94,7 @@ def assert_same_results(made: Path, by_ray: Path) -> None:
     ("device", "gpus", "num_gpus"),
     [("auto", 4, 1), ("cuda", 1, 1), ("cpu", 4, 0), ("auto", 0, 0), ("cpu", 0, 0)],
 )
-def test_what_a_task_asks_for(device: str, gpus: int, num_gpus: int) -> None:
+def test_the_resources_of_a_task(device: str, gpus: int, num_gpus: int) -> None:
     resources = {"CPU": 8.0} | ({"GPU": float(gpus)} if gpus else {})
     options = RayExecutor(cpus=3, device=device).task_options(resources)
     assert options == {"num_cpus": 3, "num_gpus": num_gpus, "max_retries": RETRIES}
@@ -116,7 +116,7 @@ def test_a_device_that_no_task_gets(device: str, resources: dict[str, float], me
 def test_the_device_is_found_on_the_worker(
     device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This machine has no GPU, as a head node may not; the cluster has, and is asked for one."""
+    """This machine has no GPU, like some head nodes; the cluster has GPUs, and one is requested."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})

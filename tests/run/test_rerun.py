@@ -159,7 +159,7 @@ def test_bundled_weights_stand_for_their_training_in_tables(bundled: Path) -> No
     assert len(list(Path("runs").iterdir())) == 1
 
 
-def test_a_card_that_tells_only_of_the_last_epoch(bundled: Path) -> None:
+def test_a_card_with_only_the_last_epoch(bundled: Path) -> None:
     """As those of the first bundles do."""
     Path("two.yaml").write_text(YAML)
     path = bundled.parent / "weights/tiny.json"

@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert iteration_found(folder) == (20, [])
 
 
-def test_a_disk_that_reads_back_something_else_is_no_success(
+def test_a_disk_that_reads_back_something_else_is_an_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bad(path: Path, content: bytes) -> None:

@@ -64,7 +64,7 @@ def test_the_comparison_sees_what_is_missing_or_other(
     [([], "make torture"), (["--seed", "1"], "torture.py --seed 1")],
     ids=["make", "by hand"],
 )
-def test_the_table_tells_the_command(
+def test_the_table_records_the_command(
     options: list[str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

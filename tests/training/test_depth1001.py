@@ -103,7 +103,7 @@ def test_resnet1001_takes_a_step() -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_the_c_library_is_told_only_when_units_are_recomputed(
+def test_large_blocks_are_returned_only_when_units_are_recomputed(
     recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[bool] = []

@@ -67,7 +67,7 @@ class Ended:
 
 
 def together(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Ended]:
-    """function(*arguments) in so many processes that know of one another, in a folder."""
+    """Run function(*arguments) in several connected processes, in a folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,7 +106,7 @@ def _process(
 
 
 def joined(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A function of a process that is no command."""
+    """A function for a process that does not run a command."""
     processes.start()
     value = function(*arguments)
     processes.finish(0)
@@ -142,7 +142,7 @@ def test_whole_groups_are_shared_out(batch: int, group: int | None, size: int) -
         (64, 24, 2, "--set train.batch_norm_group=32"),
     ],
 )
-def test_what_cannot_be_shared_is_refused_and_the_mend_helps(
+def test_batches_that_cannot_be_divided_are_refused_and_the_fix_works(
     batch: int, group: int | None, size: int, mend: str
 ) -> None:
     with pytest.raises(UserError, match=f"over {size} processes; use {mend} or") as refused:
@@ -274,7 +274,7 @@ class Trained:
 def _train(
     train: dict[str, Any], folder: Path | None = None, stop_after: int = 0, stopping: int = 0
 ) -> Trained:
-    """Train; process `stopping` alone asks to stop after so many iterations."""
+    """Train; only process `stopping` requests a stop, after `stop_after` iterations."""
     run = RunConfig(
         model=ModelConfig(depth=8, widths=(4, 8, 16), stage_change="projection"),
         data=DATA,
@@ -324,7 +324,7 @@ def test_two_processes_train_what_one_trains(train: dict[str, Any], tmp_path: Pa
 
 
 def test_a_checkpoint_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
-    """1 -> 2 -> 1; in the second sitting the process that does not write asks to stop."""
+    """1 -> 2 -> 1 processes; in the second session, the process that does not write stops it."""
     train = {"batch_norm_group": 32}
     undisturbed = _train(train)
     folder = tmp_path / "run"

@@ -143,7 +143,7 @@ def test_a_resumed_training_has_no_point_twice(stop: int, tmp_path: Path) -> Non
     assert points(finished.folder) == expected(finished.rows)
 
 
-def test_a_log_asked_for_at_the_resumption_has_the_epochs_before_it(tmp_path: Path) -> None:
+def test_a_log_started_on_resumption_has_the_earlier_epochs(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(Context(CPU, runs=tmp_path), after(6))
     finished = train(Context(CPU, runs=tmp_path, log="tensorboard"))
@@ -162,7 +162,7 @@ def test_a_finished_training_gets_its_log_from_its_rows(tmp_path: Path) -> None:
     assert points(plain.folder) == expected(plain.rows)
 
 
-def test_the_log_is_no_part_of_the_run(tmp_path: Path) -> None:
+def test_the_log_is_not_part_of_the_run(tmp_path: Path) -> None:
     logged = train(Context(CPU, runs=tmp_path / "a", log="tensorboard"))
     plain = train(Context(CPU, runs=tmp_path / "b"))
     assert logged.folder.name == plain.folder.name

@@ -44,7 +44,7 @@ trained: list[torch.nn.Parameter] = []
 
 
 def trainer(notes: list[str], capture: Any = None, **changes: Any) -> Trainer:
-    """A trainer on the CPU as it is on CUDA: groups in one pass, steps as a graph if wanted."""
+    """A trainer on the CPU in the configuration for CUDA: groups in one pass, steps as a graph."""
     run = RunConfig.model_validate(
         {
             "model": {"depth": 8, "widths": (8, 8, 8)} | changes,

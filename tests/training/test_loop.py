@@ -59,7 +59,7 @@ def make_trainer(
 
 
 def after(count: int) -> Callable[[], bool]:
-    """Says stop at the count-th question, that is, after so many iterations."""
+    """Requests a stop at the count-th call, that is, after this number of iterations."""
     asked = iter(range(1, 1_000_000))
     return lambda: next(asked) >= count
 
@@ -131,7 +131,7 @@ def test_steps_equal_sgd_written_by_hand(
 def test_the_number_of_threads_changes_nothing(
     shortcut: str, batches: tuple[Batches, Batches]
 ) -> None:
-    """Groups side by side are the groups one after another, to the last bit."""
+    """Parallel groups give the same results as successive groups, to the last bit."""
     run = make_run(
         {"placement": "original", "shortcut": shortcut},
         iterations=4,
@@ -151,7 +151,7 @@ def test_the_number_of_threads_changes_nothing(
 
 
 def test_the_plain_engine_trains_the_same(batches: tuple[Batches, Batches]) -> None:
-    """Groups one after another instead of side by side."""
+    """Successive groups instead of parallel ones."""
     run = make_run(iterations=3)
     fast, plain = (make_trainer(run, batches, engine=engine) for engine in ("fast", "plain"))
     assert fast.fit()
@@ -510,10 +510,10 @@ def test_divergence_right_after_an_epoch_belongs_to_the_next_epoch(
 
 
 @pytest.mark.parametrize("bad", [0, 1, 3, 4, 6, 7, 8])
-def test_divergence_found_later_is_told_where_it_was(
+def test_divergence_found_later_is_reported_at_its_iteration(
     bad: int, batches: tuple[Batches, Batches]
 ) -> None:
-    """On CUDA losses are looked at now and then; what is told is as if at each iteration."""
+    """On CUDA losses are only checked now and then; reports are as if after each iteration."""
 
     def poison(progress: TrainingProgress) -> None:
         if progress.iteration == bad:

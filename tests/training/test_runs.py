@@ -1,4 +1,4 @@
-"""Whole runs: trained once, found again by configuration, complete beside their provenance."""
+"""Whole runs: trained once, found by configuration, complete with their provenance."""
 
 import json
 import os
@@ -145,14 +145,14 @@ def test_another_configuration_is_not_found(trained: tuple[Context, FinishedRun]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"text"', "{}", '{"hash": "x"}'])
-def test_a_run_file_that_says_nothing_is_no_run(copied: tuple[Context, Path], content: str) -> None:
+def test_an_empty_run_file_is_not_a_run(copied: tuple[Context, Path], content: str) -> None:
     context, folder = copied
     (folder / RUN_FILE).write_text(content)
     assert find_finished(context, RUN) is None
 
 
 @pytest.mark.parametrize("change", [{"hash": "0" * 64}, {"rows": None, "surplus": 1}, {"run": {}}])
-def test_a_run_file_of_another_run_or_version_is_no_run(
+def test_a_run_file_of_another_run_or_version_is_not_a_run(
     copied: tuple[Context, Path], change: dict[str, object]
 ) -> None:
     context, folder = copied
@@ -276,7 +276,7 @@ def test_an_interrupted_run_goes_on_and_says_so(
     assert finished.test_error == trained[1].test_error
 
 
-def test_a_damaged_checkpoint_is_told_of(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
     context = Context(CPU, runs=tmp_path)
     with pytest.raises(Interrupted):
         train(context, stopper=after(3))

@@ -1,12 +1,11 @@
-"""Faults put into whole commands, and what is left after the same command is given again.
+"""Inject faults into whole commands, and check the results after the same command is run again.
 
-`make torture` runs this file: many faults, a table of what came of them, and the table under
-results/reliability/ with its provenance. The tests run a few of each kind.
+`make torture` runs this file with many faults, prints their consequences, and writes the table in
+results/reliability/ with its provenance. The tests run a few faults of each kind.
 
-A child process is forked for each command, so that it starts at once, and it kills itself or fails
-at the n-th of its moments: the steps of training and the operations on files (sync, rename,
-delete). At a sync the file is cut in half first, as a write that was under way would leave it; a
-full disk stays full for the rest of the command.
+A child process is forked for each command, so that it starts quickly. It kills itself or fails at
+its n-th event: a training step or a file operation (sync, rename, delete). At a sync, the file is
+first cut in half, as by an unfinished write. A full disk stays full for the rest of the command.
 """
 
 import argparse
@@ -62,7 +61,7 @@ MOST_ATTEMPTS = 60
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at which of the child's moments; a moment past the end is no fault."""
+    """What happens at which of the child's events; nothing happens after the last event."""
 
     kind: str
     """`kill`, `terminate`, `disk full` or `none`."""
@@ -162,7 +161,7 @@ class Tally:
     fault: str
     injected: int = 0
     resumed: int = 0
-    """Commands given again that went on and ended well."""
+    """Commands that finished when run again."""
     rows_lost: int = 0
     """Rows of the undisturbed tables that are missing in the end."""
     files_differing: int = 0
@@ -184,8 +183,8 @@ def untouched(folder: Path) -> int:
 def disturbed(
     kind: str, folder: Path, reference: Path, moments: int, generator: random.Random, faults: int
 ) -> Tally:
-    """Studies with faults at random moments, each command given again until it ends well, until so
-    many faults were injected; compared with the undisturbed study."""
+    """Run studies with faults at random events, repeating each command until it finishes, until
+    `faults` faults were injected; compare the results with the undisturbed study."""
     tally = Tally(kind)
     study = 0
     while tally.injected < faults:

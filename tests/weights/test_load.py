@@ -176,7 +176,7 @@ def test_a_run_folder_stands_for_its_weights(file: Path) -> None:
 # --- bundled weights -----------------------------------------------------------------------------
 
 
-def test_every_bundled_file_loads_and_is_no_larger_than_need_be() -> None:
+def test_every_bundled_file_loads_and_is_small() -> None:
     for name in bundled_names():
         loaded = load_network(name)
         assert loaded.source == name
@@ -266,7 +266,7 @@ def test_a_text_file_with_the_suffix(file: Path) -> None:
     assert one_line(file).startswith(f"{file}: is a web page")
 
 
-def test_a_checkpoint_is_told_from_weights(tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
     run = make_run()
     state = {f"model.{n}": t for n, t in make_network(run).state_dict().items()}
     save_checkpoint(tmp_path, run.hash, Position(3), state)

@@ -202,7 +202,7 @@ def test_a_normalisation_that_is_none(state: State, tmp_path: Path) -> None:
 # --- formats -------------------------------------------------------------------------------------
 
 
-def test_formats_are_told_by_their_content(state: State, tmp_path: Path) -> None:
+def test_formats_are_recognised_by_their_content(state: State, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pt")
     save_file(state, tmp_path / "w.safetensors")
     for name in ("UPPER.PT", "named.safetensors", "none"):
@@ -424,7 +424,7 @@ def test_every_byte_of_a_small_file_may_be_wrong(tmp_path: Path) -> None:
         ("w.safetensors", (40).to_bytes(8, "little") + b"{}" + bytes(60), "safetensors file"),
     ],
 )
-def test_what_is_no_checkpoint_is_named(
+def test_files_that_are_not_checkpoints_are_named(
     name: str, content: bytes, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -481,7 +481,7 @@ def quantised() -> Tensor:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_content_that_is_no_state_dict(content: object, words: str, tmp_path: Path) -> None:
+def test_content_that_is_not_a_state_dict(content: object, words: str, tmp_path: Path) -> None:
     if callable(content):
         content = {"a.w": content()}
     torch.save(content, tmp_path / "w.pt")

@@ -317,7 +317,7 @@ def test_torchvision_architectures_and_parameter_counts(
         ),
     ],
 )
-def test_cifar_networks_of_others(
+def test_third_party_cifar_networks(
     plan: dict[str, Any], expected: dict[str, Any], tmp_path: Path
 ) -> None:
     config = saved_and_compared(Theirs(**plan), tmp_path, 16).model
@@ -334,7 +334,7 @@ def test_full_size_kuangliu_resnet18() -> None:
     assert sum(p.numel() for p in network.parameters()) == 11_173_962
 
 
-def test_the_configuration_of_a_network_of_others_builds_the_same(tmp_path: Path) -> None:
+def test_the_configuration_of_a_third_party_network_builds_the_same(tmp_path: Path) -> None:
     """What `signal` initialises has the shapes of what was loaded."""
     for plan in ({}, {"convs": 3}, {"zero_padding": True}):
         torch.save(fill(Theirs(**plan)).state_dict(), tmp_path / "weights.pt")

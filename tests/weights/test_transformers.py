@@ -270,7 +270,7 @@ def test_wrap_without_parts() -> None:
 
 
 def test_wrap_finds_what_names_do_not_tell() -> None:
-    """A network with SiLU in place of ReLU, told apart by its logits."""
+    """A network with SiLU instead of ReLU, recognised by its logits."""
     from layouts import Theirs
 
     theirs = fill(Theirs(act=functional.silu, zero_padding=True, zeros="end"))
