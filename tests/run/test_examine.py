@@ -13,8 +13,13 @@ from PIL import Image
 
 from resnet_cli.claims.verdict import JUDGED
 from resnet_cli.cli.entry import run_command
+from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.run import examine as examine_module
 from resnet_cli.run.examine import LEVELS, Sizes, sizes_for_budget
+from resnet_cli.studies.effects import effects
+from resnet_cli.studies.influence import influence
+from resnet_cli.studies.subject import untrained_subject
+from resnet_cli.training.context import Context
 
 
 def test_sizes_grow_with_the_budget_and_never_exceed_the_images() -> None:
@@ -114,3 +119,19 @@ def test_without_training_images_gradients_are_of_test_images(
     assert damage == ["not trained long enough"] * 2, "it guesses"
     provenance = json.loads(Path("out/paths/path_spectrum.provenance.json").read_text())
     assert list(provenance["data"]) == ["imagefolder/test"]
+
+
+def test_a_plain_network_has_neither_paths_nor_signals() -> None:
+    run_config = RunConfig(
+        model=ModelConfig(family="vgg", depth=10, widths=(4, 4, 4, 4, 4)),
+        data=DataConfig(dataset="digits", test_images=8, train_images=8),
+        train=TrainConfig(epochs=1),
+        seed=0,
+    )
+    subject = untrained_subject(Context(torch.device("cpu")), run_config)
+    names = {name for name, _, _ in examine_module.studies(subject, LEVELS[-1])}
+    assert names == {"deletion", "influence", "deletions"}, "no two layers have one shape"
+    batches = subject.batches("test")
+    scores = influence(subject.loaded.network, batches, (1,))
+    assert len(scores) == subject.num_units
+    assert len(effects(subject.loaded.network, batches)) == 9 * 8 / 2
