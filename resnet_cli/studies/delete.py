@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 MOST_SHOWN = 60
 """Deletions listed one by one; more are summarised by k, or cut off when ranked."""
 
+MATTERS = 1.0
+"""Percentage points by which deleting a unit that matters raises the error."""
+MOST_NAMED = 10
+"""Units named in a sentence."""
+
 LESION_DELETE = Table(
     "lesion_delete", "network with deleted units", (K, SAMPLE, BLOCKS, *ERRORS, *PREDICTIONS)
 )
@@ -260,10 +265,51 @@ class DeleteUnits(LesionStudy):
                 },
             }
             sentences.append(_recovered(frame, again))
+        if len(single) > 1:
+            changes = [p.index for p in subject.loaded.network.places if p.changes_shape]
+            plain = subject.loaded.is_plain
+            sentences.append(which_matter(single, changes, is_plain=plain))
         return Summary(facts, title, columns, rows, sentences, more)
 
     def as_drawn(self, figures: Iterable[str]) -> Study:
         return self.model_copy(update={"ranked": "lesion_ranked" in figures})
+
+
+def which_matter(
+    single: "pandas.DataFrame", changes: Sequence[int], *, is_plain: bool = False
+) -> str:
+    """How many units matter, which, and why, in words.
+
+    Args:
+        single: rows of lesion_delete.csv with k = 1.
+        changes: the units that change the shape of the activations.
+        is_plain: the network has no shortcuts.
+    """
+    increase = single["test_error"] - single["baseline_error"]
+    worst = single.assign(increase=increase).sort_values("increase", ascending=False, kind="stable")
+    matter = [int(unit) for unit in worst.loc[worst["increase"] > MATTERS, "blocks"]]
+    points = f"{MATTERS:g} percentage point"
+    if not matter:
+        return (
+            f"none of {len(single)} units raises the error by more than {points} when it is "
+            f"deleted alone; the largest increase is {worst['increase'].iloc[0]:.2f} points"
+        )
+    listed = ", ".join(map(str, matter[:MOST_NAMED])) + (", …" if len(matter) > MOST_NAMED else "")
+    verb = "raises" if len(matter) == 1 else "raise"
+    found = (
+        f"{len(matter)} of {len(single)} units {verb} the error by more than {points} when deleted "
+        f"alone, the worst first: {listed}"
+    )
+    if is_plain:
+        return f"{found}; without shortcuts there is one path, and each deletion cuts it"
+    of_changes = [unit for unit in matter if unit in changes]
+    if not changes:
+        return found
+    return (
+        f"{found}; {len(of_changes)} of the {len(changes)} units that change the shape of the "
+        "activations are among them: there the shortcut alone has to change it, while elsewhere "
+        "it passes the activations on unchanged"
+    )
 
 
 def _recovered(frame: "pandas.DataFrame", again: "pandas.DataFrame") -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,7 +23,7 @@ from resnet_cli.models import Network, build
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.delete import delete_units
+from resnet_cli.studies.delete import delete_units, which_matter
 from resnet_cli.studies.lesion import Deletion, draw_deletions
 from resnet_cli.studies.reorder import Reordering, draw_reorderings, reorder_units
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
@@ -354,3 +355,28 @@ def test_single_deletions_of_a_public_resnet20_equal_plain_convolutions() -> Non
         assert row["loss"] == pytest.approx(loss, rel=1e-5)
         kl = float((whole.exp() * (whole - log_p)).sum(1).mean())
         assert row["kl_divergence"] == pytest.approx(kl, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "changes", "is_plain", "words"),
+    [
+        ([2.0, 2.9, 1.0], (1,), False, ["none of 3 units", "largest increase is 0.90 points"]),
+        (
+            [5.0, 90.0, 3.1, 2.0],
+            (1,),
+            False,
+            ["3 of 4 units raise", "first: 1, 0, 2;", "1 of the 1"],
+        ),
+        ([2.0, 90.0, 2.0], (0,), False, ["1 of 3 units raises", "0 of the 1 units that change"]),
+        ([80.0, 90.0], (0, 1), True, ["2 of 2 units", "without shortcuts there is one path"]),
+    ],
+)
+def test_the_sentence_on_which_units_matter(
+    errors: list[float], changes: tuple[int, ...], is_plain: bool, words: list[str]
+) -> None:
+    single = pandas.DataFrame(
+        {"blocks": list(map(str, range(len(errors)))), "test_error": errors, "baseline_error": 2.0}
+    )
+    sentence = which_matter(single, changes, is_plain=is_plain)
+    for each in words:
+        assert each in sentence
