@@ -148,7 +148,7 @@ class CifarFiles(ABC):
 class TorchvisionFiles(CifarFiles):
     """The pickles distributed by torchvision and the authors of the data set."""
 
-    kind = "torchvision's files"
+    kind = "torchvision files"
 
     def __init__(self, dataset: Cifar, base: Path) -> None:
         name = dataset.torchvision_folder

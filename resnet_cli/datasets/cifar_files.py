@@ -118,7 +118,7 @@ def read_pickles(dataset: Cifar, split: SplitName, folder: Path, limit: int | No
         torch.from_numpy(planes[:n]),
         torch.from_numpy(targets[:n]),
         dataset.classes,
-        f"torchvision's files in {folder}",
+        f"torchvision files in {folder}",
     )
 
 

@@ -228,7 +228,7 @@ def image_files(
     samples: list[tuple[str, int]] = []
     for label, name in enumerate(sorted(classes)):
         _check_link(folder / name, root)
-        files = _files_below(folder / name, root)
+        files = _files_in_tree(folder / name, root)
         found = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
         if not found:
             raise UserError(
@@ -249,7 +249,7 @@ def image_files(
     return [path for path, _ in shuffled], labels
 
 
-def _files_below(top: Path, root: Path) -> list[str]:
+def _files_in_tree(top: Path, root: Path) -> list[str]:
     """All files below a folder, sorted by folder and then by name, without hidden ones.
 
     Raises:
