@@ -210,7 +210,10 @@ def short_half(frame: DataFrame, samples: int, network: str = "") -> Part:
     """
     units = int(frame["k"].max())
     share = gradient_share(frame, samples, 0, units // 2)
-    return _holds_almost_all(replace(share, name=f"{network}lengths up to {units // 2} of {units}"))
+    share = replace(share, name=f"{network}lengths up to {units // 2} of {units}")
+    if samples < 2:  # no spread is known
+        return Part("too few draws", None, (share,))
+    return _holds_almost_all(share)
 
 
 # --- section 5: training on effective paths ----------------------------------------------------

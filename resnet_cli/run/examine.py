@@ -100,7 +100,7 @@ LEVELS = (
     Sizes(500, 125, 10, 5, 200),
     Sizes(250, 50, 10, 3, 100),
     Sizes(100, 40, 5, 2, 100, 32),
-    Sizes(50, 20, 3, 1, 100, 16),
+    Sizes(50, 20, 3, 2, 100, 16),
 )
 """From the largest to the smallest useful sizes. Fewer images add less variance than fewer
 draws."""

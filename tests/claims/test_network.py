@@ -31,12 +31,12 @@ def lesions(errors: dict[int, list[float]], baseline: float = 5.0, by: str = "k"
     return pandas.DataFrame(rows)
 
 
-def spectrum(norms: list[float]) -> dict[str, Any]:
+def spectrum(norms: list[float], draws: int = 10) -> dict[str, Any]:
     units = len(norms) - 1
     samples = [
         {"k": k, "grad_norm": norm * (1 + 0.1 * (-1) ** sample)}
         for k, norm in enumerate(norms)
-        for sample in range(10)
+        for sample in range(draws)
     ]
     lengths = [
         {"k": k, "paths": math.comb(units, k), "total": math.comb(units, k) * norm, "std_norm": 0}
@@ -79,6 +79,8 @@ def test_what_cannot_be_judged() -> None:
     one_draw = {k: of_k[:1] for k, of_k in enumerate(RISING, 2)}
     found = verdicts(deletion=SINGLE, deletions={"lesion_delete": lesions(one_draw)})
     assert found[2:] == ["too few draws", "not measured", "not measured", "not measured"]
+    one_path = spectrum([0.1**k for k in range(7)], draws=1)
+    assert verdicts(deletion=SINGLE, paths=one_path)[-1] == "too few draws"
     alike = findings({"deletion": SINGLE}, [Place(u, 1, u, 4, 4, 1) for u in range(6)], CHANCE)
     assert alike[1]["verdict"] == "not measured", "no unit changes the shape"
 
