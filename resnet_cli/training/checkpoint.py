@@ -119,6 +119,8 @@ def load_checkpoint(
 
 def checkpoint_data(folder: Path, name: str = CHECKPOINT_FILE) -> str | None:
     """The fingerprint of the training split that a checkpoint records; None if there is none."""
+    if not (folder / name).is_file():
+        return None
     try:
         with safe_open(folder / name, framework="pt") as file:
             return (file.metadata() or {}).get("data") or None

@@ -238,3 +238,12 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a file where its folder should be"):
         save_checkpoint(tmp_path / "run", HASH, position(1), tensors())
     assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CHECKPOINT_FILE)
+    found = load_checkpoint(tmp_path, "any")
+    assert found is not None
+    position, tensors, (warning,) = found
+    assert (position, tensors) == (Position(), {})
+    assert "is damaged" in warning
