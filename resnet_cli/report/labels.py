@@ -118,7 +118,7 @@ KEPT = ("--set", "--seed")
 
 
 def repeat_command(experiment: str, profile: str, told: Provenance) -> str:
-    """The command that gives a result again: one experiment, without a budget or a shard, the data
+    """The command that reproduces a result: one experiment, without a budget or a shard, the data
     as `DATA`. Of a command that studied given weights, what was typed but for its folders."""
     try:
         typed = shlex.split(str(told.get("command") or ""))

@@ -123,6 +123,14 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["eval", "--dataset", "cifar10", "--data-dir", "nowhere"],
         ["CIFAR-10 not found: looked for", "nowhere/cifar-10-batches-py", "--data-dir"],
     ),
+    "a user that does not exist": (
+        ["eval", "--dataset", "cifar10", "--data-dir", "~nouser/x"],
+        ["--data-dir ~nouser/x: unknown user"],
+    ),
+    "infinitely many epochs": (
+        ["train", "quickstart", "--profile", "smoke", "--set", "train.epochs=1e400"],
+        ["train.epochs"],
+    ),
     "normalisation": (["eval", "--normalize", "imagent"], ["'imagent'", "imagenet"]),
     "data to show": (["data", "cifar"], ["'cifar'", "'cifar10'"]),
     "data to fetch": (["data", "--download"], ["resnet-cli data cifar10 --download"]),
@@ -130,7 +138,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_usage_is_one_line_with_the_mend(name: str, work: Path, capsys: Captured) -> None:
+def test_bad_usage_is_one_line_with_the_fix(name: str, work: Path, capsys: Captured) -> None:
     arguments, expected = BAD[name]
     line = refused(arguments, capsys)
     for part in expected:

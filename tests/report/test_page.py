@@ -170,6 +170,7 @@ def test_every_experiment_measured_is_there_with_its_command(parts: list[Part]) 
         ("resnet-cli reproduce he2016 --profile cpu --pretrained", " --pretrained"),
         ("resnet-cli run x --set train.lr=0.2 --seed=3", " --set train.lr=0.2 --seed 3"),
         ("python script.py", ""),
+        ("resnet-cli run x --set 'train.lr=0.2", ""),  # a stray quote
     ],
 )
 def test_the_command_that_gives_it_again(typed: str, again: str) -> None:
