@@ -177,9 +177,11 @@ def find_network(
 def _tried(display: "Display", subject: "Subject", should_stop: "Callable[[], bool]") -> "Subject":
     """The subject with the assumptions that labelled images clearly support, and lines that say
     so."""
+    if not subject.loaded.assumptions:
+        return subject
     from resnet_cli.studies.alternatives import try_alternatives
 
-    with display.progress("trying what the file does not tell on test images") as update:
+    with display.progress("trying what the file does not state on test images") as update:
         subject, trials = try_alternatives(subject, should_stop, update)
     for trial in trials:
         display.paragraph(str(trial), level=-1 if trial.is_taken else 1)

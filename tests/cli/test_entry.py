@@ -106,7 +106,7 @@ def test_the_list_of_commands_cuts_no_sentence(empty: Path, capsys: Captured) ->
 
 def test_an_error_is_one_line_whatever_is_in_a_name(work: Path, capsys: Captured) -> None:
     line = refused(["eval", "--checkpoint", "a\n\x1b[31mb/c"], capsys)
-    assert line == r"--checkpoint a\n\x1b[31mb/c: no such file"
+    assert line.startswith(r"--checkpoint a\n\x1b[31mb/c: no such file")
     assert "null byte" in refused(["eval", "--checkpoint", "a\0b"], capsys)
 
 

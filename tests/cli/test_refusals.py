@@ -169,9 +169,9 @@ def test_a_truncated_checkpoint(keep: int, work: Path, capsys: Captured) -> None
 def test_a_checkpoint_in_training_is_no_network(empty: Path, capsys: Captured) -> None:
     assert run_command([*TRAIN, "--budget", "0s"]) == 130
     line = refused(["eval", "--checkpoint", str(run_folder())], capsys)
-    assert "this folder holds no weights.safetensors" in line
+    assert "this folder contains no weights.safetensors" in line
     line = refused(["eval", "--checkpoint", str(run_folder() / "checkpoint.safetensors")], capsys)
-    assert "name the run's weights.safetensors" in line
+    assert "give the run's weights.safetensors" in line
 
 
 def test_a_state_dict_that_fits_no_network(work: Path, capsys: Captured) -> None:
@@ -203,7 +203,7 @@ def test_a_data_folder_with_a_file_missing(work: Path, capsys: Captured) -> None
     (folder / "batches.meta").write_bytes(b"")
     line = refused(["eval", "--dataset", "cifar10", "--data-dir", "mydata"], capsys)
     assert str(folder) in line
-    assert "data_batch_1: is missing" in line
+    assert "data_batch_1: missing" in line
     assert "resnet-cli data cifar10 --download" in line
 
 

@@ -66,7 +66,7 @@ def test_a_cut_block_after_a_whole_one_sees_nothing_of_it() -> None:
 
 
 def test_memory_first_used_without_gradients_serves_with_them() -> None:
-    convolution._of_thread.__dict__.clear()
+    convolution._thread_local.__dict__.clear()
     x, weight = random(2, 16, 8, 8), random(16, 16, 3, 3, seed=1)
     with torch.inference_mode():
         y = convolve(x, weight)

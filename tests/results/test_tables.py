@@ -324,7 +324,7 @@ def test_a_file_that_breaks_the_contract(tmp_path: Path, content: str, match: st
 
 @pytest.mark.parametrize("blocks", ["x y", "1,2", "1  2", "-1", "1.0", "９", " ", "1" * 40])
 def test_units_are_indices(blocks: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="row 0, column blocks: indices joined by spaces"):
+    with pytest.raises(ValueError, match=r"row 0, column blocks: .*indices joined by spaces"):
         write_table([lesion_row(blocks=blocks)], "lesion_delete", tmp_path, PLAIN)
     path = write_table([lesion_row(blocks="7 12")], "lesion_delete", tmp_path, PLAIN)
     path.write_text(path.read_text().replace("7 12", f'"{blocks}"'))

@@ -115,7 +115,7 @@ def test_an_invalid_shard(text: str) -> None:
         (["--executor", "slurm"], "'slurm' is not one of"),
         (["--ray-cpus", "2"], "--executor ray"),
         (["--ray-address", "auto"], "--executor ray"),
-        (["--executor", "ray", "--shard", "1/2"], "leave out --executor ray"),
+        (["--executor", "ray", "--shard", "1/2"], "--shard cannot be used with --executor ray"),
     ],
 )
 def test_bad_options(options: list[str], message: str, folder: Path, capsys: Captured) -> None:

@@ -104,7 +104,11 @@ def test_the_resources_of_a_task(device: str, gpus: int, num_gpus: int) -> None:
     ("device", "resources", "message"),
     [
         ("cuda", {"CPU": 8.0}, "--device cuda: the Ray cluster has no GPU"),
-        ("cuda:1", {"CPU": 8.0, "GPU": 4.0}, "--device cuda:1: on Ray each task has a device"),
+        (
+            "cuda:1",
+            {"CPU": 8.0, "GPU": 4.0},
+            "--device cuda:1: on Ray each task has its own",
+        ),
     ],
 )
 def test_a_device_that_no_task_gets(device: str, resources: dict[str, float], message: str) -> None:

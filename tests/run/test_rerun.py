@@ -187,7 +187,7 @@ def test_bundled_weights_of_another_precision(bundled: Path, capsys: Captured) -
 def test_a_damaged_card_is_named(bundled: Path, capsys: Captured) -> None:
     (bundled.parent / "weights/tiny.json").write_text('{"run": {}}')
     assert run_command(["run", "two.yaml", "--pretrained"]) == 2
-    assert "tiny.json: a damaged model card" in capsys.readouterr().err
+    assert "tiny.json: the model card is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_other_weights_are_not_taken(
     assert run_command(["lesion", "--checkpoint", str(weights), "--out", "first"]) == 0
     shutil.copy(two / "weights.safetensors", weights)
     assert run_command(["run", "first/lesion_delete.provenance.json"]) == 2
-    assert "put the same file there" in capsys.readouterr().err
+    assert "put the original file there" in capsys.readouterr().err
 
 
 # --- what it was measured on, and how ------------------------------------------------------------
@@ -287,12 +287,14 @@ def test_other_data_are_refused(
     shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
     assert run_command(["run", "kept.provenance.json"]) == 0
     if yaml != STUDY:  # the table would be that of the runs that are there
-        assert "was trained on it" in refused_data(Path("kept.provenance.json"), name, capsys)
+        assert "was trained on these data" in refused_data(
+            Path("kept.provenance.json"), name, capsys
+        )
         shutil.copy(table.with_suffix(".provenance.json"), "kept.provenance.json")
     shutil.rmtree("runs")
     shutil.rmtree("results")
     line = refused_data(Path("kept.provenance.json"), name, capsys)
-    assert line.endswith("install the versions that the file records")
+    assert line.endswith("install the versions recorded in the file")
 
 
 def test_other_data_of_a_typed_study_are_refused(
@@ -315,7 +317,7 @@ def test_bundled_weights_of_other_data_are_refused(bundled: Path, capsys: Captur
     content["config_hash"] = config_hash(content["config"])
     Path("kept.provenance.json").write_text(json.dumps(content))
     line = refused_data(Path("kept.provenance.json"), "digits/train", capsys)
-    assert line.endswith("; the bundled weights tiny were trained on it")
+    assert line.endswith("; the bundled weights tiny were trained on these data")
 
 
 def test_data_that_the_configuration_does_not_use(
@@ -324,7 +326,7 @@ def test_data_that_the_configuration_does_not_use(
     monkeypatch.chdir(tmp_path)
     write_provenance(EXPERIMENT, data={"cifar10/test": "0" * 64})
     assert run_command(["run", "x.provenance.json"]) == 2
-    assert "'cifar10/test', which its configuration does not use" in capsys.readouterr().err
+    assert "'cifar10/test', but its configuration uses" in capsys.readouterr().err
 
 
 def test_the_engine_of_an_experiments_study(
@@ -457,7 +459,7 @@ def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "beside", "message"),
     [
-        (EXPERIMENT | {"name": "../../../escape"}, {}, "name: is must be a relative path"),
+        (EXPERIMENT | {"name": "../../../escape"}, {}, "name: must be a relative path"),
         (EXPERIMENT | {"name": "a\0b"}, {}, "name: must not contain line breaks or control"),
         (EXPERIMENT | {"profile": "../mini"}, {}, "profile: must be 'smoke', "),
         (EXPERIMENT | {"nmae": "x"}, {}, "unknown key 'nmae'; did you mean 'name'"),

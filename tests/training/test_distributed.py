@@ -133,7 +133,7 @@ def test_whole_groups_are_shared_out(batch: int, group: int | None, size: int) -
 
 
 @pytest.mark.parametrize(
-    ("batch", "group", "size", "mend"),
+    ("batch", "group", "size", "fix"),
     [
         (128, None, 2, "--set train.batch_norm_group=64"),
         (128, 64, 4, "--set train.batch_norm_group=32"),
@@ -143,12 +143,12 @@ def test_whole_groups_are_shared_out(batch: int, group: int | None, size: int) -
     ],
 )
 def test_batches_that_cannot_be_divided_are_refused_and_the_fix_works(
-    batch: int, group: int | None, size: int, mend: str
+    batch: int, group: int | None, size: int, fix: str
 ) -> None:
-    with pytest.raises(UserError, match=f"over {size} processes; use {mend} or") as refused:
+    with pytest.raises(UserError, match=f"among {size} processes; use {fix} or") as refused:
         check_shares(batch, group, size)
     assert "\n" not in str(refused.value)
-    key, _, value = mend.removeprefix("--set train.").partition("=")
+    key, _, value = fix.removeprefix("--set train.").partition("=")
     check_shares(
         **(
             {"batch_size": batch, "group": group, "size": size}
