@@ -250,11 +250,12 @@ class DeleteUnits(LesionStudy):
             more.append(_by_class(classes))
         title, columns, rows = _shown(frame, title, self.ranked, subject.loaded.network.places)
         worst = frame.iloc[int(frame["test_error"].fillna(-1).argmax())]
-        sentence = (
-            f"intact {baseline:.2f} %; the worst deletion, of units {worst['blocks']}, has "
+        deleted = str(worst["blocks"]).replace(" ", ", ")
+        units = "units" if "," in deleted else "unit"
+        sentences = [
+            f"intact {baseline:.2f} %; the worst deletion, of {units} {deleted}, gives "
             f"{worst['test_error']:.2f} %"
-        )
-        sentences = [sentence]
+        ]
         again = tables.get(LESION_DELETE_RECALIBRATED.name)
         if again is not None:
             facts["recalibrated"] = {
