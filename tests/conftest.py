@@ -47,7 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def forks_of_torch() -> None:
     """Processes of multiprocessing's forkserver have imported what they need already."""
     packages = ["resnet_cli.run.experiment", "resnet_cli.bench.items", "torch._dynamo"]
-    packages += ["sklearn.datasets", "sklearn.model_selection"]
     forkserver.set_forkserver_preload(packages)
     forkserver.ensure_running()
 

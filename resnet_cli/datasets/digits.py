@@ -1,4 +1,4 @@
-"""Digits: scikit-learn's 1,797 handwritten digits, which come with the program."""
+"""Digits: 1,797 handwritten digits of 8x8 pixels, which are part of the package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from resnet_cli.config.schema import DataConfig
     from resnet_cli.datasets.split import Split
 
-SOURCE = "scikit-learn's load_digits"
+FILE = Path(__file__).with_name("digits.npz")
+"""Images [N, 8, 8] uint8 with values from 0 to 16, and labels [N], for `train` and `test`.
+
+These are the images of the test set of E. Alpaydin and C. Kaynak, "Optical Recognition of
+Handwritten Digits" (UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, CC BY 4.0), as
+scikit-learn distributes them. The splits are scikit-learn's `train_test_split(range(1797),
+test_size=360, random_state=0, stratify=labels)`, stored because they could change with its version.
+"""
+SOURCE = "UCI optical recognition of handwritten digits"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,31 +29,22 @@ class Digits(DataSet):
         self, config: "DataConfig", split: SplitName, root: Path, limit: int | None
     ) -> "Split":
         """The digits, enlarged bilinearly (align_corners=False), then scaled to 0..255 and rounded;
-        all three channels are equal. The split is fixed and stratified by class.
+        all three channels are equal.
         """
         import numpy as np
         import torch
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
 
         from resnet_cli.datasets.split import Split
 
         size = config.image_size
         assert size is not None
-        bunch = load_digits()
-        halves = train_test_split(
-            np.arange(len(bunch.target)),
-            test_size=self.counts["test"],
-            random_state=0,
-            stratify=bunch.target,
-        )
-        chosen = halves[0 if split == "train" else 1]
-        small = torch.from_numpy(bunch.images[chosen]).unsqueeze(1)  # [N, 1, 8, 8] float64, 0..16
+        with np.load(FILE) as stored:
+            small = torch.from_numpy(stored[f"{split}_images"]).double().unsqueeze(1)
+            labels = torch.from_numpy(stored[f"{split}_labels"]).long()
         large = torch.nn.functional.interpolate(
             small, size=(size, size), mode="bilinear", align_corners=False
         )
         images = (large * (255 / 16)).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        labels = torch.from_numpy(bunch.target[chosen]).to(torch.int64)
         whole = Split(self.name, split, images, labels, self.classes, f"{SOURCE} (embedded)")
         return whole.take(limit)
 
@@ -64,3 +63,4 @@ DIGITS = Digits(
     image_sizes=(16, 32),
     embedded=True,
 )
+"""The digits, enlarged."""

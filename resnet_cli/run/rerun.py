@@ -229,7 +229,7 @@ def _studied_data(work: Experiment | CommandStudy) -> list[DataConfig]:
 
 def _how_to_fix(data: DataConfig) -> str:
     if catalogue.dataset(data.dataset).embedded:
-        return "these data come with scikit-learn: install the versions recorded in the file"
+        return "these data are part of resnet-cli: install the version recorded in the file"
     return "give the folder of the same data with --data-dir"
 
 

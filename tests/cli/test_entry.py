@@ -124,7 +124,7 @@ def test_help_answers_without_torch(empty: Path) -> None:
         "import sys; sys.argv = ['resnet-cli', *sys.argv[1:]]\n"
         "from resnet_cli.cli import run_command\n"
         "code = run_command(sys.argv[1:])\n"
-        "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'pyarrow'}\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'scipy', 'pyarrow'}\n"
         "print(sorted(heavy & set(sys.modules)), code)"
     )
     for arguments in (["--help"], ["train", "--help"]):

@@ -158,7 +158,7 @@ def test_an_unknown_data_set_names_the_nearest() -> None:
 
 
 def test_the_catalogue_is_light() -> None:
-    heavy = ("torch", "sklearn", "pyarrow", "torchvision", "PIL", "pandas", "huggingface_hub")
+    heavy = ("torch", "numpy", "pyarrow", "torchvision", "PIL", "pandas", "huggingface_hub")
     code = (
         "import sys; from resnet_cli.datasets import catalogue; catalogue.titles(); "
         f"print([m for m in {heavy} if m in sys.modules])"

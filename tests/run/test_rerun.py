@@ -294,7 +294,7 @@ def test_other_data_are_refused(
     shutil.rmtree("runs")
     shutil.rmtree("results")
     line = refused_data(Path("kept.provenance.json"), name, capsys)
-    assert line.endswith("install the versions recorded in the file")
+    assert line.endswith("install the version recorded in the file")
 
 
 def test_other_data_of_a_typed_study_are_refused(

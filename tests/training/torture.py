@@ -25,8 +25,8 @@ from pathlib import Path
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
 import pandas
-import sklearn.datasets  # noqa: F401
 import torch
+import torch._dynamo
 
 import resnet_cli.run.experiment
 import resnet_cli.run.trainings
