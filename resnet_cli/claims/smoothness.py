@@ -22,7 +22,7 @@ STEP_SHARE = 0.25
 """A step of more than this share of the rise is a step: half-way between none and one half."""
 ACCURACY = 0.95
 SIMULATIONS = 2000
-MOST_DRAWS = 10_000
+MAX_DRAWS = 10_000
 """The search for the draws that it takes ends here."""
 
 Array = NDArray[Any]
@@ -112,9 +112,9 @@ class Curve:
 
     @property
     def draws_needed(self) -> int:
-        """The fewest draws for each k with which the rule decides; MOST_DRAWS where even those are
+        """The fewest draws for each k with which the rule decides; MAX_DRAWS where even those are
         too few."""
-        low, high = 2, MOST_DRAWS
+        low, high = 2, MAX_DRAWS
         while low < high:
             middle = (low + high) // 2
             if replace(self, draws=(middle,) * len(self.k)).accuracy >= ACCURACY:

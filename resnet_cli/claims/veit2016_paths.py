@@ -33,7 +33,7 @@ EXPONENTIAL_R2 = 0.9
 """Share of the variance of log(norm) that a straight line in the length must explain."""
 ALMOST_ALL = 0.9
 """The share of the gradient that "almost all" stands for; the paper gives none."""
-MOST_PATHS = 0.95
+MIN_PATH_SHARE = 0.95
 AS_WELL = 0.5
 """Points by which an error may be higher and the network still trained "as well": about the range
 of paper 1's five runs of one network."""
@@ -168,7 +168,7 @@ def paths_are_of_medium_length(evidence: Evidence) -> list[Part]:
     frame = evidence.tables("fig6", "path_lengths")[0].frame
     of_54_units(int(frame["k"].max()))
     share = _share_of_paths(frame, 19, 35)
-    return [Part("holds" if share.value >= MOST_PATHS else "does not hold", None, (share,))]
+    return [Part("holds" if share.value >= MIN_PATH_SHARE else "does not hold", None, (share,))]
 
 
 def long_paths_go(evidence: Evidence) -> list[Part]:

@@ -27,7 +27,7 @@ CAVEATS: dict[str, str] = {
     "cpu": "a short schedule instead of 64k iterations",
 }
 """What a profile cannot show."""
-MOST_COMPARISONS = 3
+MAX_COMPARISONS = 3
 """A claim of more is shown by those that decide."""
 COUNTED: dict[Verdict, str] = {
     "holds": "hold",
@@ -92,11 +92,11 @@ def evidence(judgement: Judgement) -> list[str]:
     closest stands for all where a claim holds."""
     parts = [part for part in judgement.parts if part.measured or part.tested]
     lines = []
-    if len(parts) > MOST_COMPARISONS and judgement.verdict == "holds":
+    if len(parts) > MAX_COMPARISONS and judgement.verdict == "holds":
         lines.append(f"closest of {len(parts)}: {decisive(judgement)}")
     else:
         decide = [part for part in parts if part.verdict == judgement.verdict]
-        shown = decide if len(parts) > MOST_COMPARISONS and decide else parts
+        shown = decide if len(parts) > MAX_COMPARISONS and decide else parts
         lines += [comparison(part) for part in shown]
     missing = sum(part.verdict == "not measured" for part in judgement.parts)
     if judgement.reason is not None:

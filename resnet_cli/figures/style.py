@@ -22,9 +22,9 @@ WIDTH, HEIGHT = 4.8, 3.4
 TITLE_CHARACTERS_PER_INCH = 12
 ROW_WIDTH = 9.6
 """Inches of a row of three."""
-MOST_IN_ONE = 4
+MAX_IN_ONE = 4
 """Cases drawn in one axes; more get a panel each, against the first."""
-MOST_PANELS = 30
+MAX_PANELS = 30
 """Cases that get a panel each; more are drawn as one bundle of curves."""
 ALL = 400
 """Decades: more than float64 has."""

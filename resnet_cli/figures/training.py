@@ -13,8 +13,8 @@ from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.figures.style import (
     GREY,
     HEIGHT,
-    MOST_IN_ONE,
-    MOST_PANELS,
+    MAX_IN_ONE,
+    MAX_PANELS,
     PALETTE,
     ROW_WIDTH,
     WIDTH,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from resnet_cli.config.schema import Experiment
 
-MOST_POINTS = 2
+MAX_POINTS = 2
 """Evaluations that are drawn as points, without a line."""
 EXPLODED = 1e3
 """A case whose largest loss is so many times the middle one's does not stretch the axis."""
@@ -95,7 +95,7 @@ def training_figure(
 
     not_empty(training, "training")
     cases = list(dict.fromkeys(training["case"]))
-    if len(cases) > MOST_PANELS:
+    if len(cases) > MAX_PANELS:
         return _bundle_figure(training, title)
     losses = training["train_loss"].replace([numpy.inf, -numpy.inf], numpy.nan)
     losses = losses.where(losses > 0)
@@ -105,7 +105,7 @@ def training_figure(
         for case in cases:
             if training.loc[training["case"] == case].groupby("seed").size().max() == 1:
                 labels[case] += " (only the end is known)"
-    if len(cases) <= MOST_IN_ONE:
+    if len(cases) <= MAX_IN_ONE:
         groups = [cases]
         figure = new_figure(WIDTH, HEIGHT + 0.22 * math.ceil(len(cases) / 2))
         rows, columns = 1, 1
@@ -229,7 +229,7 @@ def _marker(rows: pandas.DataFrame) -> str:
 
 def _line(rows: pandas.DataFrame, linestyle: str) -> Any:
     """No line where there are only two points: they are no curve."""
-    return linestyle if rows["iteration"].nunique() > MOST_POINTS else "none"
+    return linestyle if rows["iteration"].nunique() > MAX_POINTS else "none"
 
 
 def _median_line(

@@ -38,7 +38,7 @@ TRAININGS = {
 MARKS: Mapping[Verdict, str] = {"holds": "✓", "does not hold": "✗", "too close": "≈"}
 """Before a verdict; a dash before any that is no judgement."""
 
-MOST_FINDINGS = 4
+MAX_FINDINGS = 4
 """Claims next to a figure; all of them are in the table of claims."""
 
 
@@ -248,7 +248,7 @@ def _figure(
         plot,
         (experiment.question or "") if experiment else "",
         (experiment.published or "") if experiment else "",
-        [(outcome, decisive(outcome.judgement)) for outcome in here[:MOST_FINDINGS]],
+        [(outcome, decisive(outcome.judgement)) for outcome in here[:MAX_FINDINGS]],
         recovered(measurement.folder.parent) if story.experiment == "recalibration" else (),
     )
 

@@ -26,7 +26,7 @@ from resnet_cli.weights.cards import cards, network_of_card, training_length
 FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
 SHOWN_COUNTS = (1, 5, 10, 20)
 """The numbers of deleted units in the table of re-estimated statistics."""
-MOST_NUMBERS = 2
+MAX_NUMBERS = 2
 """Measured quantities in a cell of the short table."""
 
 
@@ -212,7 +212,7 @@ def _brief(judgement: Judgement) -> str:
     """The first measured quantities of the comparison that the verdict rests on."""
     of_verdict = [part for part in judgement.parts if part.verdict == judgement.verdict]
     part = judgement.deciding or next((part for part in of_verdict if part.measured), None)
-    shown = part.measured[:MOST_NUMBERS] if part is not None else ()
+    shown = part.measured[:MAX_NUMBERS] if part is not None else ()
     return "; ".join(f"{quantity.name}: {number(quantity)}" for quantity in shown)
 
 

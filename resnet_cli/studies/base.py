@@ -178,11 +178,11 @@ class Study(StudyConfig):
 GradientImages = Literal["train", "test"]
 ON = Option("--on", "Images that the gradients are measured on.")
 """Of a field of `GradientImages`."""
-MOST_SAMPLES = 10_000
+MAX_SAMPLES = 10_000
 """Draws for each number of units or swaps, or for each path length."""
 Samples = Annotated[
     PositiveInt,
-    Field(le=MOST_SAMPLES),
+    Field(le=MAX_SAMPLES),
     Option("--samples", "Number of draws for each number of units.", metavar="N"),
 ]
 

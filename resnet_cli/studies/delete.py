@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
     from resnet_cli.studies.walks import Outcome, Walk
 
-MOST_SHOWN = 60
+MAX_SHOWN = 60
 """Deletions listed one by one; more are summarised by k, or cut off when ranked."""
 
 MATTERS = 1.0
 """Percentage points by which deleting a unit that matters raises the error."""
-MOST_NAMED = 10
+MAX_NAMED = 10
 """Units named in a sentence."""
 
 LESION_DELETE = Table(
@@ -295,7 +295,7 @@ def which_matter(
             f"none of {len(single)} units raises the error by more than {points} when it is "
             f"deleted alone; the largest increase is {worst['increase'].iloc[0]:.2f} points"
         )
-    listed = ", ".join(map(str, matter[:MOST_NAMED])) + (", …" if len(matter) > MOST_NAMED else "")
+    listed = ", ".join(map(str, matter[:MAX_NAMED])) + (", …" if len(matter) > MAX_NAMED else "")
     verb = "raises" if len(matter) == 1 else "raise"
     found = (
         f"{len(matter)} of {len(single)} units {verb} the error by more than {points} when deleted "
@@ -341,10 +341,10 @@ def _shown(
     """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
     if ranked:
         worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
-        if len(worst) > MOST_SHOWN:
-            title += f"; the worst {MOST_SHOWN} of {len(worst)}"
-        frame = worst.head(MOST_SHOWN)
-    elif frame["k"].nunique() > 1 or len(frame) > MOST_SHOWN:
+        if len(worst) > MAX_SHOWN:
+            title += f"; the worst {MAX_SHOWN} of {len(worst)}"
+        frame = worst.head(MAX_SHOWN)
+    elif frame["k"].nunique() > 1 or len(frame) > MAX_SHOWN:
         summary = frame.groupby("k")["test_error"].describe()[["count", "min", "50%", "max"]]
         columns = ["k", "samples", "min error (%)", "median error (%)", "max error (%)"]
         return title, columns, [[k, int(n), *rest] for k, n, *rest in summary.itertuples()]

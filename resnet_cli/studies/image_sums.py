@@ -11,7 +11,7 @@ from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.progress import Report, pieces_of
 from resnet_cli.studies.walks import chunk_size
 
-MOST_IMAGES = 64
+MAX_IMAGES = 64
 """In a chunk, whose activations may all be kept for a backward pass."""
 
 
@@ -27,7 +27,7 @@ def sum_over_images(
         measure: sums over some images [N, C, H, W] and labels [N]; float64 of one shape.
         report: called with (images done, all images); keeps the chunks' sums if it keeps pieces.
     """
-    count, chunk = len(batches), min(MOST_IMAGES, chunk_size(network, batches))
+    count, chunk = len(batches), min(MAX_IMAGES, chunk_size(network, batches))
     starts = range(0, count, chunk)
 
     def measured(starts: Sequence[int]) -> Iterator[Tensor]:

@@ -125,7 +125,7 @@ class LesionStudy(Study):
         along them."""
         from resnet_cli.studies import recalibrate
         from resnet_cli.studies.walks import (
-            MOST_TOGETHER,
+            MAX_TOGETHER,
             evaluate_walks,
             intact,
             shared_steps,
@@ -136,8 +136,8 @@ class LesionStudy(Study):
         network, engine = subject.loaded.network, subject.context.engine
         images = recalibrate.training_images(subject.batches("train"), self.recalibrate, 0, seed)
         outcomes: list[Outcome] = []
-        for start in range(0, len(walks), MOST_TOGETHER):
-            some = walks[start : start + MOST_TOGETHER]
+        for start in range(0, len(walks), MAX_TOGETHER):
+            some = walks[start : start + MAX_TOGETHER]
             visits = visited(len(network.units), some)
             shared = shared_steps(visits) if engine == "fast" else [0] * len(visits)
             with progress.of(f"re-estimating batch-norm statistics of {subject.label}") as report:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 
-MOST_ROWS = 500_000
+MAX_ROWS = 500_000
 """Of the table: numbers of a large network have hundreds of digits."""
 
 
@@ -112,10 +112,10 @@ def check_deleted(num_units: int, deleted: Sequence[int]) -> None:
             f"{max(deleted)} units cannot be deleted; this network has {num_units} units, "
             f"so 0 to {num_units}"
         )
-    if len(deleted) * (num_units + 1) > MOST_ROWS:
+    if len(deleted) * (num_units + 1) > MAX_ROWS:
         raise UserError(
             f"{len(deleted)} numbers of deleted units, of {num_units}, give a table of more than "
-            f"{MOST_ROWS:,} rows; name fewer"
+            f"{MAX_ROWS:,} rows; name fewer"
         )
 
 

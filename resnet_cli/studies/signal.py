@@ -23,7 +23,7 @@ from pydantic import PositiveInt
 
 from resnet_cli.figures.style import (
     GREY,
-    MOST_IN_ONE,
+    MAX_IN_ONE,
     PALETTE,
     ROW_WIDTH,
     largest_calm,
@@ -394,7 +394,7 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
 
     for frame in tables.values():
         not_empty(frame, "signal")
-    if len(tables) > MOST_IN_ONE:
+    if len(tables) > MAX_IN_ONE:
         return _small_multiples(tables, title)
     states = [s for s in STATES if any((frame["state"] == s).any() for frame in tables.values())]
     alone = len(tables) == 1

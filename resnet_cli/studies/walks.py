@@ -117,7 +117,7 @@ class Outcome:
         return 100.0 * self.wrong / self.images
 
 
-MOST_TOGETHER = 1000
+MAX_TOGETHER = 1000
 """Walks visited by a chunk of images before the next one comes: their sums are held in memory, and
 an interrupted study measures that chunk again."""
 CHUNK_BYTES = 1 << 21
@@ -152,8 +152,8 @@ def evaluate_walks(
     """
     whole, *visits = visited(len(network.units), walks)
     groups = [
-        [whole, *visits[start : start + MOST_TOGETHER]]
-        for start in range(0, max(1, len(visits)), MOST_TOGETHER)
+        [whole, *visits[start : start + MAX_TOGETHER]]
+        for start in range(0, max(1, len(visits)), MAX_TOGETHER)
     ]
     chunk = BATCH_SIZE
     if engine == "fast":

@@ -30,7 +30,7 @@ from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 
 RESULTS = Path(__file__).parents[2] / "results"
-MOST_WORDS = 3000
+MAX_WORDS = 3000
 Captured = pytest.CaptureFixture[str]
 
 
@@ -119,7 +119,7 @@ def visible(text: str) -> str:
 
 def test_the_page_is_an_article_and_no_book(page: Path) -> None:
     words = html.unescape(visible(page.read_text(encoding="utf-8"))).split()
-    assert 800 < len(words) <= MOST_WORDS
+    assert 800 < len(words) <= MAX_WORDS
 
 
 def test_each_published_error_is_there(parts: list[Part]) -> None:

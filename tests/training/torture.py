@@ -53,7 +53,7 @@ COMMANDS = (["train", "torture.yaml"], ["run", "torture.yaml"])
 """Training tables, then the study of the same runs."""
 TIMES = ["images_per_second", "seconds"]
 """Columns that differ from run to run."""
-MOST_ATTEMPTS = 60
+MAX_ATTEMPTS = 60
 
 
 # --- one command in a child ----------------------------------------------------------------------
@@ -214,7 +214,7 @@ def _until_it_ends(
     tally: Tally,
 ) -> None:
     was_disturbed = False
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         at = generator.randint(1, max(2, moments // 2))
         fault = Fault("kill" if kind == "damaged checkpoint" else kind, at)
         ended = run_in_child(place, command, fault)
@@ -229,7 +229,7 @@ def _until_it_ends(
             assert "the disk is full" in ended.output, ended.output
         if kind == "damaged checkpoint":
             _damage(place, generator)
-    raise AssertionError(f"{command} did not end in {MOST_ATTEMPTS} attempts")
+    raise AssertionError(f"{command} did not end in {MAX_ATTEMPTS} attempts")
 
 
 def _damage(place: Path, generator: random.Random) -> None:

@@ -10,7 +10,7 @@ from resnet_cli.config.fields import IntRange
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import (
-    MOST_SAMPLES,
+    MAX_SAMPLES,
     ON,
     Case,
     GradientImages,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 ALIGNED = (0.5, 0.9, 0.99)
 """Cosines with the whole gradient for which the length of the paths is given."""
-MOST_UNITS = 1000
+MAX_UNITS = 1000
 """The numbers of paths, up to C(n, n / 2), are multiplied by norms as floats of 64 bits."""
 Batch = tuple["Tensor", "Tensor"]
 """Images and labels."""
@@ -202,7 +202,7 @@ class Paths(Study):
     """Also the exact spectrum of the gradient at this unit's parameters."""
     samples: Annotated[
         PositiveInt,
-        Field(le=MOST_SAMPLES),
+        Field(le=MAX_SAMPLES),
         Option("--samples", "Sampled paths for each length.", metavar="N", default=20),
     ] = 100
     """Sampled paths for each k."""
@@ -278,10 +278,10 @@ class Paths(Study):
     def check(self, subject: "Subject") -> None:
         if subject.loaded.is_plain and not self.lengths_only:
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
-        if subject.num_units > MOST_UNITS and not self.lengths_only:
+        if subject.num_units > MAX_UNITS and not self.lengths_only:
             raise UserError(
                 f"the paths of {subject.num_units} units are too many for a float; gradients are "
-                f"measured for at most {MOST_UNITS} units, --lengths counts paths of any number"
+                f"measured for at most {MAX_UNITS} units, --lengths counts paths of any number"
             )
         check_lengths(self.lengths(subject), subject.num_units)
         if self.unit is not None and self.unit >= subject.num_units:
