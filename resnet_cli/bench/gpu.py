@@ -235,8 +235,7 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
 
 def lesion_speed(settings: Settings) -> Row:
     """Images times deletions per second, deleting each unit of a ResNet-110 in turn."""
-    from resnet_cli.studies.delete import measure_deletions
-    from resnet_cli.studies.lesion import draw_deletions
+    from resnet_cli.studies.lesion import draw_deletions, evaluate_lesions
 
     trainer = settings.trainer("ResNet-110", "float32", "plain")
     network, images = trainer.network.eval(), 16 if settings.small else 2000
@@ -245,7 +244,7 @@ def lesion_speed(settings: Settings) -> Row:
     deletions = draw_deletions(len(network.units), (1,), 1, 0)
     speeds = _repeats(
         settings,
-        lambda: measure_deletions(network, batches, deletions),
+        lambda: evaluate_lesions(network, batches, deletions),
         images * len(deletions),
     )
     return _row("lesion sweep", "float32", "fast", speeds, "images/s", "images times deletions")

@@ -7,7 +7,7 @@ Damage is an increase over the intact network: of the error, which saturates at 
 loss, which does not.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -23,7 +23,6 @@ from resnet_cli.figures.style import (
     styled,
 )
 from resnet_cli.results.columns import Table, number
-from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.lesion import (
     BLOCKS,
@@ -34,6 +33,7 @@ from resnet_cli.studies.lesion import (
     LesionStudy,
     draw_deletions,
     measured_columns,
+    outcomes_of,
     recalibrated,
 )
 
@@ -41,13 +41,10 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from resnet_cli.datasets.batches import Batches
     from resnet_cli.figures.titles import Heading
-    from resnet_cli.models.network import Network
-    from resnet_cli.runtime.engine import Engine
-    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Outcome, Walk
+    from resnet_cli.studies.walks import Outcome
 
 DAMAGES = {
     "error": ("joint_damage", "summed_damage"),
@@ -81,7 +78,6 @@ LESION_ADDITIVITY = Table(
     ),
     note="For the same seed the sets are those of lesion_delete.csv.",
 )
-LESION_ADDITIVITY_RECALIBRATED = recalibrated(LESION_ADDITIVITY)
 
 
 class Additivity(LesionStudy):
@@ -105,10 +101,7 @@ class Additivity(LesionStudy):
     pictures: ClassVar = {
         "lesion_additivity": "joint damage of deleted units against the sum of single damages",
     }
-    tables = (
-        LESION_ADDITIVITY,
-        LESION_ADDITIVITY_RECALIBRATED,
-    )
+    tables = (LESION_ADDITIVITY, recalibrated(LESION_ADDITIVITY))
 
     @model_validator(mode="after")
     def _sets(self) -> "Additivity":
@@ -118,23 +111,19 @@ class Additivity(LesionStudy):
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
-        draw_sets(subject.num_units, self.k, 1, 0)
+        draw_deletions(subject.num_units, self.k, 1, 0)
 
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        sets = draw_sets(subject.num_units, self.k, self.samples, seed, progress.check)
-        network, batches = subject.loaded.network, subject.batches("test")
+        sets = draw_deletions(subject.num_units, self.k, self.samples, seed, progress.check)
+        deletions = with_singles(sets)
         if progress.wants("lesion_additivity"):
-            with progress.of(f"deleting sets of units of {subject.label}") as report:
-                rows = compare_damages(network, batches, sets, seed, report, subject.context.engine)
-            yield "lesion_additivity", rows, ("test",)
-        if progress.wants(LESION_ADDITIVITY_RECALIBRATED.name):
-            walks = walks_of(sets, subject.num_units)
-            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
-            rows = damage_rows(sets, outcomes, seed)
-            rows = [row | self.recalibration_columns for row in rows]
-            yield LESION_ADDITIVITY_RECALIBRATED.name, rows, ("test", "train")
+            outcomes = outcomes_of(subject, deletions, progress, "deleting sets of units")
+            yield "lesion_additivity", damage_rows(deletions, outcomes, seed), ("test",)
+        yield from self.measure_recalibrated(
+            "lesion_additivity", subject, deletions, seed, progress, damage_rows
+        )
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -173,74 +162,35 @@ def _in_words(correlation: float | None) -> str:
     return "none, the damages do not vary" if correlation is None else f"{correlation:.3f}"
 
 
-def draw_sets(
-    num_units: int,
-    ks: Iterable[int],
-    samples: int,
-    seed: int,
-    check: Callable[[], None] = lambda: None,
-) -> list[Deletion]:
-    """`samples` random sets of k units for each k: the sets that `draw_deletions` draws.
-
-    Raises:
-        UserError: a k below 2, or above the number of units.
-    """
-    ks = tuple(ks)
-    if min(ks) < 2:
-        raise UserError(
-            f"sets of {min(ks)} cannot show additivity: one unit's damage is its own sum; "
-            "take 2 or more, for example 2-10"
-        )
-    return draw_deletions(num_units, ks, samples, seed, check)
+def with_singles(sets: Sequence[Deletion]) -> list[Deletion]:
+    """The deletion of each unit that is in a set, alone, in ascending order; then the sets."""
+    used = sorted({unit for each in sets for unit in each.units})
+    return [*(Deletion(unit, (unit,)) for unit in used), *sets]
 
 
-def compare_damages(
-    network: "Network",
-    batches: "Batches",
-    sets: Sequence[Deletion],
-    seed: int,
-    report: "Report" = lambda done, total: None,
-    engine: "Engine" = "fast",
+def damage_rows(
+    deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: int
 ) -> list[Row]:
-    """Rows of lesion_additivity.csv, one for each set, in the order given."""
-    from resnet_cli.studies.walks import evaluate_walks, intact
+    """Rows of lesion_additivity.csv, one for each set.
 
-    walks = [intact(len(network.units)), *walks_of(sets, len(network.units))]
-    return damage_rows(sets, evaluate_walks(network, batches, walks, report, engine), seed)
-
-
-def walks_of(sets: Sequence[Deletion], num_units: int) -> list["Walk"]:
-    """The deletion of each unit that is in a set, in ascending order, then of each set."""
-    from resnet_cli.studies.walks import delete, intact
-
-    whole = intact(num_units)
-    return [
-        *(delete(whole, (unit,)) for unit in _used(sets)),
-        *(delete(whole, each.units) for each in sets),
-    ]
-
-
-def _used(sets: Sequence[Deletion]) -> list[int]:
-    return sorted({unit for each in sets for unit in each.units})
-
-
-def damage_rows(sets: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
-    """Rows of lesion_additivity.csv from the outcome of the intact network, then of `walks_of`."""
+    Args:
+        deletions: of `with_singles`.
+        outcomes: of `evaluate_lesions`.
+    """
     baseline, *lesioned = outcomes
-    used = _used(sets)
-    single = dict(zip(used, lesioned, strict=False))
+    measured = list(zip(deletions, lesioned, strict=True))
+    single = {each.units[0]: outcome for each, outcome in measured if len(each.units) == 1}
     return [
-        {
-            "k": len(each.units),
-            "sample": each.sample,
-            "blocks": each.blocks,
+        each.columns
+        | {
             "joint_damage": joint.error - baseline.error,
             "summed_damage": sum(single[unit].error - baseline.error for unit in each.units),
             "joint_loss_damage": joint.loss - baseline.loss,
             "summed_loss_damage": sum(single[unit].loss - baseline.loss for unit in each.units),
         }
         | {c.name: measured_columns(joint, baseline, seed)[c.name] for c in ERRORS}
-        for each, joint in zip(sets, lesioned[len(used) :], strict=True)
+        for each, joint in measured
+        if len(each.units) > 1
     ]
 
 

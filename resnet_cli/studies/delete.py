@@ -30,8 +30,9 @@ from resnet_cli.studies.lesion import (
     K,
     LesionStudy,
     draw_deletions,
-    measured_columns,
+    lesion_rows,
     medians_figure,
+    outcomes_of,
     recalibrated,
     tables_of,
 )
@@ -42,12 +43,10 @@ if TYPE_CHECKING:
 
     from resnet_cli.datasets.batches import Batches
     from resnet_cli.figures.titles import Heading
-    from resnet_cli.models.network import Network
     from resnet_cli.models.units import Place
-    from resnet_cli.runtime.engine import Engine
-    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Outcome, Walk
+    from resnet_cli.studies.walks import Outcome
 
 MAX_SHOWN = 60
 """Deletions listed one by one; more are summarised by k, or cut off when ranked."""
@@ -60,7 +59,6 @@ MAX_NAMED = 10
 LESION_DELETE = Table(
     "lesion_delete", "network with deleted units", (K, SAMPLE, BLOCKS, *ERRORS, *PREDICTIONS)
 )
-LESION_DELETE_RECALIBRATED = recalibrated(LESION_DELETE)
 LESION_CLASSES = Table(
     "lesion_classes",
     "deletion and class",
@@ -119,7 +117,7 @@ class DeleteUnits(LesionStudy):
         "lesion_classes": "test error of each class by deletion",
         "lesion_ranked": "units by the damage of their deletion",
     }
-    tables = (LESION_DELETE, LESION_CLASSES, LESION_DELETE_RECALIBRATED)
+    tables = (LESION_DELETE, LESION_CLASSES, recalibrated(LESION_DELETE))
 
     def names(self) -> tuple[str, ...]:
         names = super().names()
@@ -152,29 +150,21 @@ class DeleteUnits(LesionStudy):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        network, batches = subject.loaded.network, subject.batches("test")
         deletions = self.deletions(subject.num_units, seed, progress.check)
         if progress.wants("lesion_delete") or progress.wants("lesion_classes"):
-            with progress.of(f"deleting units of {subject.label}") as report:
-                outcomes = measure_deletions(
-                    network, batches, deletions, report, subject.context.engine
-                )
-            yield "lesion_delete", deletion_rows(deletions, outcomes, seed), ("test",)
+            outcomes = outcomes_of(subject, deletions, progress, "deleting units")
+            yield "lesion_delete", lesion_rows(deletions, outcomes, seed), ("test",)
             if self.per_class:
-                yield "lesion_classes", class_rows(deletions, outcomes, batches, seed), ("test",)
-        if progress.wants(LESION_DELETE_RECALIBRATED.name):
-            walks = deletion_walks(subject.num_units, deletions)
-            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
-            rows = deletion_rows(deletions, outcomes, seed)
-            rows = [row | self.recalibration_columns for row in rows]
-            yield LESION_DELETE_RECALIBRATED.name, rows, ("test", "train")
+                rows = class_rows(deletions, outcomes, subject.batches("test"), seed)
+                yield "lesion_classes", rows, ("test",)
+        yield from self.measure_recalibrated("lesion_delete", subject, deletions, seed, progress)
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         frame = tables["lesion_delete"]
         single, several = bool((frame["k"] == 1).any()), bool((frame["k"] != 1).any())
         unit, network = heading.unit, heading.network or "network"
         frames, changes = {network: frame}, {network: heading.changes}
-        again = tables.get(LESION_DELETE_RECALIBRATED.name)
+        again = tables.get("lesion_delete_recalibrated")
         if again is not None:
             frames = {"as trained": frame, "recalibrated": again}
             changes = {"as trained": heading.changes}
@@ -256,7 +246,7 @@ class DeleteUnits(LesionStudy):
             f"intact {baseline:.2f} %; the worst deletion, of {units} {deleted}, gives "
             f"{worst['test_error']:.2f} %"
         ]
-        again = tables.get(LESION_DELETE_RECALIBRATED.name)
+        again = tables.get("lesion_delete_recalibrated")
         if again is not None:
             facts["recalibrated"] = {
                 "images": int(again["recalibration_images"].iloc[0]),
@@ -382,72 +372,14 @@ def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[An
 # --- measurement ---------------------------------------------------------------------------------
 
 
-def delete_units(
-    network: "Network",
-    batches: "Batches",
-    deletions: Sequence[Deletion],
-    seed: int,
-    report: "Report" = lambda done, total: None,
-    engine: "Engine" = "fast",
-) -> list[Row]:
-    """Evaluate each deletion. Returns the rows of lesion_delete.csv, in the order given.
-
-    Raises:
-        UserError: a unit does not exist.
-    """
-    outcomes = measure_deletions(network, batches, deletions, report, engine)
-    return deletion_rows(deletions, outcomes, seed)
-
-
-def measure_deletions(
-    network: "Network",
-    batches: "Batches",
-    deletions: Sequence[Deletion],
-    report: "Report" = lambda done, total: None,
-    engine: "Engine" = "fast",
-) -> list["Outcome"]:
-    """The outcome of the intact network, then of each deletion in the order given.
-
-    Raises:
-        UserError: a unit does not exist.
-    """
-    from resnet_cli.studies.walks import evaluate_walks, intact
-
-    walks = [intact(len(network.units)), *deletion_walks(len(network.units), deletions)]
-    return evaluate_walks(network, batches, walks, report, engine)
-
-
-def deletion_walks(num_units: int, deletions: Sequence[Deletion]) -> list["Walk"]:
-    """The walk of each deletion.
-
-    Raises:
-        UserError: a unit does not exist.
-    """
-    from resnet_cli.studies.walks import delete, intact
-
-    whole = intact(num_units)
-    return [delete(whole, deletion.units) for deletion in deletions]
-
-
-def deletion_rows(
-    deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], seed: int
-) -> list[Row]:
-    """Rows of lesion_delete.csv from the outcomes of `measure_deletions`."""
-    baseline, *lesioned = outcomes
-    return [
-        {"k": len(deletion.units), "sample": deletion.sample, "blocks": deletion.blocks}
-        | measured_columns(outcome, baseline, seed)
-        for deletion, outcome in zip(deletions, lesioned, strict=True)
-    ]
-
-
 def class_rows(
     deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], batches: "Batches", seed: int
 ) -> list[Row]:
-    """Rows of lesion_classes.csv from the outcomes of `measure_deletions`: each deletion's error
-    on the images of each class. A class without images has no error.
+    """Rows of lesion_classes.csv: each deletion's error on the images of each class. A class
+    without images has no error.
 
     Args:
+        outcomes: of `evaluate_lesions`.
         batches: the images measured on.
     """
     import torch
@@ -455,15 +387,13 @@ def class_rows(
     images = torch.bincount(batches.labels, minlength=len(batches.classes)).tolist()
     baseline, *lesioned = outcomes
     return [
-        {
-            "blocks": deletion.blocks,
+        deletion.columns
+        | {
             "class": index,
             "images": images[index],
             "test_error": _share(outcome.wrong_by_class[index], images[index]),
             "baseline_error": _share(baseline.wrong_by_class[index], images[index]),
             "class_name": name,
-            "k": len(deletion.units),
-            "sample": deletion.sample,
             "seed": seed,
         }
         for deletion, outcome in zip(deletions, lesioned, strict=True)

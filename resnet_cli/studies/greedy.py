@@ -9,7 +9,7 @@ itself; choosing on training images and measuring on test images does not.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -26,7 +26,7 @@ from resnet_cli.figures.style import (
 from resnet_cli.results.columns import Table, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
-from resnet_cli.studies.delete import LESION_DELETE, delete_units
+from resnet_cli.studies.delete import LESION_DELETE
 from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
@@ -34,7 +34,9 @@ from resnet_cli.studies.lesion import (
     baseline_line,
     chance_line,
     draw_deletions,
-    measured_columns,
+    evaluate_lesions,
+    lesion_rows,
+    outcomes_of,
     recalibrated,
 )
 
@@ -45,10 +47,11 @@ if TYPE_CHECKING:
     from resnet_cli.datasets.batches import Batches
     from resnet_cli.figures.titles import Heading
     from resnet_cli.models.network import Network
+    from resnet_cli.models.units import Place
     from resnet_cli.runtime.engine import Engine
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Outcome
+    from resnet_cli.studies.walks import Outcome, Walk
 
 
 LESION_GREEDY = Table(
@@ -69,7 +72,6 @@ LESION_GREEDY = Table(
     "chosen on. Chosen on\nthe test images that they are measured on, the curve flatters "
     "itself. The random deletions to compare\nwith are in `lesion_delete.csv`.",
 )
-LESION_GREEDY_RECALIBRATED = recalibrated(LESION_GREEDY)
 
 
 class GreedyDeletion(LesionStudy):
@@ -98,11 +100,7 @@ class GreedyDeletion(LesionStudy):
     pictures: ClassVar = {
         "lesion_greedy": "test error with the least harmful units deleted, and with random ones",
     }
-    tables = (
-        LESION_GREEDY,
-        LESION_DELETE,
-        LESION_GREEDY_RECALIBRATED,
-    )
+    tables = (LESION_GREEDY, LESION_DELETE, recalibrated(LESION_GREEDY))
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
@@ -111,39 +109,29 @@ class GreedyDeletion(LesionStudy):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        from resnet_cli.studies.walks import delete, intact
+        from resnet_cli.studies.progress import quietly
 
-        network, batches = subject.loaded.network, subject.batches("test")
-        engine = subject.context.engine
+        network, engine = subject.loaded.network, subject.context.engine
+        batches = subject.batches("test")
         if progress.wants("lesion_greedy"):
-            chosen_on, splits = None, ["test"]
+            chosen_on, splits = batches, ["test"]
             if self.choose_on == "train":
                 limit = self.choose_images or subject.data.train_images
                 data = subject.data.model_copy(update={"train_images": limit})
                 chosen_on, splits = replace(subject, data=data).batches("train"), ["test", "train"]
             with progress.of(f"deleting the least harmful units of {subject.label}") as report:
-                rows = delete_greedily(
-                    network,
-                    batches,
-                    self.max_units,
-                    seed,
-                    choose_on=chosen_on,
-                    report=report,
-                    engine=engine,
-                )
-            yield "lesion_greedy", rows, splits
+                order = choose_units(network, chosen_on, self.max_units, report, engine)
+                steps = steps_of(order)
+                outcomes = evaluate_lesions(network, batches, steps, quietly(report), engine)
+            yield "lesion_greedy", lesion_rows(steps, outcomes, seed), splits
         if progress.wants("lesion_delete"):
             ks = range(1, self.max_units + 1)
             deletions = draw_deletions(subject.num_units, ks, self.samples, seed, progress.check)
-            with progress.of(f"deleting random units of {subject.label}") as report:
-                rows = delete_units(network, batches, deletions, seed, report, engine)
-            yield "lesion_delete", rows, ("test",)
-        if progress.wants(LESION_GREEDY_RECALIBRATED.name):
-            order = [int(row["unit"]) for row in progress.rows("lesion_greedy")]
-            walks = [delete(intact(subject.num_units), order[: k + 1]) for k in range(len(order))]
-            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
-            rows = [row | self.recalibration_columns for row in greedy_rows(order, outcomes, seed)]
-            yield LESION_GREEDY_RECALIBRATED.name, rows, ("test", "train")
+            outcomes = outcomes_of(subject, deletions, progress, "deleting random units")
+            yield "lesion_delete", lesion_rows(deletions, outcomes, seed), ("test",)
+        if self.recalibrate is not None:
+            steps = steps_of([int(row["unit"]) for row in progress.rows("lesion_greedy")])
+            yield from self.measure_recalibrated("lesion_greedy", subject, steps, seed, progress)
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -180,6 +168,30 @@ class GreedyDeletion(LesionStudy):
                 f"without {k} random ones {float(random[k]):.2f} %"
             ],
         )
+
+
+@dataclass(frozen=True)
+class GreedyStep:
+    """The units deleted up to a step, in the order in which they were chosen."""
+
+    order: tuple[int, ...]
+
+    @property
+    def columns(self) -> Row:
+        """The columns of lesion_greedy.csv that identify it."""
+        blocks = " ".join(map(str, sorted(self.order)))
+        return {"k": len(self.order), "unit": self.order[-1], "blocks": blocks}
+
+    def walk(self, places: Sequence["Place"]) -> "Walk":
+        """The walk without the units deleted so far."""
+        from resnet_cli.studies.walks import delete, intact
+
+        return delete(intact(len(places)), self.order)
+
+
+def steps_of(order: Sequence[int]) -> list[GreedyStep]:
+    """The steps that delete units in this order."""
+    return [GreedyStep(tuple(order[:k])) for k in range(1, len(order) + 1)]
 
 
 def check_count(max_units: int, num_units: int) -> None:
@@ -233,46 +245,6 @@ def choose_units(
 def _harm(outcome: "Outcome") -> tuple[int, float]:
     """What a step keeps low: images wrong, then the loss; a loss that is no number is the worst."""
     return outcome.wrong, outcome.loss if math.isfinite(outcome.loss) else math.inf
-
-
-def delete_greedily(
-    network: "Network",
-    batches: "Batches",
-    max_units: int,
-    seed: int,
-    *,
-    choose_on: "Batches | None" = None,
-    report: "Report" = lambda done, total: None,
-    engine: "Engine" = "fast",
-) -> list[Row]:
-    """Rows of lesion_greedy.csv: after each step the error with all units removed so far.
-
-    Args:
-        batches: what is measured on.
-        choose_on: what the units are chosen on; None: the same images.
-        seed: of the study; nothing here is drawn.
-
-    Raises:
-        UserError: the network has fewer units than `max_units`.
-    """
-    from resnet_cli.studies.progress import quietly
-    from resnet_cli.studies.walks import delete, evaluate_walks, intact
-
-    order = choose_units(network, choose_on or batches, max_units, report, engine)
-    whole = intact(len(network.units))
-    walks = [delete(whole, order[: k + 1]) for k in range(max_units)]
-    outcomes = evaluate_walks(network, batches, [whole, *walks], quietly(report), engine)
-    return greedy_rows(order, outcomes, seed)
-
-
-def greedy_rows(order: Sequence[int], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
-    """Rows of lesion_greedy.csv from the outcome of the intact network, then of each step."""
-    baseline, *steps = outcomes
-    return [
-        {"k": k, "unit": order[k - 1], "blocks": " ".join(map(str, sorted(order[:k])))}
-        | measured_columns(outcome, baseline, seed)
-        for k, outcome in enumerate(steps, 1)
-    ]
 
 
 @styled

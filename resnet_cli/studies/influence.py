@@ -34,7 +34,7 @@ from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
 from resnet_cli.studies.intervals import RankCorrelation, rank_correlation
-from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns
+from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
 
 if TYPE_CHECKING:
     import pandas
@@ -117,16 +117,11 @@ class BlockInfluence(Study):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        from resnet_cli.studies.delete import measure_deletions
-
         network, batches = subject.loaded.network, subject.batches("test")
         with progress.of(f"scores of {subject.label}") as report:
             scores = influence(network, batches, self.lengths, report)
         runs = [Deletion(unit, tuple(range(unit, unit + n))) for n, unit in scores]
-        with progress.of(f"deleting units of {subject.label}") as report:
-            intact, *deleted = measure_deletions(
-                network, batches, runs, report, subject.context.engine
-            )
+        intact, *deleted = outcomes_of(subject, runs, progress, "deleting units")
         rows = [
             {
                 "n": n,

@@ -33,7 +33,7 @@ from resnet_cli.figures.style import (
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
-from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, measured_columns
+from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
 
 if TYPE_CHECKING:
     import pandas
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from resnet_cli.models.units import Place
     from resnet_cli.studies.progress import Progress, Report
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Walk
 
 
 class IterativeInference(Study):
@@ -112,19 +111,14 @@ class IterativeInference(Study):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        from resnet_cli.studies.walks import evaluate_walks, intact
-
-        network, batches = subject.loaded.network, subject.first(self.images).batches("test")
+        subject, network = subject.first(self.images), subject.loaded.network
         with progress.of(f"gradients of {subject.label}") as report:
-            refined = refinement(network, batches, report)
-        walks = [intact(subject.num_units), *stops(network.places)]
-        with progress.of(f"stopping {subject.label} after each unit") as report:
-            whole_network, *stopped = evaluate_walks(
-                network, batches, walks, report, subject.context.engine
-            )
+            refined = refinement(network, subject.batches("test"), report)
+        stopped_after = stops(network.places)
+        intact, *stopped = outcomes_of(subject, stopped_after, progress, "stops after each unit")
         rows = [
             {"unit": unit, "cosine": known(cosine), "norm_ratio": known(ratio)}
-            | measured_columns(outcome, whole_network, seed)
+            | measured_columns(outcome, intact, seed)
             for unit, ((cosine, ratio), outcome) in enumerate(zip(refined, stopped, strict=True))
         ]
         yield "iterative", rows, ("test",)
@@ -208,14 +202,11 @@ def refinement(
     return [(float(cosine), float(ratio)) for cosine, ratio in means(sums)]
 
 
-def stops(places: "Sequence[Place]") -> "list[Walk]":
-    """The walk that stops after each unit: all later units that keep the shape deleted."""
-    from resnet_cli.studies.walks import delete, intact
-
+def stops(places: "Sequence[Place]") -> list[Deletion]:
+    """The deletion that stops after each unit: of all later units that keep the shape."""
     kept = [place.index for place in places if not place.changes_shape]
-    whole_network = intact(len(places))
     return [
-        delete(whole_network, [later for later in kept if later > unit])
+        Deletion(unit, tuple(later for later in kept if later > unit))
         for unit in range(len(places))
     ]
 

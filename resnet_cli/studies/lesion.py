@@ -2,9 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import PositiveInt
 
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-    from resnet_cli.studies.progress import Progress
+    from resnet_cli.datasets.batches import Batches
+    from resnet_cli.models.network import Network
+    from resnet_cli.models.units import Place
+    from resnet_cli.runtime.engine import Engine
+    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.recalibrate import Statistics
     from resnet_cli.studies.subject import Subject
     from resnet_cli.studies.walks import Outcome, Walk
 
@@ -75,90 +81,15 @@ def recalibrated(table: Table) -> Table:
     )
 
 
-class LesionStudy(Study):
-    """A study that deletes or moves units and measures on the test split."""
-
-    images: PositiveInt | None = None
-    """Only the first N test images; null: all."""
-    recalibrate: Annotated[
-        PositiveInt | None,
-        Option(
-            "--recalibrate",
-            "Measure also with batch-norm statistics re-estimated on N training images (1000 is "
-            "usual), without labels or gradients.",
-            metavar="N",
-        ),
-    ] = None
-    """Also with batch-norm statistics re-estimated on this number of training images."""
-
-    command = "lesion"
-    shared_options = ("images", "engine")
+class Lesion(Protocol):
+    """A change of the network: units deleted or moved."""
 
     @property
-    def test_images(self) -> int | None:
-        return self.images
+    def columns(self) -> Row:
+        """The columns of its row that identify it."""
 
-    def names(self) -> tuple[str, ...]:
-        wanted = [not table.name.endswith(RECALIBRATED) for table in self.tables]
-        return tuple(
-            table.name
-            for table, is_plain in zip(self.tables, wanted, strict=True)
-            if is_plain or self.recalibrate is not None
-        )
-
-    def identity(self, table: str | None = None) -> dict[str, Any]:
-        found = super().identity(table)
-        if table is not None and not table.endswith(RECALIBRATED):
-            found.pop("recalibrate", None)
-        return found
-
-    def check(self, subject: "Subject") -> None:
-        if self.recalibrate is not None:
-            from resnet_cli.studies import recalibrate
-
-            recalibrate.check(subject.loaded.network)
-
-    def recalibrated_outcomes(
-        self, subject: "Subject", walks: Sequence["Walk"], seed: int, progress: "Progress"
-    ) -> list["Outcome"]:
-        """The outcome of the intact network, then of each walk, all with statistics re-estimated
-        along them."""
-        from resnet_cli.studies import recalibrate
-        from resnet_cli.studies.walks import (
-            MAX_TOGETHER,
-            evaluate_walks,
-            intact,
-            shared_steps,
-            visited,
-        )
-
-        assert self.recalibrate is not None
-        network, engine = subject.loaded.network, subject.context.engine
-        images = recalibrate.training_images(subject.batches("train"), self.recalibrate, 0, seed)
-        outcomes: list[Outcome] = []
-        for start in range(0, len(walks), MAX_TOGETHER):
-            some = walks[start : start + MAX_TOGETHER]
-            visits = visited(len(network.units), some)
-            shared = shared_steps(visits) if engine == "fast" else [0] * len(visits)
-            with progress.of(f"re-estimating batch-norm statistics of {subject.label}") as report:
-                found = recalibrate.estimate(network, images, visits, shared, report)
-            statistics = dict(zip(visits, found, strict=True))
-            with progress.of(f"recalibrated lesions of {subject.label}") as report:
-                baseline, *measured = evaluate_walks(
-                    network,
-                    subject.batches("test"),
-                    [intact(len(network.units)), *some],
-                    report,
-                    engine,
-                    statistics,
-                )
-            outcomes += measured if outcomes else [baseline, *measured]
-        return outcomes
-
-    @property
-    def recalibration_columns(self) -> Row:
-        """The columns RECALIBRATION."""
-        return {"recalibration_images": self.recalibrate, "subset": 0}
+    def walk(self, places: Sequence["Place"]) -> "Walk":
+        """The walk through the changed network, whose units are at `places`."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +100,20 @@ class Deletion:
     units: tuple[int, ...]
 
     @property
-    def blocks(self) -> str:
-        """The units as the tables have them."""
-        return " ".join(map(str, self.units))
+    def columns(self) -> Row:
+        """The columns K, SAMPLE and BLOCKS."""
+        blocks = " ".join(map(str, self.units))
+        return {"k": len(self.units), "sample": self.sample, "blocks": blocks}
+
+    def walk(self, places: Sequence["Place"]) -> "Walk":
+        """The walk without these units.
+
+        Raises:
+            UserError: a unit does not exist.
+        """
+        from resnet_cli.studies.walks import delete, intact
+
+        return delete(intact(len(places)), self.units)
 
 
 def draw_deletions(
@@ -213,6 +155,79 @@ def draw_deletions(
     return deletions
 
 
+def evaluate_lesions(
+    network: "Network",
+    batches: "Batches",
+    lesions: Sequence[Lesion],
+    report: "Report" = lambda done, total: None,
+    engine: "Engine" = "fast",
+    statistics: "Mapping[Walk, Statistics] | None" = None,
+) -> list["Outcome"]:
+    """The outcome of the intact network, then of each lesion (`walks.evaluate_walks`).
+
+    Raises:
+        UserError: a unit does not exist, or is moved to where the shapes differ.
+    """
+    from resnet_cli.studies.walks import evaluate_walks, intact
+
+    walks = [lesion.walk(network.places) for lesion in lesions]
+    walks.insert(0, intact(len(network.units)))
+    return evaluate_walks(network, batches, walks, report, engine, statistics)
+
+
+def outcomes_of(
+    subject: "Subject",
+    lesions: Sequence[Lesion],
+    progress: "Progress",
+    label: str,
+    statistics: "Mapping[Walk, Statistics] | None" = None,
+) -> list["Outcome"]:
+    """`evaluate_lesions` on the subject's test images.
+
+    Args:
+        label: what is done, for the progress bar.
+    """
+    network, engine = subject.loaded.network, subject.context.engine
+    batches = subject.batches("test")
+    with progress.of(f"{label} of {subject.label}") as report:
+        return evaluate_lesions(network, batches, lesions, report, engine, statistics)
+
+
+def re_estimated(
+    subject: "Subject",
+    walks: Sequence["Walk"],
+    images: Sequence["Tensor"],
+    progress: "Progress",
+    label: str,
+) -> "dict[Walk, Statistics]":
+    """The batch-norm statistics of each walk, re-estimated along it (`recalibrate.estimate`).
+
+    Args:
+        walks: in the order in which they are visited.
+        images: batches of training images, [B, C, H, W] each.
+    """
+    from resnet_cli.studies.recalibrate import estimate
+    from resnet_cli.studies.walks import shared_steps
+
+    shared = shared_steps(walks, engine=subject.context.engine)
+    with progress.of(label) as report:
+        found = estimate(subject.loaded.network, images, walks, shared, report)
+    return dict(zip(walks, found, strict=True))
+
+
+def lesion_rows(lesions: Sequence[Lesion], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
+    """A row for each lesion: its own columns, ERRORS and PREDICTIONS.
+
+    Args:
+        outcomes: of `evaluate_lesions`.
+    """
+    intact, *changed = outcomes
+    return [
+        lesion.columns | measured_columns(outcome, intact, seed)
+        for lesion, outcome in zip(lesions, changed, strict=True)
+    ]
+
+
 def measured_columns(outcome: "Outcome", baseline: "Outcome", seed: int) -> Row:
     """The columns ERRORS and PREDICTIONS of one changed network.
 
@@ -233,6 +248,85 @@ def measured_columns(outcome: "Outcome", baseline: "Outcome", seed: int) -> Row:
         "kl_divergence": outcome.kl_divergence,
         "agreement": outcome.agreement,
     }
+
+
+class LesionStudy(Study):
+    """A study that deletes or moves units and measures on the test split."""
+
+    images: PositiveInt | None = None
+    """Only the first N test images; null: all."""
+    recalibrate: Annotated[
+        PositiveInt | None,
+        Option(
+            "--recalibrate",
+            "Measure also with batch-norm statistics re-estimated on N training images (1000 is "
+            "usual), without labels or gradients.",
+            metavar="N",
+        ),
+    ] = None
+    """Also with batch-norm statistics re-estimated on this number of training images."""
+
+    command = "lesion"
+    shared_options = ("images", "engine")
+
+    @property
+    def test_images(self) -> int | None:
+        return self.images
+
+    def names(self) -> tuple[str, ...]:
+        names = (table.name for table in self.tables)
+        return tuple(name for name in names if self.recalibrate or not name.endswith(RECALIBRATED))
+
+    def identity(self, table: str | None = None) -> dict[str, Any]:
+        found = super().identity(table)
+        if table is not None and not table.endswith(RECALIBRATED):
+            found.pop("recalibrate", None)
+        return found
+
+    def check(self, subject: "Subject") -> None:
+        if self.recalibrate is not None:
+            from resnet_cli.studies import recalibrate
+
+            recalibrate.check(subject.loaded.network)
+
+    def measure_recalibrated(
+        self,
+        table: str,
+        subject: "Subject",
+        lesions: Sequence["Lesion"],
+        seed: int,
+        progress: "Progress",
+        rows: Callable[[Sequence[Any], Sequence["Outcome"], int], list[Row]] = lesion_rows,
+    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+        """Measure `recalibrated(table)` if it is wanted.
+
+        Args:
+            table: name of the table with the network's own statistics.
+            rows: makes the rows from lesions, outcomes and seed.
+        """
+        name = f"{table}{RECALIBRATED}"
+        if not progress.wants(name):
+            return
+        from resnet_cli.studies.recalibrate import training_images
+        from resnet_cli.studies.walks import MAX_TOGETHER, visited
+
+        assert self.recalibrate is not None
+        images = training_images(subject.batches("train"), self.recalibrate, 0, seed)
+        outcomes: list[Outcome] = []
+        for start in range(0, len(lesions), MAX_TOGETHER):
+            some = lesions[start : start + MAX_TOGETHER]
+            walks = [lesion.walk(subject.loaded.network.places) for lesion in some]
+            label = f"re-estimating batch-norm statistics of {subject.label}"
+            statistics = re_estimated(
+                subject, visited(subject.num_units, walks), images, progress, label
+            )
+            intact, *measured = outcomes_of(
+                subject, some, progress, "recalibrated lesions", statistics
+            )
+            outcomes += measured if outcomes else [intact, *measured]
+        columns = {"recalibration_images": self.recalibrate, "subset": 0}
+        found = [row | columns for row in rows(lesions, outcomes, seed)]
+        yield name, found, ("test", "train")
 
 
 def boxes(

@@ -26,7 +26,13 @@ from resnet_cli.figures.style import (
 from resnet_cli.results.columns import Table, text, units
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables
-from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, RECALIBRATION, measured_columns
+from resnet_cli.studies.lesion import (
+    ERRORS,
+    PREDICTIONS,
+    RECALIBRATION,
+    measured_columns,
+    re_estimated,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -146,15 +152,12 @@ class Recalibration(Study):
         augmented: bool = False,
     ) -> "Mapping[Walk, Statistics]":
         """The statistics of each walk, re-estimated along it."""
-        from resnet_cli.studies.recalibrate import estimate, training_images
-        from resnet_cli.studies.walks import shared_steps
+        from resnet_cli.studies.recalibrate import training_images
 
-        batches, engine = subject.batches("train"), subject.context.engine
+        batches = subject.batches("train")
         images = training_images(batches, count, subset, seed, augmented=augmented)
-        shared = shared_steps(walks) if engine == "fast" else [0] * len(walks)
-        with progress.of(f"re-estimating statistics on {count:,} images") as report:
-            found = estimate(subject.loaded.network, images, walks, shared, report)
-        return dict(zip(walks, found, strict=True))
+        label = f"re-estimating statistics on {count:,} images"
+        return re_estimated(subject, walks, images, progress, label)
 
     def _rows(
         self,

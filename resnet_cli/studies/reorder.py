@@ -24,8 +24,9 @@ from resnet_cli.studies.lesion import (
     baseline_line,
     boxes,
     chance_line,
-    measured_columns,
+    lesion_rows,
     medians_figure,
+    outcomes_of,
     recalibrated,
     tables_of,
 )
@@ -34,14 +35,11 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from resnet_cli.datasets.batches import Batches
     from resnet_cli.figures.titles import Heading
-    from resnet_cli.models.network import Network
     from resnet_cli.models.units import Place
-    from resnet_cli.runtime.engine import Engine
-    from resnet_cli.studies.progress import Progress, Report
+    from resnet_cli.studies.progress import Progress
     from resnet_cli.studies.subject import Subject
-    from resnet_cli.studies.walks import Outcome, Walk
+    from resnet_cli.studies.walks import Walk
 
 
 LESION_REORDER = Table(
@@ -59,7 +57,6 @@ LESION_REORDER = Table(
         *PREDICTIONS,
     ),
 )
-LESION_REORDER_RECALIBRATED = recalibrated(LESION_REORDER)
 
 
 class ReorderUnits(LesionStudy):
@@ -81,10 +78,7 @@ class ReorderUnits(LesionStudy):
     pictures: ClassVar = {
         "lesion_reorder": "test error by the number of swapped units and by Kendall's tau",
     }
-    tables = (
-        LESION_REORDER,
-        LESION_REORDER_RECALIBRATED,
-    )
+    tables = (LESION_REORDER, recalibrated(LESION_REORDER))
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
@@ -93,18 +87,12 @@ class ReorderUnits(LesionStudy):
     def measure(
         self, subject: "Subject", seed: int, progress: "Progress"
     ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        network, batches = subject.loaded.network, subject.batches("test")
-        draws = draw_reorderings(network.places, self.swaps, self.samples, seed, progress.check)
+        places = subject.loaded.network.places
+        draws = draw_reorderings(places, self.swaps, self.samples, seed, progress.check)
         if progress.wants("lesion_reorder"):
-            with progress.of(f"reordering units of {subject.label}") as report:
-                rows = reorder_units(network, batches, draws, seed, report, subject.context.engine)
-            yield "lesion_reorder", rows, ("test",)
-        if progress.wants(LESION_REORDER_RECALIBRATED.name):
-            walks = reordering_walks(network.places, draws)
-            outcomes = self.recalibrated_outcomes(subject, walks, seed, progress)
-            rows = reordering_rows(draws, outcomes, seed)
-            rows = [row | self.recalibration_columns for row in rows]
-            yield LESION_REORDER_RECALIBRATED.name, rows, ("test", "train")
+            outcomes = outcomes_of(subject, draws, progress, "reordering units")
+            yield "lesion_reorder", lesion_rows(draws, outcomes, seed), ("test",)
+        yield from self.measure_recalibrated("lesion_reorder", subject, draws, seed, progress)
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
         yield NamedFigure(
@@ -113,7 +101,7 @@ class ReorderUnits(LesionStudy):
                 tables["lesion_reorder"],
                 heading.over(f"Error after reordering {heading.unit}s"),
                 chance=heading.chance,
-                recalibrated=tables.get(LESION_REORDER_RECALIBRATED.name),
+                recalibrated=tables.get("lesion_reorder_recalibrated"),
             ),
         )
 
@@ -143,6 +131,28 @@ class Reordering:
     swaps: int
     sample: int
     order: tuple[int, ...]
+
+    @property
+    def columns(self) -> Row:
+        """The columns of lesion_reorder.csv that identify it."""
+        from scipy.stats import kendalltau
+
+        return {
+            "swaps": self.swaps,
+            "sample": self.sample,
+            "order": " ".join(map(str, self.order)),
+            "kendall_tau": float(kendalltau(range(len(self.order)), self.order).statistic),
+        }
+
+    def walk(self, places: Sequence["Place"]) -> "Walk":
+        """The walk in this order.
+
+        Raises:
+            UserError: a unit is moved to where the shapes differ.
+        """
+        from resnet_cli.studies.walks import intact, reorder
+
+        return reorder(intact(len(places)), self.order, places)
 
 
 def draw_reorderings(
@@ -191,51 +201,6 @@ def draw_reorderings(
                 order[a], order[b] = order[b], order[a]
             reorderings.append(Reordering(count, sample, tuple(order)))
     return reorderings
-
-
-def reorder_units(
-    network: "Network",
-    batches: "Batches",
-    reorderings: Sequence[Reordering],
-    seed: int,
-    report: "Report" = lambda done, total: None,
-    engine: "Engine" = "fast",
-) -> list[Row]:
-    """Evaluate each order. Returns the rows of lesion_reorder.csv, in the order given."""
-    from resnet_cli.studies.walks import evaluate_walks, intact
-
-    walks = [intact(len(network.units)), *reordering_walks(network.places, reorderings)]
-    outcomes = evaluate_walks(network, batches, walks, report, engine)
-    return reordering_rows(reorderings, outcomes, seed)
-
-
-def reordering_walks(places: Sequence["Place"], reorderings: Sequence[Reordering]) -> list["Walk"]:
-    """The walk of each order."""
-    from resnet_cli.studies.walks import intact, reorder
-
-    whole = intact(len(places))
-    return [reorder(whole, reordering.order, places) for reordering in reorderings]
-
-
-def reordering_rows(
-    reorderings: Sequence[Reordering], outcomes: Sequence["Outcome"], seed: int
-) -> list[Row]:
-    """Rows of lesion_reorder.csv from the outcome of the intact network, then of each order."""
-    from scipy.stats import kendalltau
-
-    baseline, *reordered = outcomes
-    return [
-        {
-            "swaps": reordering.swaps,
-            "sample": reordering.sample,
-            "order": " ".join(map(str, reordering.order)),
-            "kendall_tau": float(
-                kendalltau(range(len(reordering.order)), reordering.order).statistic
-            ),
-        }
-        | measured_columns(outcome, baseline, seed)
-        for reordering, outcome in zip(reorderings, reordered, strict=True)
-    ]
 
 
 @styled

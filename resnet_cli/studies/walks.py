@@ -201,7 +201,7 @@ def _evaluate_together(
         visits: the intact walk first.
         chunk: images.
     """
-    shared = shared_steps(visits, statistics) if engine == "fast" else [0] * len(visits)
+    shared = shared_steps(visits, statistics, engine)
     parallel = engine == "fast" and network.device.type == "cpu"
     count = len(batches)
     starts = range(0, count, chunk)
@@ -345,9 +345,14 @@ def visited(num_units: int, walks: Sequence[Walk]) -> list[Walk]:
 
 
 def shared_steps(
-    visits: Sequence[Walk], statistics: Mapping[Walk, Statistics] | None = None
+    visits: Sequence[Walk],
+    statistics: Mapping[Walk, Statistics] | None = None,
+    engine: Engine = "fast",
 ) -> list[int]:
-    """For each walk, the first steps whose activations are those of the walk before."""
+    """For each walk, the first steps whose activations are those of the walk before; the plain
+    engine shares none."""
+    if engine == "plain":
+        return [0] * len(visits)
     shared = [0]
     for before, walk in itertools.pairwise(visits):
         count = _common_prefix(before, walk)

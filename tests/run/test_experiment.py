@@ -265,13 +265,13 @@ def test_a_study_of_some_images_only(tmp_path: Path) -> None:
 
 def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    measure = delete.measure_deletions
+    measure = delete.outcomes_of
 
     def counted(*args: Any) -> Any:
         calls.append(args)
         return measure(*args)
 
-    monkeypatch.setattr(delete, "measure_deletions", counted)
+    monkeypatch.setattr(delete, "outcomes_of", counted)
     experiment = make_experiment(study={"kind": "delete", "k": 1})
     table = tmp_path / "out" / "lesion_delete.csv"
     run(experiment, tmp_path)

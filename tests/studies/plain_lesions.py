@@ -1,5 +1,7 @@
 """What the tests of lesions share: a small network, images, and a forward pass from the parts."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import ResidualUnit
+from resnet_cli.studies.base import Row
+from resnet_cli.studies.lesion import Lesion, evaluate_lesions, lesion_rows
 
 
 def make_network(placement: str = "full_preactivation") -> Network:
@@ -50,3 +54,10 @@ def silence(network: Network, units: list[int]) -> None:
         assert isinstance(unit, ResidualUnit)
         last = [module for module in unit.F if isinstance(module, nn.Conv2d)][-1]
         nn.init.zeros_(last.weight)
+
+
+def measured(
+    network: Network, batches: Batches, lesions: Sequence[Lesion], seed: int = 0
+) -> list[Row]:
+    """The rows of these lesions, as a study makes them."""
+    return lesion_rows(lesions, evaluate_lesions(network, batches, lesions), seed)

@@ -1,20 +1,30 @@
 """Joint damage against the sum of single damages, by plain forward passes and by hand."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from plain_lesions import make_batches, make_network, plain_logits, silence
+from pydantic import ValidationError
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.models import Network, build
 from resnet_cli.results.tables import column_names
-from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.additivity import compare_damages, correlations, draw_sets
-from resnet_cli.studies.lesion import Deletion, draw_deletions
+from resnet_cli.studies.additivity import Additivity, correlations, damage_rows, with_singles
+from resnet_cli.studies.base import Row
+from resnet_cli.studies.lesion import Deletion, draw_deletions, evaluate_lesions
+
+
+def compared(
+    network: Network, batches: Batches, sets: Sequence[Deletion], seed: int = 0
+) -> list[Row]:
+    """The rows of these sets, as the study makes them."""
+    deletions = with_singles(sets)
+    return damage_rows(deletions, evaluate_lesions(network, batches, deletions), seed)
 
 
 def plain_damage(network: Network, batches: Batches, units: list[int]) -> tuple[float, float]:
@@ -31,7 +41,7 @@ def plain_damage(network: Network, batches: Batches, units: list[int]) -> tuple[
 def test_damages_are_those_of_plain_forward_passes() -> None:
     network, batches = make_network(), make_batches()
     sets = [Deletion(0, (0, 3)), Deletion(1, (1, 2, 5)), Deletion(2, (0, 1, 2, 3, 4, 5))]
-    rows = compare_damages(network, batches, sets, seed=4)
+    rows = compared(network, batches, sets, seed=4)
     singles = [plain_damage(network, batches, [unit]) for unit in range(6)]
     for row, each in zip(rows, sets, strict=True):
         assert set(row) == set(column_names("lesion_additivity"))
@@ -50,30 +60,18 @@ def test_damages_are_those_of_plain_forward_passes() -> None:
 def test_units_that_do_nothing_add_up_to_nothing() -> None:
     network, batches = make_network(), make_batches()
     silence(network, [0, 1, 5])
-    rows = compare_damages(network, batches, [Deletion(0, (0, 1)), Deletion(1, (0, 1, 5))], 0)
+    rows = compared(network, batches, [Deletion(0, (0, 1)), Deletion(1, (0, 1, 5))])
     for row in rows:
         assert row["joint_damage"] == row["summed_damage"] == 0
         assert row["joint_loss_damage"] == pytest.approx(0, abs=1e-7)
-    (mixed,) = compare_damages(network, batches, [Deletion(0, (1, 3))], 0)
+    (mixed,) = compared(network, batches, [Deletion(0, (1, 3))])
     assert mixed["joint_damage"] == mixed["summed_damage"]
     assert mixed["joint_loss_damage"] == pytest.approx(mixed["summed_loss_damage"], abs=1e-6)
 
 
-def test_sets_are_those_of_the_random_deletions() -> None:
-    assert draw_sets(54, (2, 5), 7, seed=3) == draw_deletions(54, (2, 5), 7, seed=3)
-
-
-@pytest.mark.parametrize(
-    ("ks", "words"),
-    [
-        ((1, 2), "sets of 1 cannot show additivity.*take 2 or more, for example 2-10"),
-        ((0,), "sets of 0 cannot show additivity"),
-        ((2, 7), "7 units cannot be deleted; this network has 6 units"),
-    ],
-)
-def test_sets_that_cannot_be(ks: tuple[int, ...], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        draw_sets(6, ks, 3, seed=0)
+def test_a_set_has_two_units_or_more() -> None:
+    with pytest.raises(ValidationError, match="k starts at 2"):
+        Additivity(k=(1, 2))
 
 
 def row(
@@ -113,6 +111,6 @@ def test_what_does_not_vary_has_no_correlation(rows: list[dict[str, float]]) -> 
 def test_a_deeper_network_is_left_as_it_was() -> None:
     network = build(ModelConfig(depth=20, widths=(4, 4, 4)), 5, seed=1).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    compare_damages(network, make_batches(), draw_sets(9, (2, 3), 4, 0), 0)
+    compared(network, make_batches(), draw_deletions(9, (2, 3), 4, 0))
     assert network.training
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())

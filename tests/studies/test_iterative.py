@@ -8,7 +8,7 @@ from vectors import batches_of, network_of
 
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.studies.iterative import refinement, stops
-from resnet_cli.studies.walks import evaluate_walks
+from resnet_cli.studies.lesion import evaluate_lesions
 
 
 def test_a_unit_that_only_scales_by_hand() -> None:
@@ -62,7 +62,7 @@ def test_a_stop_deletes_all_later_units_that_keep_the_shape() -> None:
     network, batches = make_network(), make_batches()
     images, labels = batches.evaluation(0, len(batches))
     left = {0: [1, 3, 5], 1: [3, 5], 2: [3, 5], 3: [5], 4: [5], 5: []}
-    outcomes = evaluate_walks(network, batches, stops(network.places))
+    _, *outcomes = evaluate_lesions(network, batches, stops(network.places))
     errors = []
     for unit, outcome in enumerate(outcomes):
         logits = plain_logits(network, images, left[unit])

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from plain_lesions import measured
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,9 +24,9 @@ from resnet_cli.models import Network, build
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.delete import delete_units, which_matter
-from resnet_cli.studies.lesion import Deletion, draw_deletions
-from resnet_cli.studies.reorder import Reordering, draw_reorderings, reorder_units
+from resnet_cli.studies.delete import which_matter
+from resnet_cli.studies.lesion import Deletion, draw_deletions, evaluate_lesions
+from resnet_cli.studies.reorder import Reordering, draw_reorderings
 from resnet_cli.studies.walks import delete, evaluate_walks, intact, reorder
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.weights.third_party import load_third_party
@@ -207,7 +208,7 @@ def test_swaps_that_cannot_be_are_refused() -> None:
 def test_rows_of_deletions() -> None:
     network, batches = make_network(), make_batches()
     deletions = [Deletion(3, (5,)), Deletion(0, (1, 4, 7)), Deletion(2, (0,)), Deletion(9, (5,))]
-    rows = delete_units(network, batches, deletions, seed=77)
+    rows = measured(network, batches, deletions, seed=77)
     assert [row["k"] for row in rows] == [1, 3, 1, 1]
     assert [row["sample"] for row in rows] == [3, 0, 2, 9]
     assert [row["blocks"] for row in rows] == ["5", "1 4 7", "0", "5"]
@@ -229,7 +230,7 @@ def test_rows_of_reorderings() -> None:
     network, batches = make_network(), make_batches()
     draws = draw_reorderings(network.places, (1, 3), 4, seed=12)
     draws.append(Reordering(2, 0, tuple(range(8))))  # swapped back
-    rows = reorder_units(network, batches, draws, seed=12)
+    rows = measured(network, batches, draws, seed=12)
     baseline = evaluate(network, batches)
     for row, draw in zip(rows, draws, strict=True):
         assert set(row) == set(column_names("lesion_reorder"))
@@ -250,7 +251,7 @@ def test_rows_of_reorderings() -> None:
 def test_kendall_tau_counts_pairs_that_agree() -> None:
     network, batches = make_network(), make_batches(4)
     draws = draw_reorderings(network.places, (1, 2, 3, 5), 8, seed=1)
-    rows = reorder_units(network, batches, draws, seed=1)
+    rows = measured(network, batches, draws, seed=1)
     for row in rows:
         order = [int(unit) for unit in row["order"].split()]
         signs = [1 if order[j] > order[i] else -1 for i in range(8) for j in range(i + 1, 8)]
@@ -263,7 +264,7 @@ def test_deleting_a_unit_that_does_not_exist_is_refused_before_anything_runs() -
     network = resnet110()  # on the meta device, where no evaluation could run
     message = "^unit 57 does not exist; this network has 54 units, 0 to 53$"
     with pytest.raises(UserError, match=message):
-        delete_units(network, make_batches(), [Deletion(0, (3,)), Deletion(0, (4, 57))], seed=0)
+        measured(network, make_batches(), [Deletion(0, (3,)), Deletion(0, (4, 57))], seed=0)
 
 
 def test_reordering_across_stages_is_refused_before_anything_runs() -> None:
@@ -271,15 +272,16 @@ def test_reordering_across_stages_is_refused_before_anything_runs() -> None:
     order[17], order[20] = 20, 17
     message = "^unit 20 cannot stand at 17: only units of one stage that keep the shape"
     with pytest.raises(UserError, match=message):
-        reorder_units(resnet110(), make_batches(), [Reordering(1, 0, tuple(order))], seed=0)
+        measured(resnet110(), make_batches(), [Reordering(1, 0, tuple(order))], seed=0)
 
 
 def test_progress_passes_through() -> None:
     network, batches = make_network(), make_batches()
     seen: list[tuple[int, int]] = []
-    delete_units(network, batches, [Deletion(0, (0,))], 0, lambda *done: seen.append(done))
+    evaluate_lesions(network, batches, [Deletion(0, (0,))], lambda *done: seen.append(done))
     order = (1, 0, *range(2, 8))
-    reorder_units(network, batches, [Reordering(1, 0, order)], 0, lambda *done: seen.append(done))
+    swapped = [Reordering(1, 0, order)]
+    evaluate_lesions(network, batches, swapped, lambda *done: seen.append(done))
     assert seen == [(30, 30), (30, 30)]
 
 
@@ -321,7 +323,7 @@ def test_single_deletions_of_a_public_resnet20_equal_plain_convolutions() -> Non
     network = load_third_party(AKAMASTER).network
     split = load_split(DataConfig(dataset="cifar10", test_images=images), "test", SHARED / "data")
     normalization = parse_normalization("imagenet", lambda: split)
-    rows = delete_units(
+    rows = measured(
         network, Batches(split, normalization), draw_deletions(9, (1,), 1, seed=0), seed=0
     )
     assert [row["blocks"] for row in rows] == [str(unit) for unit in range(9)]
