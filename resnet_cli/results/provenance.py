@@ -22,7 +22,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from resnet_cli import __version__
 from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.fields import as_tuple, validated
-from resnet_cli.config.schema import Profile, config_hash
+from resnet_cli.config.schema import (
+    Case,
+    DataConfig,
+    ModelConfig,
+    Profile,
+    TrainConfig,
+    config_hash,
+)
 from resnet_cli.results.layout import RESULTS, RUNS
 from resnet_cli.runtime.errors import UserError, one_line, shortened
 
@@ -170,16 +177,30 @@ def check_types(path: Path, content: Mapping[str, Any]) -> None:
         raise _altered(path)
 
 
+class _Measured(BaseModel):
+    """The parts of a stored configuration that reports and verdicts read one by one."""
+
+    model: ModelConfig | None = None
+    data: DataConfig | None = None
+    train: TrainConfig | None = None
+    cases: tuple[Case, ...] = ()
+
+
 def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The stored configuration of a provenance file, converted to the current edition.
 
     Raises:
-        UserError: it is from a newer edition.
+        UserError: it is from a newer edition, or its network, data, training or cases are not
+            valid.
     """
     try:
-        return to_current_edition(stored)
+        config = to_current_edition(stored)
     except ValueError as error:
         raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
+    for case in validated(_Measured, config, f"{path}: config").cases:
+        model = (config.get("model") or {}) | case.model
+        validated(ModelConfig, model, f"{path}: config: case {case.name}")
+    return config
 
 
 def collect(

@@ -81,7 +81,9 @@ README = Path(__file__).parents[2] / "results" / "README.md"
 
 @pytest.fixture(scope="module")
 def provenance() -> Provenance:
-    return collect({"train": {"lr": 0.1}}, seeds=[0], started=datetime.now(UTC), profile="smoke")
+    return collect(
+        {"train": {"lr": 0.1, "epochs": 1}}, seeds=[0], started=datetime.now(UTC), profile="smoke"
+    )
 
 
 def gradient_row(**changes: object) -> dict[str, object]:
@@ -394,6 +396,11 @@ def test_the_provenance_is_next_to_its_table(tmp_path: Path, provenance: Provena
         ("{", "is not valid JSON"),
         ("[]", "not a provenance file"),
         ("{" + " " * (16 << 20), "larger than"),
+        ('{"config": {"edition": 3}}', "edition 3; this version reads 1 and 2"),
+        ('{"config": {"model": {"depth": "deep"}}}', "config: model.depth: "),
+        ('{"config": {"data": {"test_images": "all"}}}', "config: data.test_images: "),
+        ('{"config": {"cases": [{"model": {}}]}}', "config: cases.0.name: "),
+        ('{"config": {"cases": [{"name": "x", "model": {"depth": 9}}]}}', "config: case x: "),
     ],
 )
 def test_a_broken_provenance(tmp_path: Path, content: str | None, match: str) -> None:
