@@ -14,6 +14,7 @@ from resnet_cli.runtime.errors import UserError
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 150
@@ -90,31 +91,39 @@ def published_label(text: str, checked: str) -> str:
     return f"{label}: {text}" if text else label
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(title: str, width: float = WIDTH, height: float = HEIGHT) -> "Figure":
     """A figure of its own, unknown to pyplot. width, height: inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(_broken(title, width), fontsize=STYLE["axes.titlesize"])
+    return figure
 
 
-def set_title(figure: "Figure", title: str) -> None:
-    """The figure's title, broken into lines that fit its width: before its parenthesis and after
-    its colon, if it can be, else between words."""
-    width = int(figure.get_figwidth() * TITLE_CHARACTERS_PER_INCH)
+def _broken(title: str, width: float) -> str:
+    """A title in lines that fit a width in inches: broken before its parenthesis and after its
+    colon, if it can be, else between words."""
+    characters = int(width * TITLE_CHARACTERS_PER_INCH)
     lines = [""]
     for part in re.split(r"(?<=:) | (?=\()", title):
-        if lines[-1] and len(f"{lines[-1]} {part}") > width:
+        if lines[-1] and len(f"{lines[-1]} {part}") > characters:
             lines.append("")
         lines[-1] = f"{lines[-1]} {part}".strip()
-    lines = [textwrap.fill(line, width, break_on_hyphens=False) for line in lines]
-    figure.suptitle("\n".join(lines), fontsize=STYLE["axes.titlesize"])
+    return "\n".join(textwrap.fill(line, characters, break_on_hyphens=False) for line in lines)
+
+
+def integer_ticks(axis: "Axis", intervals: int = 10) -> None:
+    """Ticks at whole numbers, with at most so many intervals between them."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(intervals, integer=True))
 
 
 def thousands(axes: "Axes") -> None:
     """`32k` for 32000 on the x axis, where the numbers are that large."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter
 
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    integer_ticks(axes.xaxis, 5)
     if axes.get_xlim()[1] >= 5000:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0"))
 

@@ -23,7 +23,6 @@ from resnet_cli.figures.style import (
     new_figure,
     not_empty,
     published_label,
-    set_title,
     styled,
     thousands,
 )
@@ -107,14 +106,14 @@ def training_figure(
                 labels[case] += " (only the end is known)"
     if len(cases) <= MAX_IN_ONE:
         groups = [cases]
-        figure = new_figure(WIDTH, HEIGHT + 0.22 * math.ceil(len(cases) / 2))
+        figure = new_figure(title, WIDTH, HEIGHT + 0.22 * math.ceil(len(cases) / 2))
         rows, columns = 1, 1
     else:
         against = {case: _reference(case, cases) for case in cases}
         groups = [[against[case], case] for case in cases if case not in against.values()]
         columns = 4 if len(groups) == 4 or len(groups) > 9 else 3
         rows = math.ceil(len(groups) / columns)
-        figure = new_figure(ROW_WIDTH, 2.3 * rows + 0.7)
+        figure = new_figure(title, ROW_WIDTH, 2.3 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     # The axes of the losses are not made by subplots, so they share their range by hand.
     for number, (error_axes, group) in enumerate(zip(axes, groups, strict=False)):
@@ -146,7 +145,6 @@ def training_figure(
         thousands(used)
     for spare in axes[len(groups) :]:
         spare.set_visible(False)
-    set_title(figure, title)
     named = list(labels.values())
     if len(groups) > 1:
         references = list(dict.fromkeys(group[0] for group in groups))
@@ -178,7 +176,7 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
         group[["iteration", "test_error"]].to_numpy()
         for _, group in evaluated.groupby(["case", "seed"], sort=False)
     ]
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     label = f"{training['case'].nunique()} cases"
     if _line(evaluated, "-") == "none":
@@ -196,7 +194,6 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
     axes.set_xlabel("iteration")
     axes.set_ylabel("test error (%)")
     thousands(axes)
-    set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -288,7 +285,7 @@ def table_figure(
     right = (1.25 * max(shown) or 1.0) if shown else 100.0
     if right > 50:
         right = 100.0
-    figure = new_figure(WIDTH, 1.7 + 0.27 * len(cases))
+    figure = new_figure(title, WIDTH, 1.7 + 0.27 * len(cases))
     axes = figure.subplots()
     several = table["seed"].nunique() > 1
     any_failed = any_broken = False
@@ -338,7 +335,6 @@ def table_figure(
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test error (%)")
-    set_title(figure, title)
     handles: list[Any] = [Patch(color=PALETTE[0], alpha=0.75, label="measured")]
     if any_failed:
         broken = ", bar cut off" if any_broken else ""

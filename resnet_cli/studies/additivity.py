@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import model_validator
 
 from resnet_cli.config.fields import IntRange
-from resnet_cli.figures.style import (
-    GREY,
-    HEIGHT,
-    ROW_WIDTH,
-    new_figure,
-    not_empty,
-    set_title,
-    styled,
-)
+from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number
 from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.lesion import (
@@ -230,7 +222,7 @@ def additivity_figure(sets: "pandas.DataFrame", title: str) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     not_empty(sets, "lesion_additivity")
-    figure = new_figure(ROW_WIDTH * 0.75, HEIGHT)
+    figure = new_figure(title, ROW_WIDTH * 0.75, HEIGHT)
     panels = (
         ("summed_damage", "joint_damage", "error increase (points)"),
         ("summed_loss_damage", "joint_loss_damage", "loss increase (nats)"),
@@ -245,5 +237,4 @@ def additivity_figure(sets: "pandas.DataFrame", title: str) -> "Figure":
         axes.set_ylabel(f"joint damage: {unit}")
     whole = MaxNLocator(6, integer=True)
     figure.colorbar(points, ax=figure.axes, label="units deleted together, k", ticks=whole)
-    set_title(figure, title)
     return figure

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from resnet_cli.config.fields import StudyConfig
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.results.columns import Table
+from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,6 +176,17 @@ class Study(StudyConfig):
         return self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
 
 
+class OnTestImages(Study):
+    """A study that measures on the test split, or on its first images."""
+
+    images: PositiveInt | None = None
+    """Only the first N test images; null: all."""
+
+    @property
+    def test_images(self) -> int | None:
+        return self.images
+
+
 GradientImages = Literal["train", "test"]
 ON = Option("--on", "Images that the gradients are measured on.")
 """Of a field of `GradientImages`."""
@@ -185,6 +197,15 @@ Samples = Annotated[
     Field(le=MAX_SAMPLES),
     Option("--samples", "Number of draws for each number of units.", metavar="N"),
 ]
+
+
+def first_tables(cases: Sequence[Case], stem: str) -> "dict[str, DataFrame]":
+    """A table of each case that has it; of several trainings of a case, the first one's."""
+    found: dict[str, DataFrame] = {}
+    for case in cases:
+        if stem in case.tables:
+            found.setdefault(case.name, case.tables[stem])
+    return found
 
 
 def options_of(study: type[Study]) -> dict[str, Option]:
@@ -219,6 +240,14 @@ def stored_study(config: Mapping[str, Any]) -> Study | None:
     outside = {key: config[key] for key in ("only", "batch_statistics") if config.get(key)}
     known = {key: value for key, value in outside.items() if key in study.model_fields}
     return study.model_validate({**stored, **known})
+
+
+def check_unit(unit: int, num_units: int) -> None:
+    """Raises UserError for a unit that a network of so many units does not have."""
+    if not 0 <= unit < num_units:
+        raise UserError(
+            f"unit {unit} does not exist; this network has {num_units} units, 0 to {num_units - 1}"
+        )
 
 
 def known(value: float) -> float | None:

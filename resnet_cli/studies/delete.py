@@ -8,7 +8,6 @@ from pydantic import Field
 
 from resnet_cli.config.fields import IntRange
 from resnet_cli.results.columns import Table, number, text, whole
-from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import delete_figures
 from resnet_cli.studies.base import (
     Case,
@@ -19,6 +18,7 @@ from resnet_cli.studies.base import (
     Study,
     Summary,
     Tables,
+    check_unit,
     known,
 )
 from resnet_cli.studies.lesion import (
@@ -31,11 +31,10 @@ from resnet_cli.studies.lesion import (
     LesionStudy,
     draw_deletions,
     lesion_rows,
-    medians_figure,
     outcomes_of,
     recalibrated,
-    tables_of,
 )
+from resnet_cli.studies.lesion_figures import medians_figure, tables_of
 
 if TYPE_CHECKING:
     import pandas
@@ -140,11 +139,7 @@ class DeleteUnits(LesionStudy):
         """
         if self.only is None:
             return draw_deletions(num_units, self.k, self.samples, seed, check)
-        if max(self.only) >= num_units:
-            raise UserError(
-                f"unit {max(self.only)} does not exist; this network has {num_units} units, "
-                f"0 to {num_units - 1}"
-            )
+        check_unit(max(self.only), num_units)
         return [Deletion(0, self.only)]
 
     def measure(

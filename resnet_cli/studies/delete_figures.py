@@ -14,12 +14,12 @@ from resnet_cli.figures.style import (
     RECALIBRATED,
     ROW_WIDTH,
     WIDTH,
+    integer_ticks,
     new_figure,
     not_empty,
-    set_title,
     styled,
 )
-from resnet_cli.studies.lesion import baseline_line, boxes, chance_line
+from resnet_cli.studies.lesion_figures import boxes, chance_line, reference_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -46,9 +46,8 @@ def lesion_single_figure(
         UserError: a network has no row with k = 1.
     """
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     deleted: list[Any] = []
     intact: list[Any] = []
@@ -82,10 +81,9 @@ def lesion_single_figure(
         deleted.append(Line2D([], [], linestyle="none", label=" "))
     handles = deleted + intact
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    integer_ticks(axes.xaxis)
     axes.set_xlabel(f"deleted {what} (index)")
     axes.set_ylabel("test error (%)")
-    set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -110,14 +108,12 @@ def lesion_count_figure(
     from matplotlib.lines import Line2D
 
     not_empty(lesions, "lesion_delete")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     counts = sorted({int(k) for k in lesions["k"]})
     samples = [lesions.loc[lesions["k"] == k, "test_error"].to_numpy() for k in counts]
     boxes(axes, samples, counts, 0.62)
-    handles = [baseline_line(axes, lesions)]
-    if chance is not None:
-        handles.append(chance_line(axes, chance))
+    handles = reference_lines(axes, lesions, chance)
     if recalibrated is not None:
         medians = recalibrated.groupby("k")["test_error"].median()
         style: dict[str, Any] = {"color": RECALIBRATED, "marker": "o", "markersize": 3}
@@ -130,7 +126,6 @@ def lesion_count_figure(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("units deleted at random")
     axes.set_ylabel("test error (%)")
-    set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
@@ -155,7 +150,7 @@ def lesion_ranked_figure(
     damage = (single["test_error"] - single["baseline_error"]).groupby(single["blocks"].astype(int))
     ranked = damage.mean().sort_values(ascending=False, kind="stable")
     wide = len(ranked) > 30
-    figure = new_figure(ROW_WIDTH if wide else WIDTH, HEIGHT)
+    figure = new_figure(title, ROW_WIDTH if wide else WIDTH, HEIGHT)
     axes = figure.subplots()
     colors = [CHANGES_SHAPE if unit in set(changes) else DELETED for unit in ranked.index]
     axes.bar(range(len(ranked)), ranked, color=colors, width=0.75)
@@ -168,7 +163,6 @@ def lesion_ranked_figure(
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("deleted unit (index), worst first")
     axes.set_ylabel("increase of the test error (points)")
-    set_title(figure, title)
     handles = [Patch(color=DELETED, label="keeps the shape")]
     if set(changes) & set(ranked.index):
         handles.append(Patch(color=CHANGES_SHAPE, label="changes the shape"))
@@ -192,7 +186,7 @@ def lesion_classes_figure(classes: "pandas.DataFrame", title: str) -> "Figure":
     column = classes["blocks"].astype(int) if single else classes["k"]
     grid = damage.groupby([classes["class"], column]).mean().unstack()
     names = classes.groupby("class")["class_name"].first()
-    figure = new_figure(ROW_WIDTH * 0.75, 1.4 + min(0.22 * len(names), 6.0))
+    figure = new_figure(title, ROW_WIDTH * 0.75, 1.4 + min(0.22 * len(names), 6.0))
     axes = figure.subplots()
     top = max(float(numpy.nanmax(numpy.abs(grid.to_numpy()))), 1e-9)
     image = axes.imshow(grid, aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top)
@@ -206,5 +200,4 @@ def lesion_classes_figure(classes: "pandas.DataFrame", title: str) -> "Figure":
     axes.set_ylabel("class")
     bar = figure.colorbar(image, ax=axes, label="error increase (points)")
     bar.locator = MaxNLocator(5)
-    set_title(figure, title)
     return figure

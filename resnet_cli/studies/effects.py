@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from resnet_cli.figures.style import WIDTH, new_figure, not_empty, set_title, styled
+from resnet_cli.figures.style import WIDTH, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
+from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
 
 if TYPE_CHECKING:
     import pandas
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 
-class Effects(Study):
+class Effects(OnTestImages):
     """The effect of deleting each unit on every later unit's residual branch (arXiv:2505.13898)."""
 
     kind: Literal["effects"] = "effects"
@@ -70,10 +70,6 @@ class Effects(Study):
             ),
         ),
     )
-
-    @property
-    def test_images(self) -> int | None:
-        return self.images
 
     def check(self, subject: "Subject") -> None:
         if subject.num_units < 2:
@@ -168,10 +164,8 @@ def effects_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     Args:
         frame: rows of effects.csv.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(frame, "effects")
-    figure = new_figure(WIDTH, WIDTH * 0.85)
+    figure = new_figure(title, WIDTH, WIDTH * 0.85)
     axes = figure.subplots()
     matrix = frame.pivot(index="unit", columns="deleted", values="relative_change")
     last = int(frame["unit"].max())
@@ -179,9 +173,8 @@ def effects_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     image = axes.imshow(matrix.to_numpy(dtype=float), vmin=0, vmax=1, cmap="viridis")
     axes.grid(visible=False)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, integer=True))
+        integer_ticks(axis, 6)
     axes.set_xlabel("deleted unit")
     axes.set_ylabel("later unit")
     figure.colorbar(image, ax=axes, extend="max", label="relative change of F")
-    set_title(figure, title)
     return figure

@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from resnet_cli.figures.style import (
-    HEIGHT,
-    PALETTE,
-    WIDTH,
-    new_figure,
-    not_empty,
-    set_title,
-    styled,
-)
+from resnet_cli.figures.style import PALETTE, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
@@ -31,14 +23,13 @@ from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
     LesionStudy,
-    baseline_line,
-    chance_line,
     draw_deletions,
     evaluate_lesions,
     lesion_rows,
     outcomes_of,
     recalibrated,
 )
+from resnet_cli.studies.lesion_figures import reference_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -262,10 +253,8 @@ def lesion_greedy_figure(
         random: rows of lesion_delete.csv: their mean by k, and the band of 5 to 95 %.
         chance: the error of guessing, percent.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(greedy, "lesion_greedy")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     if random is not None and not random.empty:
         errors = random.groupby("k")["test_error"]
@@ -290,13 +279,10 @@ def lesion_greedy_figure(
         markersize=3,
         label="least harmful first",
     )
-    baseline_line(axes, greedy)
-    if chance is not None:
-        chance_line(axes, chance)
+    reference_lines(axes, greedy, chance)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    integer_ticks(axes.xaxis)
     axes.set_xlabel("units deleted")
     axes.set_ylabel("test error (%)")
-    set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -18,21 +18,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import PositiveInt
-
 from resnet_cli.config.fields import IntRange
-from resnet_cli.figures.style import (
-    GREY,
-    HEIGHT,
-    ROW_WIDTH,
-    new_figure,
-    not_empty,
-    set_title,
-    styled,
-)
+from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
+from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
 from resnet_cli.studies.intervals import RankCorrelation, rank_correlation
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
 
@@ -51,13 +41,11 @@ SCORES = {"block_influence": "block influence", "angular_distance": "angular dis
 """The scores, in words."""
 
 
-class BlockInfluence(Study):
+class BlockInfluence(OnTestImages):
     """Block influence and angular distance next to the damage of deleting the units
     (arXiv:2403.03853, arXiv:2403.17887)."""
 
     kind: Literal["influence"] = "influence"
-    images: PositiveInt | None = None
-    """Only the first N test images; null: all."""
     lengths: Annotated[
         IntRange,
         Option(
@@ -102,10 +90,6 @@ class BlockInfluence(Study):
             "that shapes agree. A score is empty\nwhere every activation is zero.",
         ),
     )
-
-    @property
-    def test_images(self) -> int | None:
-        return self.images
 
     def check(self, subject: "Subject") -> None:
         if not 1 <= min(self.lengths) <= max(self.lengths) <= subject.num_units:
@@ -268,7 +252,7 @@ def influence_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     not_empty(frame, "influence")
     frame = with_damage(frame)
     found = correlations(frame)
-    figure = new_figure(ROW_WIDTH * 0.75, HEIGHT)
+    figure = new_figure(title, ROW_WIDTH * 0.75, HEIGHT)
     several = frame["n"].nunique() > 1
     shade = "n" if several else "unit"
     for axes, (score, name) in zip(figure.subplots(1, 2, sharey=True), SCORES.items(), strict=True):
@@ -281,5 +265,4 @@ def influence_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     label = "units deleted together" if several else "deleted unit (index)"
     whole_numbers = MaxNLocator(6, integer=True)
     figure.colorbar(points, ax=figure.axes, label=label, ticks=whole_numbers)
-    set_title(figure, title)
     return figure

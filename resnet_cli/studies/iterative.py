@@ -24,15 +24,15 @@ from resnet_cli.figures.style import (
     GREY,
     PALETTE,
     ROW_WIDTH,
+    integer_ticks,
     log_axis,
     new_figure,
     not_empty,
-    set_title,
     styled,
 )
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables, known
+from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 
-class IterativeInference(Study):
+class IterativeInference(OnTestImages):
     """Cosine of each residual branch with the negative gradient, ratio of norms, and the error
     after each unit (arXiv:1710.04773)."""
 
@@ -96,10 +96,6 @@ class IterativeInference(Study):
             "gradient is that at h(x_l) + F(x_l), and the\nratio that to the norm of h(x_l).",
         ),
     )
-
-    @property
-    def test_images(self) -> int | None:
-        return self.images
 
     def check(self, subject: "Subject") -> None:
         if subject.loaded.is_plain:
@@ -221,10 +217,8 @@ def iterative_figure(
     Args:
         frame: rows of iterative.csv.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(frame, "iterative")
-    figure = new_figure(ROW_WIDTH, 2.9)
+    figure = new_figure(title, ROW_WIDTH, 2.9)
     panels = figure.subplots(1, 3, sharex=True)
     labels = ("cosine of F(x) with the\nnegative gradient", "|F(x)| / |x|", "test error (%)")
     columns = ("cosine", "norm_ratio", "test_error")
@@ -234,7 +228,7 @@ def iterative_figure(
         axes.plot(frame["unit"], frame[column], color=PALETTE[0], marker="o", markersize=2.5)
         axes.set_ylabel(label)
         axes.set_xlabel("unit")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        integer_ticks(axes.xaxis, 6)
     panels[0].axhline(0, color=GREY, linewidth=0.8)
     if (frame["norm_ratio"] > 0).any():
         log_axis(panels[1], frame["norm_ratio"])
@@ -243,5 +237,4 @@ def iterative_figure(
     if chance is not None:
         panels[2].axhline(chance, color="black", linestyle="-.", linewidth=0.9)
     panels[2].set_ylim(bottom=0)
-    set_title(figure, title)
     return figure

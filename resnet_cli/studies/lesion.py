@@ -1,6 +1,5 @@
-"""What the studies that delete or move units share: draws, columns, and marks in figures."""
+"""What the studies that delete or move units share: draws, columns and measurement."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,24 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import PositiveInt
 
-from resnet_cli.figures.style import (
-    DELETED,
-    HEIGHT,
-    INTACT,
-    PALETTE,
-    WIDTH,
-    new_figure,
-    set_title,
-    styled,
-)
 from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Case, Option, Row, Study
+from resnet_cli.studies.base import OnTestImages, Option, Row
 
 if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from torch import Tensor
 
     from resnet_cli.datasets.batches import Batches
@@ -250,11 +236,9 @@ def measured_columns(outcome: "Outcome", baseline: "Outcome", seed: int) -> Row:
     }
 
 
-class LesionStudy(Study):
+class LesionStudy(OnTestImages):
     """A study that deletes or moves units and measures on the test split."""
 
-    images: PositiveInt | None = None
-    """Only the first N test images; null: all."""
     recalibrate: Annotated[
         PositiveInt | None,
         Option(
@@ -268,10 +252,6 @@ class LesionStudy(Study):
 
     command = "lesion"
     shared_options = ("images", "engine")
-
-    @property
-    def test_images(self) -> int | None:
-        return self.images
 
     def names(self) -> tuple[str, ...]:
         names = (table.name for table in self.tables)
@@ -327,95 +307,3 @@ class LesionStudy(Study):
         columns = {"recalibration_images": self.recalibrate, "subset": 0}
         found = [row | columns for row in rows(lesions, outcomes, seed)]
         yield name, found, ("test", "train")
-
-
-def boxes(
-    axes: "Axes",
-    samples: Sequence[Any],
-    positions: Sequence[float],
-    width: float,
-    *,
-    outliers: bool = True,
-) -> None:
-    """Box plots at numeric positions; the axis keeps its own ticks."""
-    if not samples:
-        return
-    axes.boxplot(
-        samples,
-        positions=positions,
-        widths=width,
-        manage_ticks=False,
-        showfliers=outliers,
-        patch_artist=True,
-        boxprops={"facecolor": (0.0, 0.45, 0.7, 0.18), "edgecolor": DELETED, "linewidth": 0.9},
-        medianprops={"color": "black", "linewidth": 1.6},
-        whiskerprops={"color": DELETED, "linewidth": 0.9},
-        capprops={"color": DELETED, "linewidth": 0.9},
-        flierprops={
-            "marker": "o",
-            "markersize": 2.5,
-            "markerfacecolor": DELETED,
-            "markeredgecolor": "none",
-            "alpha": 0.6,
-        },
-    )
-
-
-def baseline_line(axes: "Axes", lesions: "pandas.DataFrame") -> Any:
-    """The error of the intact network."""
-    baseline = float(lesions["baseline_error"].mean())
-    return axes.axhline(
-        baseline,
-        color=INTACT,
-        linestyle="--",
-        linewidth=1.2,
-        label=f"intact network ({baseline:.2f} %)",
-    )
-
-
-def chance_line(axes: "Axes", chance: float) -> Any:
-    """The error of guessing."""
-    return axes.axhline(
-        chance, color="black", linestyle="-.", linewidth=0.9, label=f"guessing ({chance:g} %)"
-    )
-
-
-@styled
-def medians_figure(
-    networks: Mapping[str, "pandas.DataFrame"], column: str, label: str, title: str
-) -> "Figure":
-    """The median error of several networks over a number of units or swaps; bands hold the middle
-    half of the draws, and dashed lines are the intact networks.
-
-    Args:
-        networks: name -> rows with `column`, `test_error` and `baseline_error`.
-        label: what `column` counts.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = new_figure(WIDTH, HEIGHT)
-    axes = figure.subplots()
-    for (name, rows), color in zip(networks.items(), itertools.cycle(PALETTE), strict=False):
-        errors = rows.groupby(column)["test_error"]
-        median = errors.median()
-        axes.plot(median.index, median, color=color, marker="o", markersize=3, label=name)
-        low, high = errors.quantile(0.25), errors.quantile(0.75)
-        axes.fill_between(median.index, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.axhline(float(rows["baseline_error"].mean()), color=color, linestyle="--", lw=1)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(f"{label} (dashed: intact)")
-    axes.set_ylabel("test error (%), median and middle half")
-    set_title(figure, title)
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-def tables_of(cases: Sequence[Case], stem: str) -> dict[str, "pandas.DataFrame"]:
-    """A table of each case; those of several trainings of a case follow one another."""
-    import pandas
-
-    frames: dict[str, list[pandas.DataFrame]] = {}
-    for case in cases:
-        frames.setdefault(case.name, []).append(case.tables[stem])
-    return {name: pandas.concat(parts, ignore_index=True) for name, parts in frames.items()}

@@ -11,15 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from resnet_cli.config.fields import IntRange
-from resnet_cli.figures.style import (
-    HEIGHT,
-    PALETTE,
-    WIDTH,
-    new_figure,
-    not_empty,
-    set_title,
-    styled,
-)
+from resnet_cli.figures.style import PALETTE, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import NamedFigure, Row, Study, Summary, Tables
@@ -155,19 +147,16 @@ def path_survival_figure(survival: "pandas.DataFrame", title: str) -> "Figure":
     Args:
         survival: rows of path_survival.csv.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(survival, "path_survival")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     for (count, rows), color in zip(
         survival.groupby("deleted"), itertools.cycle(PALETTE), strict=False
     ):
         axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    integer_ticks(axes.xaxis, 8)
     axes.set_xlabel("path length k (units passed)")
     axes.set_ylabel("paths left (% of this length)")
-    set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=3)
     return figure

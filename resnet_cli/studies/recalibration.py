@@ -20,12 +20,11 @@ from resnet_cli.figures.style import (
     ROW_WIDTH,
     new_figure,
     not_empty,
-    set_title,
     styled,
 )
 from resnet_cli.results.columns import Table, text, units
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Study, Summary, Tables
+from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables
 from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
@@ -57,12 +56,10 @@ KINDS = {
 """The kinds of statistics, in the order of the table."""
 
 
-class Recalibration(Study):
+class Recalibration(OnTestImages):
     """Single deletions with batch-norm statistics of several kinds (beyond paper 2)."""
 
     kind: Literal["recalibration"] = "recalibration"
-    images: PositiveInt | None = None
-    """Only the first N test images; null: all."""
     counts: Annotated[
         IntRange,
         Option(
@@ -102,10 +99,6 @@ class Recalibration(Study):
             "with statistics of the same\nkind, for `of another lesion` to the one re-estimated.",
         ),
     )
-
-    @property
-    def test_images(self) -> int | None:
-        return self.images
 
     def check(self, subject: "Subject") -> None:
         from resnet_cli.studies import recalibrate
@@ -293,7 +286,7 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
         frame: rows of recalibration.csv.
     """
     not_empty(frame, "recalibration")
-    figure = new_figure(ROW_WIDTH, HEIGHT + 0.5)
+    figure = new_figure(title, ROW_WIDTH, HEIGHT + 0.5)
     by_unit, by_count = figure.subplots(1, 2, width_ratios=(1.6, 1.0))
     deleted = frame[frame["blocks"] != ""]
     again = deleted[deleted["statistics"] == RECALIBRATED]
@@ -329,7 +322,6 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     by_count.minorticks_off()
     by_count.set_xlabel("training images (dashed: as trained)")
     by_count.set_ylim(bottom=0)
-    set_title(figure, title)
     handles, labels = by_unit.get_legend_handles_labels()
     more, names = by_count.get_legend_handles_labels()
     figure.legend(handles + more, labels + names, loc="outside lower center", ncols=4)

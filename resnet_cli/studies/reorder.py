@@ -5,15 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from resnet_cli.config.fields import IntRange
-from resnet_cli.figures.style import (
-    HEIGHT,
-    PALETTE,
-    WIDTH,
-    new_figure,
-    not_empty,
-    set_title,
-    styled,
-)
+from resnet_cli.figures.style import PALETTE, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Case, NamedFigure, Option, Row, Samples, Summary, Tables
@@ -21,15 +13,11 @@ from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
     LesionStudy,
-    baseline_line,
-    boxes,
-    chance_line,
     lesion_rows,
-    medians_figure,
     outcomes_of,
     recalibrated,
-    tables_of,
 )
+from resnet_cli.studies.lesion_figures import boxes, medians_figure, reference_lines, tables_of
 
 if TYPE_CHECKING:
     import pandas
@@ -226,7 +214,7 @@ def lesion_reorder_figure(
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     not_empty(lesions, "lesion_reorder")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     tau = lesions["kendall_tau"].to_numpy(dtype=float)
     errors = lesions["test_error"].to_numpy(dtype=float)
@@ -240,9 +228,7 @@ def lesion_reorder_figure(
             axes, [errors[index == number] for number in full], centres, 0.7 * width, outliers=False
         )
     axes.plot(tau, errors, ".", color=PALETTE[0], markersize=3, alpha=0.35, zorder=1)
-    handles = [baseline_line(axes, lesions)]
-    if chance is not None:
-        handles.append(chance_line(axes, chance))
+    handles = reference_lines(axes, lesions, chance)
     if recalibrated is not None:
         label = "statistics re-estimated"
         handles += axes.plot(
@@ -261,6 +247,5 @@ def lesion_reorder_figure(
     binned = f"; boxes: tau in bins of {width:.2g}" if width > 0 else ""
     axes.set_xlabel(f"Kendall tau of new and old order{binned}")
     axes.set_ylabel("test error (%)")
-    set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

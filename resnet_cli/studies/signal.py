@@ -26,11 +26,11 @@ from resnet_cli.figures.style import (
     MAX_IN_ONE,
     PALETTE,
     ROW_WIDTH,
+    integer_ticks,
     largest_calm,
     log_axis,
     new_figure,
     not_empty,
-    set_title,
     styled,
 )
 from resnet_cli.results.columns import Table, number, text, whole
@@ -45,6 +45,7 @@ from resnet_cli.studies.base import (
     Study,
     Summary,
     Tables,
+    first_tables,
     known,
     short,
 )
@@ -173,13 +174,8 @@ class Signal(Study):
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
         """The signals of all cases; of several seeds, each case's first."""
-        frames: dict[str, pandas.DataFrame] = {}
-        for case in cases:
-            frames.setdefault(case.name, case.tables["signal"])
-        yield NamedFigure(
-            "signal",
-            lambda: signal_figure(frames, title),
-        )
+        frames = first_tables(cases, "signal")
+        yield NamedFigure("signal", lambda: signal_figure(frames, title))
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["signal"]
@@ -390,7 +386,6 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
         tables: name -> rows of signal.csv.
     """
     import pandas
-    from matplotlib.ticker import MaxNLocator
 
     for frame in tables.values():
         not_empty(frame, "signal")
@@ -401,7 +396,7 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
     rows = [states] if alone else [[state] for state in states]
     panels = {key: label.replace("shortcuts ", "shortcuts\n") for key, label in PANELS.items()}
     count = len(states) if alone else len(tables)
-    figure = new_figure(ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
+    figure = new_figure(title, ROW_WIDTH, 2.6 * len(rows) + 0.3 + 0.22 * math.ceil(count / 4))
     grid = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True)
     handles: dict[str, Any] = {}
     off_scale: dict[str, str] = {}
@@ -428,12 +423,11 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
                 off_scale |= {key: STATES[shown[0]] for key in drawn if key not in calm}
                 log_axis(axes, pandas.concat([drawn[key] for key in calm]).to_numpy(), 24)
             axes.set_ylabel(label if alone else f"{label}\n({STATES[shown[0]]})", fontsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            integer_ticks(axes.xaxis, 6)
     for axes in grid[-1]:
         axes.set_xlabel("unit")
     dotted = grid[0][-1].plot([], [], ":", color=GREY, lw=1)[0]
     handles["product of the lambdas or mean gates, equation (8)"] = dotted
-    set_title(figure, title)
     labels = [
         f"{key} ({off_scale[key]}: off the scale)" if key in off_scale else key for key in handles
     ]
@@ -446,11 +440,10 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
 def _small_multiples(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
     """A panel for each network, with a colour for each quantity, on common axes."""
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
     columns = 4
     rows = math.ceil(len(tables) / columns)
-    figure = new_figure(ROW_WIDTH, 1.9 * rows + 0.8)
+    figure = new_figure(title, ROW_WIDTH, 1.9 * rows + 0.8)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     maxima = {name: float(frame[list(PANELS)].max().max()) for name, frame in tables.items()}
     top = largest_calm(list(maxima.values()), EXPLODED)
@@ -464,7 +457,7 @@ def _small_multiples(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "F
         axes.set_title(f"{name}{off}", fontsize=8)
     calm = [frame[list(PANELS)] for name, frame in tables.items() if maxima[name] <= top]
     log_axis(grid[0], [value for frame in calm for value in frame.to_numpy().flatten()], 24)
-    grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    integer_ticks(grid[0].xaxis, 6)
     for position, axes in enumerate(grid):
         axes.set_visible(position < len(tables))
         if position + columns >= len(tables):
@@ -478,6 +471,5 @@ def _small_multiples(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "F
         Line2D([], [], color=GREY, linestyle=linestyle, label=STATES[state])
         for state, linestyle in styles.items()
     ]
-    set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

@@ -25,6 +25,7 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.base import check_unit
 from resnet_cli.studies.progress import Report, check_of, pieces_of, shifted
 from resnet_cli.studies.recalibrate import Statistics, attach, norms_of
 from resnet_cli.training.evaluation import BATCH_SIZE
@@ -54,11 +55,7 @@ def delete(walk: Walk, units: Collection[int]) -> Walk:
         UserError: a unit does not exist.
     """
     for unit in units:
-        if not 0 <= unit < len(walk):
-            raise UserError(
-                f"unit {unit} does not exist; this network has {len(walk)} units, "
-                f"0 to {len(walk) - 1}"
-            )
+        check_unit(unit, len(walk))
     return tuple(Step(step.unit, deleted=True) if step.unit in units else step for step in walk)
 
 

@@ -31,7 +31,7 @@ from resnet_cli.studies.delete_figures import (
     lesion_single_figure,
 )
 from resnet_cli.studies.greedy import lesion_greedy_figure
-from resnet_cli.studies.lesion import medians_figure
+from resnet_cli.studies.lesion_figures import medians_figure
 from resnet_cli.studies.path_survival import path_survival_figure
 from resnet_cli.studies.reorder import lesion_reorder_figure
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from resnet_cli.models.network import Network, evaluation_mode
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
-from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
+from resnet_cli.studies.base import check_unit
 from resnet_cli.studies.paths.cut import Cut, CutNetwork
 from resnet_cli.studies.progress import Report, check_of, pieces_of
 
@@ -128,11 +128,7 @@ def exact_spectrum_of_unit(
     Raises:
         UserError: the unit does not exist.
     """
-    num_units = len(network.units)
-    if not 0 <= unit < num_units:
-        raise UserError(
-            f"unit {unit} does not exist; this network has {num_units} units, 0 to {num_units - 1}"
-        )
+    check_unit(unit, len(network.units))
     total = len(labels)
     sums: list[Tensor] = []
     ordinary: list[Tensor] = []

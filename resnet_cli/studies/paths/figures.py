@@ -14,11 +14,11 @@ from resnet_cli.figures.style import (
     ROW_WIDTH,
     SAMPLED,
     WIDTH,
+    integer_ticks,
     log_axis,
     new_figure,
     not_empty,
     published_label,
-    set_title,
     styled,
 )
 from resnet_cli.studies.intervals import shortest_interval
@@ -53,7 +53,7 @@ def paths_figure(
 
     not_empty(lengths, "path_lengths")
     not_empty(gradients, "path_gradients")
-    figure = new_figure(ROW_WIDTH, 3.3)
+    figure = new_figure(title, ROW_WIDTH, 3.3)
     first, second, third = figure.subplots(1, 3, sharex=True)
 
     first.fill_between(
@@ -123,8 +123,7 @@ def paths_figure(
     figure.legend(handles, [f"(c) {labels[0]}", *labels[1:]], loc="outside lower right", ncols=4)
     for axes in (first, second, third):
         axes.set_xlabel("path length k (units passed)")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    set_title(figure, title)
+        integer_ticks(axes.xaxis, 6)
     return figure
 
 
@@ -137,10 +136,8 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
     Args:
         spectrum: rows of path_spectrum.csv.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(spectrum, "path_spectrum")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     curves = [
         ("total", SAMPLED, "-", "sampled: paths × mean norm"),
@@ -167,10 +164,9 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
             axes.fill_between(
                 inside["k"], bottom, inside[column], color=color, alpha=0.18, linewidth=0
             )
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    integer_ticks(axes.xaxis, 8)
     axes.set_xlabel("path length k (units passed)")
     axes.set_ylabel("gradient norm at the input")
-    set_title(figure, title)
     if drawn:
         figure.legend(loc="outside lower center", ncols=1)
     return figure
@@ -184,10 +180,8 @@ def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
     Args:
         cumulative: rows of path_cumulative.csv.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(cumulative, "path_cumulative")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     k = cumulative["k"]
     axes.plot(k, cumulative["cosine"], color=PALETTE[0], label="cosine with the whole gradient")
@@ -200,8 +194,7 @@ def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
     norms.grid(visible=False)
     norms.spines["right"].set_visible(True)
     axes.set_xlabel("longest path length k (units passed)")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    set_title(figure, title)
+    integer_ticks(axes.xaxis, 8)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -214,10 +207,8 @@ def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
         spectra: rows of path_spectrum_stages.csv or path_spectrum_unit.csv.
         key: `stage` or `unit`.
     """
-    from matplotlib.ticker import MaxNLocator
-
     not_empty(spectra, f"path_spectrum_{'stages' if key == 'stage' else key}")
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(title)
     axes = figure.subplots()
     for number, (value, rows) in enumerate(spectra.groupby(key)):
         weights = list(rows["exact_norm"])
@@ -234,11 +225,10 @@ def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
             markersize=4,
             label=name,
         )
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    integer_ticks(axes.xaxis, 8)
     axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
     axes.set_ylabel("share of the exact norms (%)")
     axes.set_ylim(bottom=0)
-    set_title(figure, title)
     figure.legend(loc="outside lower center", ncols=1)
     return figure
 
@@ -287,11 +277,10 @@ def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Fi
     """
     import numpy
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
     columns = {"share_total": "-", "share_exact": "-."}
     any_share = any(rows[list(columns)].notna().any(axis=None) for rows in spectra.values())
-    figure = new_figure(ROW_WIDTH if any_share else WIDTH, HEIGHT)
+    figure = new_figure(title, ROW_WIDTH if any_share else WIDTH, HEIGHT)
     panels = figure.subplots(1, 2 if any_share else 1, sharex=True, squeeze=False)[0]
     of_path, shares = panels[0], panels[-1]
     handles = []
@@ -307,12 +296,11 @@ def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Fi
     of_path.set_ylabel("gradient norm of one path, mean")
     for axes in panels:
         axes.set_xlabel("path length k (units passed)")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        integer_ticks(axes.xaxis, 8)
     if any_share:
         shares.set_ylabel("share of the gradient (%)")
         shares.set_ylim(bottom=0)
         handles.append(Line2D([], [], color=GREY, label="sampled"))
         handles.append(Line2D([], [], color=GREY, linestyle="-.", label="exact"))
-    set_title(figure, title)
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

@@ -20,6 +20,8 @@ from resnet_cli.studies.base import (
     Study,
     Summary,
     Tables,
+    check_unit,
+    first_tables,
     short,
 )
 from resnet_cli.studies.intervals import SHARES, shortest_interval
@@ -284,11 +286,8 @@ class Paths(Study):
                 f"measured for at most {MAX_UNITS} units, --lengths counts paths of any number"
             )
         check_lengths(self.lengths(subject), subject.num_units)
-        if self.unit is not None and self.unit >= subject.num_units:
-            raise UserError(
-                f"unit {self.unit} does not exist; this network has {subject.num_units} units, 0 "
-                f"to {subject.num_units - 1}"
-            )
+        if self.unit is not None:
+            check_unit(self.unit, subject.num_units)
 
     def lengths(self, subject: "Subject") -> Sequence[int]:
         """The path lengths to sample."""
@@ -435,10 +434,7 @@ class Paths(Study):
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
         """The spectra of all cases; of several seeds, each case's first."""
-        spectra: dict[str, pandas.DataFrame] = {}
-        for case in cases:
-            if "path_spectrum" in case.tables:
-                spectra.setdefault(case.name, case.tables["path_spectrum"])
+        spectra = first_tables(cases, "path_spectrum")
         if spectra and not self.lengths_only:
             yield NamedFigure("paths", lambda: figures.spectra_figure(spectra, title))
 
