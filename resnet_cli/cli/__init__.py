@@ -1,7 +1,7 @@
 """The command line: parse, call, print.
 
-Heavy modules are imported inside the commands that use them, so that `--help` answers at once.
-Commands stand in the order in which `--help` lists them.
+Heavy modules are imported inside the commands that use them, so that `--help` answers quickly.
+`--help` lists the commands in the order of these modules.
 """
 
 from importlib import import_module
@@ -11,5 +11,5 @@ from resnet_cli.cli.entry import main, run_command
 
 __all__ = ["app", "main", "run_command"]
 
-for _module in ("train", "run", "results", "studies", "examine", "inspect"):
-    import_module(f"resnet_cli.cli.{_module}")  # each adds its commands
+for _module in ("train", "run", "results", "examine", "studies", "inspect"):
+    import_module(f"resnet_cli.cli.{_module}")  # adds its commands

@@ -1,4 +1,4 @@
-"""One command line, and its exit code: errors as one line on stderr."""
+"""Run one command line: its exit code, and errors as one line on stderr."""
 
 import errno
 import io
@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -17,7 +18,7 @@ from resnet_cli.runtime.text import visible
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """Carry out one command line and return its exit code: 0, 1, 2 or 130."""
+    """Run one command line and return its exit code: 0, 1, 2 or 130."""
     code = 1
     try:
         code = _outcome(arguments)
@@ -28,11 +29,12 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 def _outcome(arguments: list[str] | None) -> int:
     if any("\0" in argument for argument in arguments or ()):  # no shell can pass one on
-        _say("an argument holds a null byte, which no name of a file can")
+        _say("an argument contains a null byte, which is not valid in a file name")
         return 2
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
         code = command(arguments, prog_name="resnet-cli", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except typer.Exit as exit_:
         return int(exit_.exit_code)
@@ -53,10 +55,10 @@ def _outcome(arguments: list[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    except OSError as error:  # no permission, a name too long, a disk that fails
-        if error.filename is None:  # of the output: a full device, a terminal that is gone
-            _say(f"the output cannot be written: {error.strerror or error}")
-            return 1
+    except OSError as error:  # no permission, a name that is too long, a failing disk
+        if error.filename is None:  # standard output: a full device, a closed terminal
+            _say(f"the output cannot be written: {error.strerror or error}; redirect it elsewhere")
+            return 2
         _say(f"{shortened(error.filename)}: {error.strerror}")
         return 2 if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:
@@ -66,13 +68,13 @@ def _outcome(arguments: list[str] | None) -> int:
             _say(str(error))
             return 130
         if _is_out_of_memory(error):
-            _say("not enough memory; a smaller batch, network or image, or fewer, may fit")
+            _say("not enough memory; try a smaller batch, a smaller network or fewer images")
             return 1
         raise
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Python, PyTorch on the CPU and PyTorch on a GPU each say it in their own way."""
+    """Whether Python, PyTorch on the CPU or PyTorch on a GPU ran out of memory."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError):
         return True
@@ -81,7 +83,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-# The class of all errors in options and arguments, wherever this version of typer keeps it.
+# The base class of errors in options and arguments; its place depends on the version of typer.
 _USAGE_ERROR: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -97,20 +99,20 @@ def _usage_message(error: Any) -> str:
 
 
 def _say(message: str) -> None:
-    """One line on stderr, whatever a file or an argument put into the message."""
+    """Print one line on stderr; control characters from files and arguments are escaped."""
     if processes.may_print_errors():
-        print(f"resnet-cli: {visible(message)}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # stderr cannot be written either: the exit code remains
+            print(f"resnet-cli: {visible(message)}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """The console script."""
-    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is no crash
+    for stream in (sys.stdout, sys.stderr):  # replace characters that the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     code = run_command()
     try:
         sys.stdout.flush()
-    except OSError:  # Python would try again at its exit, and print a traceback
+    except OSError:  # already reported; Python would try again at exit and print a traceback
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or 1
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Commands that show what there is: list, show, models, data, bench, weights."""
+"""Commands that show what is available: list, show, models, data, bench, weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,39 +6,36 @@ from typing import Annotated
 import typer
 
 from resnet_cli.bench.catalog import NAMES
-from resnet_cli.cli.app import app, examples
+from resnet_cli.cli.app import command
+from resnet_cli.cli.files import writable
 from resnet_cli.cli.options import (
     DataDirOption,
+    DetailOptions,
     DeviceOption,
     DownloadOption,
     ExperimentName,
-    JsonOption,
-    OutOption,
+    OutputOptions,
     ProfileOption,
-    QuietOption,
     SeedOption,
     SetOption,
-    VerboseOption,
     complete_checkpoint,
-    shown_datasets,
+    make_stopper,
     starting_with,
 )
-from resnet_cli.cli.shared import make_context, make_display, make_stopper, writable
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.results.layout import LOCAL, RESULTS
+from resnet_cli.runtime.errors import UserError, unknown
 
 
-@app.command(
-    name="list",
-    epilog=examples(
-        "list",
-        "list --json",
-    ),
+@command(
+    "list",
+    "list",
+    "list --json",
 )
-def list_command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+def list_command(options: OutputOptions) -> None:
     """List the experiments that come with the program."""
     from resnet_cli.config.experiments import listed_experiments
 
-    display = make_display(as_json, quiet)
+    display = options.display()
     found = listed_experiments()
     rows = []
     for one in found:
@@ -62,20 +59,18 @@ def list_command(as_json: JsonOption = False, quiet: QuietOption = False) -> Non
     )
 
 
-@app.command(
-    epilog=examples(
-        "show quickstart",
-        "show veit2016/fig3 --profile cpu",
-        "show quickstart --set train.lr=0.2",
-    )
+@command(
+    "show",
+    "show quickstart",
+    "show veit2016/fig3 --profile cpu",
+    "show quickstart --set train.lr=0.2",
 )
 def show(
+    options: OutputOptions,
     experiment: ExperimentName = "quickstart",
     profile: ProfileOption = None,
     settings: SetOption = None,
     seed: SeedOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Show an experiment's configuration with all defaults."""
     import yaml
@@ -84,24 +79,23 @@ def show(
 
     loaded = load_experiment(experiment, profile, settings or (), seed)
     content = loaded.model_dump(mode="json")
-    display = make_display(as_json, quiet)
+    display = options.display()
     display.line(f"# hash {loaded.hash}", level=-1)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     display.line(text.rstrip(), level=-1)
     display.summary({"command": "show", "hash": loaded.hash, "config": content})
 
 
-@app.command(
-    epilog=examples(
-        "models",
-        "models --json",
-    )
+@command(
+    "models",
+    "models",
+    "models --json",
 )
-def models(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+def models(options: OutputOptions) -> None:
     """List the papers' networks: units, layers, parameters."""
     from resnet_cli.models.catalog import catalog
 
-    display = make_display(as_json, quiet)
+    display = options.display()
     rows = catalog()
     for size in dict.fromkeys(row["input"] for row in rows):
         display.table(
@@ -123,36 +117,39 @@ def models(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     display.summary({"command": "models", "models": rows})
 
 
-@app.command(
-    epilog=examples(
-        "data",
-        "data cifar10 --data-dir DATA",
-        "data cifar10 --download",
-    )
+def _fixed_datasets() -> list[str]:
+    """The data sets that have fixed images; class folders may be anywhere."""
+    from resnet_cli.datasets.catalogue import datasets
+
+    return [entry.name for entry in datasets() if entry.is_fixed]
+
+
+@command(
+    "data",
+    "data",
+    "data cifar10 --data-dir DATA",
+    "data cifar10 --download",
 )
 def data(
+    options: DetailOptions,
     dataset: Annotated[
         str | None,
         typer.Argument(
             metavar="DATASET",
-            help="The data set; else all.",
-            autocompletion=starting_with(shown_datasets),
+            help="The data set.  [default: all]",
+            autocompletion=starting_with(_fixed_datasets),
         ),
     ] = None,
     data_dir: DataDirOption = None,
     download: DownloadOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
-    """Tell which data sets are there, and where. --download fetches one."""
+    """Show which data sets are available, and where. --download downloads one."""
     from resnet_cli.datasets import catalogue
-    from resnet_cli.runtime.errors import unknown
 
-    entries = {name: catalogue.dataset(name) for name in shown_datasets()}
+    entries = {name: catalogue.dataset(name) for name in _fixed_datasets()}
     if dataset is not None and dataset not in entries:
         raise unknown("data set", dataset, entries)
-    display = make_display(as_json, quiet)
+    display = options.display()
     root = catalogue.data_root(data_dir)
     if download:
         if dataset is None:
@@ -165,7 +162,7 @@ def data(
     for one in wanted:
         of_set = [f for f in findings if f.dataset == one]
         there = [f for f in of_set if f.state != "missing"]
-        if verbose or (dataset is not None and not there):
+        if options.verbose or (dataset is not None and not there):
             shown += of_set
         else:
             nowhere = catalogue.Location(one, f"{len(of_set)} places", "missing", "-v names them")
@@ -184,42 +181,43 @@ def data(
     )
 
 
-@app.command(
-    epilog=examples(
-        "bench",
-        "bench lesion_single training_110 --repeats 5",
-        "bench --small",
-    )
+@command(
+    "bench",
+    "bench",
+    "bench lesion_single training_110 --repeats 5",
+    "bench --small",
 )
 def bench(
+    options: OutputOptions,
     items: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="ITEM",
-            help="Which.  [default: all]",
+            help="The benchmarks.  [default: all]",
             autocompletion=starting_with(lambda: NAMES),
         ),
     ] = None,
     repeats: Annotated[
         int,
-        typer.Option("--repeats", min=1, metavar="N", help="Repeats, of which the median counts."),
+        typer.Option("--repeats", min=1, metavar="N", help="Repeats; the median is reported."),
     ] = 3,
     small: Annotated[
-        bool, typer.Option("--small", help="Tiny networks: shows that it runs, in seconds.")
+        bool, typer.Option("--small", help="Tiny networks, seconds; only shows that it runs.")
     ] = False,
     device: DeviceOption = "cpu",
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="[default: results/local/bench]"),
+    ] = None,
 ) -> None:
-    """Measure speed and memory next to plain PyTorch code."""
+    """Measure speed and memory, compared with plain PyTorch code."""
     from resnet_cli.bench.run import run_benchmarks
     from resnet_cli.bench.subjects import Settings
     from resnet_cli.runtime.device import pick_device
 
-    display = make_display(as_json, quiet)
+    display = options.display()
     stopper = make_stopper(None)
-    folder = writable(out or Path("results/local/bench"))
+    folder = writable(out or RESULTS / LOCAL / "bench")
     chosen = pick_device(device)
     if chosen.type == "cuda" or items == ["gpu"]:
         from resnet_cli.bench import gpu
@@ -240,56 +238,52 @@ def bench(
     display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})
 
 
-@app.command(
-    epilog=examples(
-        "weights",
-        "weights preact110-cifar10",
-        "weights --export runs/NAME --name mine --out .",
-    )
+@command(
+    "weights",
+    "weights",
+    "weights preact110-cifar10",
+    "weights --export runs/NAME --name mine --out .",
 )
 def weights(
+    options: DetailOptions,
     card: Annotated[
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Show the model card of these; with -v also the configuration.",
+            help="Show the model card of these weights; with -v also their configuration.",
             autocompletion=complete_checkpoint,
         ),
     ] = None,
     export: Annotated[
         str | None,
-        typer.Option("--export", metavar="RUN", help="Make a bundle of a finished run's folder."),
+        typer.Option("--export", metavar="RUN", help="Bundle the weights of a finished run."),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            "--name", metavar="NAME", help="The bundle's name, as --checkpoint will take it."
-        ),
+        typer.Option("--name", metavar="NAME", help="Name of the bundle, for --checkpoint NAME."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Where the bundle goes.  [default: the program's own]"
+            "--out", metavar="DIR", help="Folder of the bundle.  [default: that of the package]"
         ),
     ] = None,
     data_dir: DataDirOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """List the trained networks that come with the program. --export adds one."""
     import yaml
 
-    from resnet_cli.runtime.errors import unknown
     from resnet_cli.weights.cards import card_lines, cards, epochs_of, network_of_card
 
-    display = make_display(as_json, quiet, verbose)
+    display = options.display()
     if (export is None) != (name is None):
         raise UserError("--export RUN and --name NAME go together")
     if export is not None and name is not None:
+        from resnet_cli.runtime.device import pick_device
         from resnet_cli.training.bundle import bundle
+        from resnet_cli.training.context import Context
 
-        context = make_context("cpu", data_dir, False)
+        context = Context(pick_device("cpu"), data_dir)
         with display.progress(f"evaluating {export} in float16") as update:
             path = bundle(context, export, name, out, report=update)
         display.line(f"wrote {path}")

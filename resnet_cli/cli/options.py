@@ -1,27 +1,34 @@
-"""Arguments and options that several commands share.
+"""Options and arguments that several commands share, and the objects that options stand for.
 
-A fixed set of choices is a `Literal`: Typer checks it and offers it on the tab key. Where other
-text is valid too, such as a file, a short function completes the names.
+A fixed set of choices is a `Literal`: Typer checks it and completes it on the tab key. Where other
+text is valid too, such as a file, a completer offers the names.
 """
 
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from resnet_cli.config.experiments import experiment_names
-from resnet_cli.config.fields import NORMALIZATIONS
-from resnet_cli.config.registry import DATASETS
-from resnet_cli.config.schema import PROFILES, Profile
+from resnet_cli.config.schema import Profile
 from resnet_cli.results.layout import RUNS, WEIGHTS_FILE
+from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.cards import bundled_names
+
+if TYPE_CHECKING:
+    from resnet_cli.runtime.display import Display
+    from resnet_cli.runtime.interrupt import Stopper
+    from resnet_cli.training.context import Context
 
 
 def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """A completer: those of the names that continue what is typed. If none do, shells offer
-    files."""
+    """A completer that offers the names beginning with what was typed; if there are none, shells
+    offer files."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]
@@ -30,16 +37,9 @@ def starting_with(names: Callable[[], Iterable[str]]) -> Callable[[str], list[st
 
 
 def checkpoint_names() -> list[str]:
-    """The bundled weights by name, and the folders of finished runs in the working folder."""
+    """The names of bundled weights, and the folders of finished runs in the working folder."""
     trained = sorted(str(path.parent) for path in RUNS.glob(f"*/{WEIGHTS_FILE}"))
     return [*bundled_names(), *trained]
-
-
-def shown_datasets() -> list[str]:
-    """The data sets that `resnet-cli data` looks for; class folders may lie anywhere."""
-    from resnet_cli.datasets.catalogue import datasets
-
-    return [entry.name for entry in datasets() if entry.is_fixed]
 
 
 complete_experiment = starting_with(experiment_names)
@@ -50,7 +50,7 @@ ExperimentName = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="A YAML path, or a name: resnet-cli list.",
+        help="A YAML path, or a name from `resnet-cli list`.",
         autocompletion=complete_experiment,
     ),
 ]
@@ -62,32 +62,28 @@ ProfileOption = Annotated[
         "[default: the first of mini, smoke, cpu, paper that the experiment has]",
     ),
 ]
-ReproducedProfileOption = Annotated[
-    Profile, typer.Option("--profile", help="How far to scale the experiments down.")
-]
-ComparedProfileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        metavar="PROFILE",
-        help="smoke, mini, cpu or paper, or another folder of results/<paper>/, such as resnet20.  "
-        "[default: the first of paper, cpu, mini, smoke that has results]",
-        autocompletion=starting_with(lambda: PROFILES),
-    ),
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the YAML; repeatable."),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Use this seed instead of those of the YAML."),
+]
+StudySeedOption = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of the study's random draws.")
 ]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Where data sets lie.  [default: $RESNET_CLI_DATA or ./data]",
+        help="Folder of the data sets.  [default: $RESNET_CLI_DATA or ./data]",
     ),
 ]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the data if missing.")]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Download the data set if it is missing.")
+]
 DeviceOption = Annotated[
     str,
     typer.Option(
@@ -97,146 +93,104 @@ DeviceOption = Annotated[
         autocompletion=starting_with(lambda: ("auto", "cpu", "cuda")),
     ),
 ]
-DeterministicOption = Annotated[
-    bool, typer.Option("--deterministic", help="Same bits every time on CUDA too, slower.")
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="plain: the most direct computation, for comparison.")
 ]
-LogOption = Annotated[
-    Literal["tensorboard", "wandb"] | None,
+BudgetOption = Annotated[
+    str | None,
     typer.Option(
-        "--log",
-        help="Also write every epoch for TensorBoard, to runs/<run>/tensorboard/, or for Weights & "
-        "Biases.",
+        "--budget",
+        metavar="TIME",
+        help="Stop after this time, such as 90s, 150m or 2h, with the state saved.",
     ),
-]
-PretrainedOption = Annotated[
-    bool,
-    typer.Option("--pretrained", help="Take bundled weights of the same training; see `weights`."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, metavar="N", help="Replaces the seeds of the YAML.")
-]
-StudySeedOption = Annotated[
-    int, typer.Option("--seed", min=0, metavar="N", help="Seed of the study's draws.")
 ]
 OutOption = Annotated[
     Path | None,
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Folder for CSVs and plots.  [default: results/<paper>/<profile>/<experiment>; "
-        "of no paper, results/local/<experiment>/<profile>]",
+        help="Folder for CSVs and plots.  [default: results/<paper>/<profile>/<experiment>, or "
+        "results/local/<experiment>/<profile> for an experiment of no paper]",
     ),
-]
-LocalOutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="DIR",
-        help="Folder for CSVs and plots.  [default: one below results/local/, named after the "
-        "weights and the question]",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Results and errors only.")]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="More detail.")]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--budget", metavar="TIME", help="Stop cleanly, state saved, after e.g. 90s, 150m or 2h."
-    ),
-]
-ExecutorOption = Annotated[
-    Literal["serial", "ray"],
-    typer.Option(
-        "--executor",
-        help="ray: trainings and studies run as tasks of a Ray cluster.",
-    ),
-]
-RayAddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="A running Ray cluster.  [default: one is started here]",
-    ),
-]
-RayCpusOption = Annotated[
-    int, typer.Option("--ray-cpus", min=1, metavar="N", help="Cores for each task on Ray.")
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard", metavar="I/N", help="Only train the I-th of N shares of the trainings."
-    ),
-]
-ResultsOption = Annotated[
-    Path,
-    typer.Option("--results", metavar="DIR", help="Where <paper>/<profile>/<experiment>/ lie."),
 ]
 ShownResultsOption = Annotated[
     Path | None,
     typer.Option(
         "--results",
         metavar="DIR",
-        help="Where <paper>/<profile>/<experiment>/ lie.  [default: results; if nothing of the "
-        "papers is there, the results that come with the program]",
+        help="The folder that contains <paper>/<profile>/<experiment>/.  [default: results, or, if "
+        "it has nothing of the papers, the results that come with the program]",
     ),
 ]
-CheckpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoint",
-        metavar="PATH|NAME",
-        help="Weights: a run's folder, a file of ours or of others, or a bundled name.  "
-        "[default: the newest finished run, else bundled weights]",
-        autocompletion=complete_checkpoint,
-    ),
-]
-CheckpointsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--checkpoint",
-        metavar="PATH|NAME",
-        help="Weights: a run's folder, a file of ours or of others, or a bundled name. Twice: "
-        "both networks, side by side.  [default: the newest finished run, else bundled weights]",
-        autocompletion=complete_checkpoint,
-    ),
-]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        metavar="NAME",
-        help=f"{', '.join(DATASETS)}.  [default: the weights' own]",
-        autocompletion=starting_with(lambda: DATASETS),
-    ),
-]
-AssumeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        metavar="KEY=VALUE",
-        help="What the shapes of others' weights cannot tell, such as stride_in=1x1; repeatable.  "
-        "[default: stated with the result]",
-    ),
-]
-NormalizeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--normalize",
-        metavar="NAME|M1,M2,M3/S1,S2,S3",
-        help="imagenet, cifar, channel, pixel, none, or means and deviations.  "
-        "[default: the weights' own]",
-        autocompletion=starting_with(lambda: NORMALIZATIONS[:-1]),
-    ),
-]
-EngineOption = Annotated[
-    Engine,
-    typer.Option("--engine", help="plain: computed as one would write it by hand, for comparison."),
-]
-ImagesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--images", min=1, metavar="N", help="Only the first N test images.  [default: all]"
-    ),
-]
+
+
+@dataclass
+class OutputOptions:
+    """What a command prints."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")] = False
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only results and errors.")] = (
+        False
+    )
+
+    @property
+    def verbosity(self) -> int:
+        return -int(self.quiet)
+
+    def display(self) -> "Display":
+        """Prints for the command; under torchrun, only in the first process."""
+        from resnet_cli.runtime.display import Display
+
+        silent = processes.rank() > 0
+        return Display(as_json=self.as_json, verbosity=self.verbosity, silent=silent)
+
+
+@dataclass
+class DetailOptions(OutputOptions):
+    """What a command prints that can print more."""
+
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more details.")] = False
+
+    @property
+    def verbosity(self) -> int:
+        return int(self.verbose) - int(self.quiet)
+
+
+@dataclass
+class WorkOptions(DetailOptions):
+    """The data and the device of a command that evaluates or trains networks."""
+
+    data_dir: DataDirOption = None
+    download: DownloadOption = False
+    device: DeviceOption = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the options before PyTorch is imported, which takes seconds.
+
+        Raises:
+            UserError: an option is not valid.
+        """
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"--device {self.device}: use auto, cpu, cuda or cuda:n")
+
+    def context(self) -> "Context":
+        """The device and the data.
+
+        Raises:
+            UserError: the device does not exist here.
+        """
+        from resnet_cli.runtime.device import pick_device
+        from resnet_cli.training.context import Context
+
+        return Context(pick_device(self.device), self.data_dir, self.download)
+
+
+def make_stopper(budget: str | None) -> "Stopper":
+    """Stops the command at a signal, or when `--budget` is used up.
+
+    Raises:
+        UserError: the budget is not a duration.
+    """
+    from resnet_cli.runtime.interrupt import Stopper, parse_duration
+
+    return Stopper(None if budget is None else parse_duration(budget))

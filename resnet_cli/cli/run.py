@@ -2,27 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from resnet_cli.cli.app import app, examples
-from resnet_cli.cli.groups import with_options
-from resnet_cli.cli.options import (
-    ExecutorOption,
-    OutOption,
-    Paper,
-    PretrainedOption,
-    ProfileOption,
-    RayAddressOption,
-    RayCpusOption,
-    ReproducedProfileOption,
-    ResultsOption,
-    ShardOption,
-    complete_experiment,
-)
-from resnet_cli.cli.shared import file_names, show_files, writable
+from resnet_cli.cli.app import command
+from resnet_cli.cli.files import file_names, show_files, writable
+from resnet_cli.cli.options import OutOption, Paper, ProfileOption, complete_experiment
 from resnet_cli.cli.train import TrainOptions, run_and_show
+from resnet_cli.config.schema import Experiment, Profile
+from resnet_cli.results.layout import RESULTS, is_provenance, repeated_folder
 from resnet_cli.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,14 +24,37 @@ if TYPE_CHECKING:
 class RunOptions(TrainOptions):
     """The options that `run` and `reproduce` share."""
 
-    executor: ExecutorOption = "serial"
-    ray_address: RayAddressOption = None
-    ray_cpus: RayCpusOption = 1
-    shard: ShardOption = None
-    pretrained: PretrainedOption = False
+    executor: Annotated[
+        Literal["serial", "ray"],
+        typer.Option(
+            "--executor", help="ray: run trainings and studies as tasks of a Ray cluster."
+        ),
+    ] = "serial"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="A running Ray cluster.  [default: start one on this machine]",
+        ),
+    ] = None
+    ray_cpus: Annotated[
+        int, typer.Option("--ray-cpus", min=1, metavar="N", help="CPU cores of each task on Ray.")
+    ] = 1
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Run only the I-th of N shares of trainings."),
+    ] = None
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained",
+            help="Use bundled weights instead of training where they exist; see `weights`.",
+        ),
+    ] = False
 
     def with_executor(self) -> "tuple[RunOptions, Executor]":
-        """The executor, and these options with the device that this process uses beside it."""
+        """The executor, and the options with the device that this process uses."""
         from resnet_cli.run.executors import choose_executor
 
         executor = choose_executor(
@@ -51,53 +63,48 @@ class RunOptions(TrainOptions):
         return replace(self, device=executor.local_device(self.device)), executor
 
     def context(self) -> "Context":
-        context = super().context()
-        context.pretrained = self.pretrained
-        return context
+        return replace(super().context(), pretrained=self.pretrained)
 
 
-@app.command(
-    epilog=examples(
-        "run veit2016/fig5a --profile smoke",
-        "run veit2016/fig6 --profile cpu --pretrained --data-dir DATA",
-        "run 'he2016/table*' --profile mini --budget 2h",
-        "run results/veit2016/mini/fig7/path_survival.provenance.json",
-    )
+@command(
+    "run",
+    "run veit2016/fig5a --profile smoke",
+    "run veit2016/fig6 --profile cpu --pretrained --data-dir DATA",
+    "run 'he2016/table*' --profile mini --budget 2h",
+    "run results/veit2016/mini/fig7/path_survival.provenance.json",
 )
-@with_options(RunOptions)
 def run(
     options: RunOptions,
     experiments: Annotated[
         list[str],
         typer.Argument(
             metavar="EXPERIMENT",
-            help="YAML paths, names, folders, or a result's .provenance.json.",
+            help="YAML paths, names, folders, or the .provenance.json of a result.",
             autocompletion=complete_experiment,
         ),
     ],
     profile: ProfileOption = None,
     out: OutOption = None,
 ) -> None:
-    """Run whole experiments: trainings, studies, tables, plots. What is done is skipped."""
+    """Run whole experiments: trainings, studies, tables, plots. Finished parts are skipped."""
     from resnet_cli.config.experiments import expand_names
-    from resnet_cli.results.layout import is_provenance
 
     display = options.display()
     recorded = [name for name in experiments if is_provenance(name)]
     if recorded:
         if len(experiments) > 1 or profile or options.settings or options.seed is not None:
             raise UserError(
-                f"{recorded[0]}: a provenance file is run alone and holds all settings; leave out "
-                "--profile, --set, --seed and other experiments"
+                f"{recorded[0]}: a provenance file contains all settings and is run alone; leave "
+                "out --profile, --set, --seed and other experiments"
             )
         _rerun(Path(recorded[0]), *options.with_executor(), display, out)
         return
     names = expand_names(experiments)
-    if len(names) > 1:  # of a folder, those that have this profile; a single one is refused by name
+    if len(names) > 1:  # a single experiment without this profile is an error
         names, _ = _with_profile(names, profile, display)
     loaded = [options.load(name, profile) for name in names]
     if out is not None and len(loaded) > 1:
-        raise UserError("--out takes one experiment; without it each has a folder of its own")
+        raise UserError("--out needs a single experiment; without it, each has its own folder")
     options, executor = options.with_executor()
     summary, failures = run_and_show(loaded, executor, options.session(display), out=out)
     display.summary({"command": "run"} | summary)
@@ -107,9 +114,7 @@ def run(
 def _rerun(
     path: Path, options: RunOptions, executor: "Executor", display: "Display", out: Path | None
 ) -> None:
-    """Measure the result of a provenance file again."""
-    from resnet_cli.config.schema import Experiment
-    from resnet_cli.results.layout import repeated_folder
+    """Repeat the measurement that a provenance file describes."""
     from resnet_cli.run.rerun import check_data, read_spec, rerun_study
 
     spec = read_spec(path)
@@ -127,31 +132,35 @@ def _rerun(
         failures.raise_first()
         return
     if executor.keeps_going:
-        raise UserError(f"{path}: nothing is to be trained; leave out --shard and --executor")
+        raise UserError(f"{path}: needs no training; leave out --shard and --executor")
     with session.stopper.listening():
         written = rerun_study(spec, session, writable(out or repeated_folder(path)))
     show_files(display, written)
     display.summary({"command": "run", "files": file_names(written)} | written.facts)
 
 
-@app.command(
-    epilog=examples(
-        "reproduce he2016 --profile smoke",
-        "reproduce --profile mini --budget 150m",
-        "reproduce veit2016 --profile cpu --data-dir DATA --shard 1/4",
-    )
+@command(
+    "reproduce",
+    "reproduce he2016 --profile smoke",
+    "reproduce --profile mini --budget 150m",
+    "reproduce veit2016 --profile cpu --data-dir DATA --shard 1/4",
 )
-@with_options(RunOptions)
 def reproduce(
     options: RunOptions,
-    paper: Annotated[
-        Paper | None,
-        typer.Argument(help="Which paper.  [default: both]"),
-    ] = None,
-    profile: ReproducedProfileOption = "mini",
-    results: ResultsOption = Path("results"),
+    paper: Annotated[Paper | None, typer.Argument(help="The paper.  [default: both]")] = None,
+    profile: Annotated[
+        Profile, typer.Option("--profile", help="How far to scale the experiments down.")
+    ] = "mini",
+    results: Annotated[
+        Path,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="The folder for <paper>/<profile>/<experiment>/.",
+        ),
+    ] = RESULTS,
 ) -> None:
-    """Run all experiments of a paper, then compare. Missing data do not stop the others."""
+    """Run all experiments of a paper, then compare. If data are missing, the others still run."""
     from resnet_cli.claims.compare import compare as compare_paper
     from resnet_cli.claims.papers import PAPERS
     from resnet_cli.claims.show import show as show_comparison
@@ -185,7 +194,7 @@ def reproduce(
 def _with_profile(
     names: list[str], profile: str | None, display: "Display"
 ) -> tuple[list[str], list[str]]:
-    """Which experiments have a profile and which do not; the latter are printed."""
+    """The experiments that have a profile, and those that do not, which are printed."""
     from resnet_cli.config.experiments import profiles_of
 
     if profile is None:

@@ -1,359 +1,279 @@
-"""Commands on one network: eval, and those of the studies (lesion, paths, signal)."""
+"""The commands of the studies: lesion, paths, signal."""
 
 import inspect
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import annotated_types
 import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from resnet_cli.cli.app import app, examples
+from resnet_cli.cli.app import add_command, option_parameters, take
+from resnet_cli.cli.files import file_names, show_files, writable
+from resnet_cli.cli.network import NetworkOptions, find_network
 from resnet_cli.cli.options import (
-    AssumeOption,
     BudgetOption,
-    CheckpointOption,
-    CheckpointsOption,
-    DataDirOption,
-    DatasetOption,
-    DeviceOption,
-    DownloadOption,
     EngineOption,
-    ImagesOption,
-    JsonOption,
-    LocalOutOption,
-    NormalizeOption,
     ProfileOption,
-    QuietOption,
     SetOption,
     StudySeedOption,
-    VerboseOption,
+    complete_checkpoint,
     complete_experiment,
-)
-from resnet_cli.cli.shared import (
-    check_checkpoint,
-    check_checkpoints,
-    check_words,
-    file_names,
-    find_network,
-    local_folder,
-    make_context,
-    make_display,
     make_stopper,
-    range_of,
-    show_files,
-    span,
-    unusual,
-    writable,
 )
-from resnet_cli.config.fields import chance_error, first_error_message
+from resnet_cli.config.fields import first_error_message, parse_range, range_text
+from resnet_cli.results.layout import local_folder
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Option, Study, options_of, studies_of
 from resnet_cli.weights.cards import bundled_names
 
 if TYPE_CHECKING:
+    from resnet_cli.runtime.display import Display
     from resnet_cli.studies.runner import Written
+    from resnet_cli.training.context import Context
 
 
-@app.command(
-    name="eval",
-    epilog=examples(
-        "eval",
-        "eval --checkpoint preact110-cifar10 --data-dir DATA",
-        "eval --checkpoint x.th --normalize imagenet --data-dir DATA",
-    ),
-)
-def evaluate_command(
-    checkpoint: CheckpointOption = None,
-    dataset: DatasetOption = None,
-    normalize: NormalizeOption = None,
-    model: AssumeOption = None,
-    images: ImagesOption = None,
-    test_size: Annotated[
-        int | None,
-        typer.Option(
-            "--test-size",
-            min=1,
-            metavar="N",
-            help="imagefolder: side of the centre crop, 224 or 320 in paper 1.",
-        ),
-    ] = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Measure a network's test error and loss. From 100 classes on the top-5 error too."""
-    check_checkpoint(checkpoint)
-    check_words(dataset, normalize, device)
-    from resnet_cli.runtime.interrupt import interruptible
-    from resnet_cli.studies.finite import check_outputs
-    from resnet_cli.training.evaluation import TOP5_FROM, evaluate
-
-    display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download)
-    stopper = make_stopper(None)
-    with stopper.listening():
-        subject = find_network(
-            display,
-            context,
-            checkpoint,
-            dataset,
-            normalize,
-            images,
-            test_size,
-            assume=model or (),
-            should_stop=stopper,
-        )
-    batches = subject.batches("test")
-    line = subject.other_images("test")
-    if line is not None:
-        display.paragraph(line)
-    with stopper.listening(), display.progress(f"evaluating {subject.label}") as update:
-        report = interruptible(update, stopper, "stopped; nothing was measured")
-        result = evaluate(subject.loaded.network, batches, report=report)
-    if not math.isfinite(result.loss):
-        check_outputs(subject, "test")
-        raise UserError(f"{subject.loaded.source}: its loss on these images is {result.loss}")
-    chance = chance_error(subject.loaded.num_classes)
-    display.line(f"test error {result.error:.2f} % on {result.images:,} images", level=-1)
-    top5_error = result.top5_error if subject.loaded.num_classes >= TOP5_FROM else None
-    if top5_error is not None:
-        display.line(f"top-5 error {top5_error:.2f} %", level=-1)
-    display.line(f"loss {result.loss:.4f}", level=-1)
-    if subject.loaded.run is None and result.error > 0.8 * chance:
-        display.paragraph(
-            f"hint: guessing gives {chance:.0f} %; were these weights trained with another "
-            "normalisation? Try --normalize imagenet or --normalize cifar",
-            level=-1,
-        )
-        if assumed := subject.loaded.assumptions:
-            listed = ", ".join(map(str, assumed))
-            display.paragraph(f"or is one of these assumptions wrong: {listed}?", level=-1)
-    display.summary(
-        {
-            "command": "eval",
-            "checkpoint": subject.loaded.source,
-            "dataset": subject.data.dataset,
-            "images": result.images,
-            "test_error": result.error,
-            "top5_error": top5_error,
-            "loss": result.loss,
-            "assumptions": {a.key: a.value for a in subject.loaded.assumptions},
-        }
-    )
+# --- the options of the studies ------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Parameter:
-    """An option of a study's command, whichever of its studies have it."""
+@dataclass(frozen=True, eq=False)
+class _StudyOption:
+    """An option that studies of one command declare in their fields."""
 
-    name: str
-    """Of the field."""
     option: Option
-    annotation: Any
-    """Of the field, without its metadata."""
-    default: Any
-    minimum: int | None
-    studies: tuple[type[Study], ...]
+    name: str
+    """The field of the study."""
+    field: FieldInfo
+    studies: list[type[Study]]
+    """The studies that have it."""
 
     @property
-    def is_range(self) -> bool:
-        return tuple[int, ...] in (self.annotation, *get_args(self.annotation))
+    def flag(self) -> str:
+        return self.option.flag
 
     @property
     def key(self) -> str:
-        """The name of the command's argument."""
-        return self.option.flag.strip("-").replace("-", "_")
+        """The name of the command's parameter."""
+        return self.flag.strip("-").replace("-", "_")
 
-    def declared(self) -> inspect.Parameter:
-        """As Typer takes it."""
-        kind: Any = str | None if self.is_range else self.annotation
-        default = None if self.option.selects or self.is_range else self.default
-        if self.option.selects and not self.is_range:
+    @property
+    def is_range(self) -> bool:
+        kind = self.field.annotation
+        return tuple[int, ...] in (kind, *get_args(kind))
+
+    @property
+    def default(self) -> Any:
+        """The default of the command's parameter; with None, the study's field keeps its own."""
+        if self.option.selects or self.is_range:
+            return None
+        return self.field.default if self.option.default is None else self.option.default
+
+    @property
+    def minimum(self) -> int | None:
+        """The least valid value, if there is one."""
+        for bound in self.field.metadata:
+            if isinstance(bound, annotated_types.Gt):
+                return int(bound.gt) + 1  # type: ignore[call-overload,no-any-return]
+            if isinstance(bound, annotated_types.Ge):
+                return int(bound.ge)  # type: ignore[call-overload,no-any-return]
+        return None
+
+    def parameter(self) -> inspect.Parameter:
+        """The command's parameter."""
+        kind: Any = str if self.is_range else self.field.annotation
+        if self.default is None:
             kind = kind | None
         help_text = self.option.help
         if self.option.shown_default:
             help_text += f"  [default: {self.option.shown_default}]"
         option = typer.Option(
-            self.option.flag, help=help_text, metavar=self.option.metavar, min=self.minimum
+            self.flag, help=help_text, metavar=self.option.metavar, min=self.minimum
         )
         return inspect.Parameter(
             self.key,
             inspect.Parameter.KEYWORD_ONLY,
-            default=default,
+            default=self.default,
             annotation=Annotated[kind, option],
         )
 
-    def value(self, given: Any) -> Any:
-        """The field's value for what was given on the command line."""
-        return range_of(self.option.flag, given) if self.is_range else given
+    def parsed(self, given: Any) -> Any:
+        """The field's value for the value given on the command line.
+
+        Raises:
+            UserError: it is not a valid range.
+        """
+        if not self.is_range:
+            return given
+        try:
+            return parse_range(given)
+        except ValueError as error:
+            raise UserError(f"{self.flag}: {error}") from None
 
 
-def _parameters(command: str) -> list[_Parameter]:
+def _study_options(command: str) -> list[_StudyOption]:
     """The options of a command, those of its first study first."""
-    found: dict[str, _Parameter] = {}
+    found: dict[str, _StudyOption] = {}
     for study in studies_of(command):
         for name, option in options_of(study).items():
-            info = study.model_fields[name]
-            before = found.get(option.flag)
-            bounds = [m for m in info.metadata if isinstance(m, annotated_types.Gt)]
-            least = [m for m in info.metadata if isinstance(m, annotated_types.Ge)]
-            minimum = int(bounds[0].gt) + 1 if bounds else int(least[0].ge) if least else None  # type: ignore[call-overload]
-            default = info.default if option.default is None else option.default
-            found[option.flag] = _Parameter(
-                name,
-                before.option if before else option,
-                info.annotation,
-                None if info.is_required() else default,
-                minimum,
-                (*(before.studies if before else ()), study),
-            )
+            field = study.model_fields[name]
+            entry = found.setdefault(option.flag, _StudyOption(option, name, field, []))
+            entry.studies.append(study)
     return list(found.values())
 
 
-def _chosen(
-    command: str, parameters: list[_Parameter], given: Mapping[str, Any]
+def _configured(
+    command: str, options: list[_StudyOption], given: Mapping[str, Any]
 ) -> tuple[Study, dict[str, object]]:
-    """The study that the options choose, and the words that name its default folder.
+    """The study that the options select, and its options that are not at their default.
 
     Args:
-        given: argument -> value, of all of the command's own options.
+        given: parameter -> value, for all of `options`.
+
+    Returns:
+        The study; and word -> value, for the name of the default folder.
 
     Raises:
-        UserError: options exclude each other, or do not fit the study.
+        UserError: options exclude each other, do not belong to the study, or are not valid.
     """
-    usual = {p.key: p.declared().default for p in parameters}
-    set_ = {p.option.flag: p for p in parameters if given[p.key] != usual[p.key]}
-    selecting = [p for p in set_.values() if p.option.selects]
+    changed = [o for o in options if given[o.key] != o.default]
+    selecting = [o for o in changed if o.option.selects]
     if len(selecting) > 1:
-        flags = [p.option.flag for p in parameters if p.option.selects]
+        flags = [o.flag for o in options if o.option.selects]
         raise UserError(f"{', '.join(flags[:-1])} and {flags[-1]} exclude each other; give one")
     study = (selecting[0].studies if selecting else studies_of(command))[0]
-    for flag, parameter in set_.items():
-        if study not in parameter.studies:
-            goes = [p.option.flag for p in parameters if p.option.selects]
-            fit = [p.option.flag for p in parameters if p.option.selects and _share(p, parameter)]
-            if selecting and not fit:
-                raise UserError(f"{selecting[0].option.flag} and {flag} exclude each other")
-            raise UserError(f"{flag} goes with {' or '.join(fit or goes)}")
-    study.check_options({flag: given[p.key] for flag, p in set_.items()})
+    for option in changed:
+        if study not in option.studies:
+            raise _misplaced(option, options, selecting)
+    study.check_options({o.flag: given[o.key] for o in changed})
     values, words = {}, {}
-    for parameter in sorted(parameters, key=lambda p: not p.option.selects):
-        if study not in parameter.studies:
+    for option in sorted(options, key=lambda o: not o.option.selects):
+        value = given[option.key]
+        if study not in option.studies or value is None:
             continue
-        flag, value = parameter.option.flag, given[parameter.key]
-        if value is not None:
-            value = parameter.value(value)
-            values[parameter.name] = value
-        if flag in set_ and parameter.option.word != "":
-            words[parameter.option.word or flag.strip("-")] = (
-                span(value) if isinstance(value, tuple) else value
-            )
-    if not selecting and (first := parameters[0]).option.selects:
-        words = {first.option.flag.strip("-"): span(first.default)} | words
+        values[option.name] = value = option.parsed(value)
+        if option in changed and option.option.word != "":
+            word = option.option.word or option.flag.strip("-")
+            words[word] = range_text(value) if isinstance(value, tuple) else value
     try:
         return study.model_validate(values), words
-    except ValueError as error:
-        flag = selecting[0].option.flag if selecting else command
-        of_fields = {p.name: p.option.flag for p in set_.values()}
-        raise UserError(
-            f"{_first_place(error, of_fields) or flag}: {first_error_message(error)}"
-        ) from None
+    except ValidationError as error:
+        flags_of = {o.name: o.flag for o in changed}
+        places = [flags_of[part] for part in error.errors()[0]["loc"] if part in flags_of]
+        where = (*places, *(o.flag for o in selecting), command)[0]
+        raise UserError(f"{where}: {first_error_message(error)}") from None
 
 
-def _share(one: _Parameter, other: _Parameter) -> bool:
-    return bool(set(one.studies) & set(other.studies))
-
-
-def _first_place(error: ValueError, flags: Mapping[str, str]) -> str | None:
-    """The option that an error is about, if it is about one."""
-    errors = getattr(error, "errors", None)
-    return (
-        next((flags[part] for part in errors()[0]["loc"] if part in flags), None)
-        if errors
-        else None
+def _misplaced(
+    option: _StudyOption, options: list[_StudyOption], selecting: list[_StudyOption]
+) -> UserError:
+    """The error for an option that the selected study does not have."""
+    selectors = [o for o in options if o.option.selects]
+    fitting = [o.flag for o in selectors if set(o.studies) & set(option.studies)]
+    if selecting and not fitting:
+        return UserError(f"{selecting[0].flag} and {option.flag} exclude each other")
+    return UserError(
+        f"{option.flag} goes with {' or '.join(fitting or [o.flag for o in selectors])}"
     )
 
 
-def _on_network(
-    command: str,
-    study: Study,
-    words: Mapping[str, object],
-    *,
-    checkpoint: CheckpointsOption = None,
-    dataset: DatasetOption = None,
-    normalize: NormalizeOption = None,
-    model: AssumeOption = None,
-    images: ImagesOption = None,
-    data_dir: DataDirOption = None,
-    download: DownloadOption = False,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "fast",
-    seed: StudySeedOption = 0,
-    out: LocalOutOption = None,
-    budget: BudgetOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+# --- the commands --------------------------------------------------------------------------------
+
+
+@dataclass
+class StudyOptions(NetworkOptions):
+    """The options that all studies share."""
+
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="PATH|NAME",
+            help="Weights: the folder of a run, a checkpoint file, or a bundled name; twice to "
+            "compare two networks.  [default: the newest finished run, or else bundled weights]",
+            autocompletion=complete_checkpoint,
+        ),
+    ] = None
+    engine: EngineOption = "fast"
+    seed: StudySeedOption = 0
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for CSVs and plots.  [default: a folder in results/local/, named after "
+            "the weights and the options]",
+        ),
+    ] = None
+    budget: BudgetOption = None
+
+    def context(self) -> "Context":
+        return replace(super().context(), engine=self.engine)
+
+
+@dataclass
+class ExperimentOptions:
+    """The experiment that a command measures, if it is not given a network."""
+
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Measure every network of an experiment instead; nothing is trained.",
+            autocompletion=complete_experiment,
+        ),
+    ] = None
+    profile: ProfileOption = None
+    settings: SetOption = None
+
+
+def _study_networks(
+    command: str, study: Study, words: Mapping[str, object], options: StudyOptions
 ) -> None:
-    """Run a study of one network; its parameters are the options that the studies share.
-
-    Args:
-        words: the study's options, for the default folder.
-    """
-    stopper = make_stopper(budget)
-    check_checkpoints(checkpoint or (), model or ())
-    check_words(dataset, normalize, device)
+    """Run a study of one network, or of two side by side."""
+    stopper = make_stopper(options.budget)
+    options.check_checkpoints(options.checkpoint or ())
     from resnet_cli.studies.runner import run_study, run_together
-    from resnet_cli.weights.assumptions import parse_overrides
 
-    display = make_display(as_json, quiet, verbose)
-    context = make_context(device, data_dir, download, engine)
-    more = {"images": images, "normalize-": normalize, "seed": unusual(seed, 0)}
-    more |= {f"{key}-": value for key, value in parse_overrides(model or ()).items()}
-    words = dict(words) | more | {context.engine: context.engine != "fast"}
+    display, context = options.display(), options.context()
+    words = {
+        **words,
+        "images": options.images,
+        "normalize-": options.normalize,
+        "seed": options.seed or None,
+        **{f"{key}-": value for key, value in options.overrides.items()},
+        options.engine: options.engine != "fast",
+    }
+    references: list[str | None] = [*options.checkpoint] if options.checkpoint else [None]
     with stopper.listening():
-        names: list[str | None] = [*checkpoint] if checkpoint else [None]
-        found = [
-            find_network(display, context, name, dataset, normalize, images, assume=model or ())
-            for name in names
-        ]
-        folder = writable(out or local_folder(command, "-and-".join(s.name for s in found), words))
-        shared: Any = {"seed": seed, "out": folder, "display": display, "should_stop": stopper}
+        found = [find_network(one, options, context, display) for one in references]
+        name = "-and-".join(subject.name for subject in found)
+        folder = writable(options.out or local_folder(command, name, words))
+        shared: Any = {
+            "seed": options.seed,
+            "out": folder,
+            "display": display,
+            "should_stop": stopper,
+        }
         if len(found) == 1:
             written = run_study(found[0], study, **shared)
         else:
             written = run_together(found, study, **shared)
-    show_files(display, written)
     sources, data = [s.loaded.source for s in found], [s.data.dataset for s in found]
     about: dict[str, Any] = {"checkpoint": sources[0], "dataset": data[0]}
     if len(found) > 1:
         about = {"checkpoints": sources, "datasets": data}
-    _summarise(display, command, about, written)
+    _show(display, command, about, written)
 
 
-def _on_experiment(
+def _study_experiment(
     command: str,
     study: Study,
     words: Mapping[str, object],
-    *,
-    experiment: str,
-    profile: str | None,
-    settings: list[str] | None,
-    data_dir: Path | None,
-    download: bool,
-    device: str,
-    out: Path | None,
-    budget: str | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **of_network: Any,
+    measured: ExperimentOptions,
+    options: StudyOptions,
 ) -> None:
     """Run a study of every network of an experiment, trained or not.
 
@@ -362,126 +282,96 @@ def _on_experiment(
     """
     from resnet_cli.config.experiments import load_experiment
 
+    assert measured.experiment is not None
+    if not study.takes_experiment:
+        flag = next(option.flag for option in options_of(type(study)).values())
+        raise UserError(
+            f"{flag} measures one network: give it by --checkpoint, or run an experiment with "
+            f"study: {{kind: {study.kind}}}"
+        )
     for name in ("checkpoint", "dataset", "normalize", "model", "seed"):
-        if of_network[name]:
+        if getattr(options, name):
             raise UserError(f"--{name} and an EXPERIMENT exclude each other")
-    if experiment in bundled_names():
-        raise UserError(f"{experiment} is a network, no experiment: --checkpoint {experiment}")
-    display = make_display(as_json, quiet, verbose)
-    stopper = make_stopper(budget)
-    loaded = load_experiment(experiment, profile, settings or ())
+    if measured.experiment in bundled_names():
+        raise UserError(
+            f"{measured.experiment} is a network, not an experiment: --checkpoint "
+            f"{measured.experiment}"
+        )
+    stopper = make_stopper(options.budget)
+    loaded = load_experiment(measured.experiment, measured.profile, measured.settings or ())
     from resnet_cli.run.experiment import study_experiment
     from resnet_cli.run.trainings import Session
 
-    context = make_context(device, data_dir, download)
-    words = {loaded.profile: True, "set-": loaded.hash[:8] if settings else None} | dict(words)
+    display = options.display()
+    words = {loaded.profile: True, "set-": loaded.hash[:8] if measured.settings else None, **words}
     loaded = loaded.model_copy(update={"study": study})
-    folder = writable(out or local_folder(command, loaded.name, words))
+    folder = writable(options.out or local_folder(command, loaded.name, words))
     with stopper.listening():
-        written = study_experiment(loaded, Session(context, display, stopper), folder)
+        session = Session(options.context(), display, stopper)
+        written = study_experiment(loaded, session, folder)
+    _show(display, command, {"experiment": loaded.name, "profile": loaded.profile}, written)
+
+
+def _show(display: "Display", command: str, about: Mapping[str, Any], written: "Written") -> None:
     show_files(display, written)
-    about = {"experiment": loaded.name, "profile": loaded.profile}
-    _summarise(display, command, about, written)
-
-
-def _summarise(display: Any, command: str, about: Mapping[str, Any], written: "Written") -> None:
     display.summary({"command": command, **about, "files": file_names(written)} | written.facts)
 
 
-def add_command(
-    application: typer.Typer, command: str, text: str, calls: tuple[str, ...]
-) -> Callable[..., None]:
-    """Add the command of the studies that name it: their options, then the shared ones."""
-    parameters = _parameters(command)
+def _add_study_command(command: str, text: str, *examples: str) -> None:
+    """Add the command of the studies that name it."""
     studies = studies_of(command)
-    shared = dict(inspect.signature(_on_network, eval_str=True).parameters)
-    left_out = {"command", "study", "words"}
-    left_out |= {"images", "engine"} - {name for study in studies for name in study.shared_options}
-    with_experiment = any(study.takes_experiment for study in studies)
+    options = _study_options(command)
+    left_out = {"images", "engine"} - {name for study in studies for name in study.shared_options}
+    takes_experiment = any(study.takes_experiment for study in studies)
 
     def run(**given: Any) -> None:
-        study, words = _chosen(command, parameters, {p.key: given.pop(p.key) for p in parameters})
-        if with_experiment and given["experiment"] is not None:
-            if not study.takes_experiment:
-                flag = next(option.flag for option in options_of(type(study)).values())
-                raise UserError(
-                    f"{flag} is measured on one network: name it by --checkpoint, or run an "
-                    f"experiment with study: {{kind: {study.kind}}}"
-                )
-            _on_experiment(command, study, words, **given)
+        study, words = _configured(command, options, {o.key: given.pop(o.key) for o in options})
+        measured = take(ExperimentOptions, given)
+        shared = take(StudyOptions, given)
+        if measured.experiment is not None:
+            _study_experiment(command, study, words, measured, shared)
             return
-        for name, flag in (("profile", "--profile"), ("settings", "--set")):
-            if given.pop(name, None):
+        for flag, value in (("--profile", measured.profile), ("--set", measured.settings)):
+            if value:
                 raise UserError(f"{flag} goes with an EXPERIMENT: resnet-cli {command} quickstart")
-        given.pop("experiment", None)
-        _on_network(command, study, words, **given)
+        _study_networks(command, study, words, shared)
 
-    declared = [p.declared() for p in parameters]
-    if with_experiment:
-        of_experiments = inspect.signature(_of_experiments, eval_str=True).parameters
-        declared = [*of_experiments.values(), *declared]
-    declared += [p for name, p in shared.items() if name not in left_out]
-    run.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in declared}
     run.__doc__ = text
-    application.command(name=command, epilog=examples(*calls))(run)
-    return run
+    parameters = option_parameters(ExperimentOptions) if takes_experiment else []
+    parameters += [option.parameter() for option in options]
+    parameters += [p for p in option_parameters(StudyOptions) if p.name not in left_out]
+    add_command(command, run, parameters, examples)
 
 
-def _of_experiments(
-    *,
-    experiment: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="EXPERIMENT",
-            help="Measure every network of an experiment instead; nothing is trained.",
-            autocompletion=complete_experiment,
-        ),
-    ] = None,
-    profile: ProfileOption = None,
-    settings: SetOption = None,
-) -> None:
-    """The parameters of a command that also measures the networks of an experiment."""
-
-
-add_command(
-    app,
+_add_study_command(
     "lesion",
     "Delete or reorder units and measure the test error.",
-    (
-        "lesion --blocks 1 --ranked",
-        "lesion --blocks 1-20 --samples 50",
-        "lesion --only 4,17 --per-class",
-        "lesion --reorder 1-20",
-        "lesion --greedy 20",
-        "lesion --additivity 2-10",
-        "lesion --blocks 1 --recalibrate 1000",
-        "lesion --influence 1-3",
-        "lesion --checkpoint preact110-cifar10 --data-dir DATA",
-    ),
+    "lesion --blocks 1 --ranked",
+    "lesion --blocks 1-20 --samples 50",
+    "lesion --only 4,17 --per-class",
+    "lesion --reorder 1-20",
+    "lesion --greedy 20",
+    "lesion --additivity 2-10",
+    "lesion --blocks 1 --recalibrate 1000",
+    "lesion --influence 1-3",
+    "lesion --checkpoint preact110-cifar10 --data-dir DATA",
 )
-add_command(
-    app,
+_add_study_command(
     "paths",
     "Measure path lengths and the gradient by path length.",
-    (
-        "paths",
-        "paths --k 10 --samples 1000",
-        "paths --exact --stages",
-        "paths --lengths",
-        "paths --exact --estimator image",
-        "paths --cumulative",
-    ),
+    "paths",
+    "paths --k 10 --samples 1000",
+    "paths --exact --stages",
+    "paths --lengths",
+    "paths --exact --estimator image",
+    "paths --cumulative",
 )
-add_command(
-    app,
+_add_study_command(
     "signal",
-    "Measure activations and gradients unit by unit. Untrained and trained; shortcuts' factors.",
-    (
-        "signal",
-        "signal --checkpoint preact110-cifar10 --data-dir DATA",
-        "signal he2016/table1 --profile mini",
-        "signal --iterative 1000",
-        "signal --effects 500",
-    ),
+    "Measure activations and gradients by unit. Also the factors of shortcuts.",
+    "signal",
+    "signal --checkpoint preact110-cifar10 --data-dir DATA",
+    "signal he2016/table1 --profile mini",
+    "signal --iterative 1000",
+    "signal --effects 500",
 )

@@ -1,36 +1,25 @@
-"""The command train, and the options of all commands that train."""
+"""The command train, and what all commands that train share."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from resnet_cli.cli.app import app, examples
-from resnet_cli.cli.groups import with_options
+import typer
+
+from resnet_cli.cli.app import command
+from resnet_cli.cli.files import file_names, show_files, writable
 from resnet_cli.cli.options import (
     BudgetOption,
-    DataDirOption,
-    DeterministicOption,
-    DeviceOption,
-    DownloadOption,
     EngineOption,
     ExperimentName,
-    JsonOption,
-    LogOption,
     OutOption,
     ProfileOption,
-    QuietOption,
     SeedOption,
     SetOption,
-    VerboseOption,
-)
-from resnet_cli.cli.shared import (
-    file_names,
-    make_context,
-    make_display,
+    WorkOptions,
     make_stopper,
-    show_files,
-    writable,
 )
+from resnet_cli.results.layout import RESULTS, experiment_folder
 
 if TYPE_CHECKING:
     from resnet_cli.config.schema import Experiment
@@ -41,42 +30,52 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TrainOptions:
+class TrainOptions(WorkOptions):
     """The options that `train`, `run` and `reproduce` share."""
 
     settings: SetOption = None
-    data_dir: DataDirOption = None
-    download: DownloadOption = False
-    device: DeviceOption = "auto"
-    deterministic: DeterministicOption = False
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Use deterministic kernels: the same bits each time on CUDA too, but slower.",
+        ),
+    ] = False
     engine: EngineOption = "fast"
     seed: SeedOption = None
     budget: BudgetOption = None
-    log: LogOption = None
-    as_json: JsonOption = False
-    quiet: QuietOption = False
-    verbose: VerboseOption = False
+    log: Annotated[
+        Literal["tensorboard", "wandb"] | None,
+        typer.Option(
+            "--log",
+            help="Also log each epoch for TensorBoard, in runs/<run>/tensorboard/, or for Weights "
+            "& Biases.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        make_stopper(self.budget)  # a wrong duration is refused before PyTorch loads
+        super().__post_init__()
+        make_stopper(self.budget)
 
-    def display(self) -> "Display":
-        return make_display(self.as_json, self.quiet, self.verbose)
+    def context(self) -> "Context":
+        from resnet_cli.runtime.device import pick_device
+        from resnet_cli.training.context import Context
+        from resnet_cli.training.epoch_log import check_log
+
+        check_log(self.log)
+        return Context(
+            pick_device(self.device, deterministic=self.deterministic),
+            self.data_dir,
+            self.download,
+            engine=self.engine,
+            deterministic=self.deterministic,
+            log=self.log,
+        )
 
     def session(self, display: "Display") -> "Session":
         from resnet_cli.run.trainings import Session
 
         return Session(self.context(), display, make_stopper(self.budget))
-
-    def context(self) -> "Context":
-        return make_context(
-            self.device,
-            self.data_dir,
-            self.download,
-            self.engine,
-            deterministic=self.deterministic,
-            log=self.log,
-        )
 
     def load(self, name: str, profile: str | None) -> "Experiment":
         from resnet_cli.config.experiments import load_experiment
@@ -93,21 +92,19 @@ def run_and_show(
     results: Path | None = None,
     keep_going: bool = False,
 ) -> "tuple[dict[str, Any], Failures]":
-    """Run experiments and print what they write; returns the summary and what failed.
+    """Run experiments and print what they write; return the summary and the failures.
 
     Args:
-        out: the folder of the results of one experiment; None takes that of each.
-        results: the folder that `--results` names.
+        out: the folder of the results of a single experiment.
+        results: the folder given by `--results`, in which each experiment has a folder.
     """
-    from resnet_cli.results.layout import experiment_folder
     from resnet_cli.run.executors import Job, run_jobs
 
-    if results is None:
-        jobs = [Job(one, writable(out or experiment_folder(one))) for one in experiments]
-    else:
-        jobs = [
-            Job(one, writable(experiment_folder(one, results), "--results")) for one in experiments
-        ]
+    option = "--out" if results is None else "--results"
+    folders = [out or experiment_folder(one, results or RESULTS) for one in experiments]
+    jobs = [
+        Job(one, writable(folder, option)) for one, folder in zip(experiments, folders, strict=True)
+    ]
     for one in experiments:
         session.display.paragraph(_announcement(one))
     done, failures = run_jobs(jobs, executor, session, show_files, keep_going=keep_going)
@@ -126,25 +123,27 @@ def run_and_show(
 def _announcement(experiment: "Experiment") -> str:
     """What an experiment trains, and how long it takes: `veit2016/fig5a (mini): 3 trainings on
     digits, 14 minutes on two cores`."""
-    runs = experiment.runs()
-    datasets = ", ".join(dict.fromkeys(run.data.dataset for _, run in runs))
-    number = "1 training" if len(runs) == 1 else f"{len(runs)} trainings"
-    time = experiment.time or ""
-    where = "" if not time or "GPU" in time else " on two cores"
-    return f"{experiment.name} ({experiment.profile}): {number} on {datasets}" + (
-        f", {time}{where}" if time else ""
-    )
+    from resnet_cli.studies.base import Study
+
+    parts = [f"{experiment.name} ({experiment.profile}): no training"]
+    study = experiment.study
+    if not isinstance(study, Study) or study.needs_network:
+        runs = [run for _, run in experiment.runs()]
+        datasets = ", ".join(dict.fromkeys(run.data.dataset for run in runs))
+        number = "1 training" if len(runs) == 1 else f"{len(runs)} trainings"
+        parts = [f"{experiment.name} ({experiment.profile}): {number} on {datasets}"]
+    if experiment.time:
+        parts.append(experiment.time + ("" if "GPU" in experiment.time else " on two cores"))
+    return ", ".join(parts)
 
 
-@app.command(
-    epilog=examples(
-        "train",
-        "train quickstart --set train.epochs=3 --seed 1",
-        "train mine.yaml --data-dir DATA --budget 150m",
-        "train quickstart --log tensorboard",
-    )
+@command(
+    "train",
+    "train",
+    "train quickstart --set train.epochs=3 --seed 1",
+    "train mine.yaml --data-dir DATA --budget 150m",
+    "train quickstart --log tensorboard",
 )
-@with_options(TrainOptions)
 def train(
     options: TrainOptions,
     experiment: ExperimentName = "quickstart",
@@ -152,9 +151,9 @@ def train(
     out: OutOption = None,
 ) -> None:
     """Train all cases and seeds of an experiment. Unfinished trainings are resumed."""
-    display = options.display()
     loaded = options.load(experiment, profile).model_copy(update={"study": None})
     from resnet_cli.run.executors import Executor
 
+    display = options.display()
     summary, _ = run_and_show([loaded], Executor(), options.session(display), out=out)
     display.summary({"command": "train"} | summary)

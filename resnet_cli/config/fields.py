@@ -53,6 +53,17 @@ def parse_range(value: object) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def range_text(numbers: tuple[int, ...]) -> str:
+    """Increasing numbers in the shortest text that `parse_range` reads: `1-3,5`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
+
+
 def as_tuple(value: object) -> object:
     """Convert a list, as in YAML and JSON, to the tuple that the schema needs."""
     return tuple(value) if isinstance(value, list) else value

@@ -5,11 +5,12 @@ runs/<run>-<fingerprint>/                   the same configuration on other imag
 results/<paper>/<profile>/<experiment>/     an experiment of a paper
 results/<...>/<case>[-seed<n>]/             one network of a study with several networks
 results/local/<experiment>/<profile>/       any other experiment
+results/local/<command>-<name>-<options>/   a study from the command line
 results/local/again-<...>/                  a result measured again from its provenance
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from resnet_cli.config.schema import Experiment, RunConfig
@@ -87,6 +88,23 @@ def case_folder(experiment: Experiment, case: str, seed: int) -> str:
     if len(experiment.cases) == 1 and not several_seeds:
         return "."
     return f"{case}-seed{seed}" if several_seeds else case
+
+
+def local_folder(command: str, name: str, options: Mapping[str, object]) -> Path:
+    """The folder for a study from the command line. Each combination of options has its own, so
+    that no result replaces that of another question.
+
+    Args:
+        name: the weights or the experiment.
+        options: those that are not at their default. None and False are left out; of those that
+            are True only the name is used.
+    """
+    words = [
+        option if value is True else f"{option}{value}"
+        for option, value in options.items()
+        if value is not None and value is not False
+    ]
+    return RESULTS / LOCAL / "-".join([command, name, *words]).replace("/", "-")
 
 
 def repeated_folder(provenance: Path) -> Path:

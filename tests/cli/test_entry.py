@@ -1,6 +1,8 @@
 """One command line: help, version, JSON, exit codes, and how fast it starts."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -163,6 +165,9 @@ def test_the_module_is_the_command(empty: Path) -> None:
         (["run", "quickstart", "--profile", "paper"], "has no profile 'paper'"),
         (["paths", "--k", "x"], "--k"),
         (["paths", "--device", "gpu"], "--device gpu: use auto, cpu, cuda or cuda:n"),
+        (["train", "--device", "gpu"], "--device gpu: use auto, cpu, cuda or cuda:n"),
+        (["lesion", "--model", "stride=1"], "did you mean 'strides'?"),
+        (["examine", "preact56-digits", "--budget", "10"], "--budget '10'"),
         (["lesion", "--dataset", "mnist"], "unknown data set 'mnist'"),
         (["eval", "--normalize", "imagnet"], "did you mean 'imagenet'?"),
     ],
@@ -184,14 +189,37 @@ def test_a_wrong_name_is_refused_before_pytorch_loads(
     assert "Input should" not in done.stderr
 
 
-def test_run_says_what_it_will_train_and_for_how_long(empty: Path, capsys: Captured) -> None:
-    assert run_command(["run", "veit2016/fig5a", "--profile", "smoke", "--budget", "0s"]) == 130
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == "veit2016/fig5a (smoke): 1 training on digits, seconds on two cores"
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        ("veit2016/fig5a", "1 training on digits, seconds on two cores"),
+        ("veit2016/fig7", "no training, seconds on two cores"),
+    ],
+)
+def test_run_says_what_it_will_train_and_for_how_long(
+    experiment: str, sentence: str, empty: Path, capsys: Captured
+) -> None:
+    assert run_command(["run", experiment, "--profile", "smoke", "--budget", "0s"]) == 130
+    assert capsys.readouterr().out.splitlines()[0] == f"{experiment} (smoke): {sentence}"
 
 
-@pytest.mark.parametrize("arguments", [["models"], ["list", "--json"]], ids=" ".join)
-def test_output_on_a_full_device_is_one_line(arguments: list[str], empty: Path) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_output_on_a_full_device_is_one_line(
+    name: str, work: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    with open(os.open("/dev/full", os.O_WRONLY), "w", closefd=False) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run_command(QUICK[name]) == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("resnet-cli: the output cannot be written: No space left")
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["list", "--json"]], ids=" ".join)
+def test_a_full_device_leaves_no_traceback_at_exit(arguments: list[str], empty: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "resnet_cli", *arguments],
@@ -200,6 +228,6 @@ def test_output_on_a_full_device_is_one_line(arguments: list[str], empty: Path) 
             text=True,
             timeout=60,
         )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "the output cannot be written: No space left" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

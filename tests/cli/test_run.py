@@ -140,4 +140,4 @@ def test_out_takes_one_experiment(work: Path, capsys: Captured) -> None:
     for name in ("a", "b"):
         Path(f"mine/{name}.yaml").write_text("title: T\nmodel: {depth: 8}\ntrain: {epochs: 1}\n")
     line = refused(["run", "mine", "--out", "x"], capsys)
-    assert line.startswith("--out takes one experiment")
+    assert line.startswith("--out needs a single experiment")

@@ -348,7 +348,7 @@ def test_two_networks_side_by_side(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["a", "b", "preact56-digits"], "3 checkpoints; name one, or two to compare"),
+        (["a", "b", "preact56-digits"], "3 checkpoints; give one"),
         (["preact56-digits"] * 2, "preact56-digits is given twice"),
         (["preact56-digits", "nix"], "nix"),
     ],
@@ -362,7 +362,7 @@ def test_networks_that_cannot_be_compared(
 
 def test_model_goes_with_one_network(empty: Path, capsys: Captured) -> None:
     names = ["--checkpoint", "preact56-digits", "--checkpoint", "preact20-cifar10"]
-    assert "--model goes with one" in refused(["paths", *names, "--model", "a=b"], capsys)
+    assert "--model needs a single" in refused(["paths", *names, "--model", "token=mean"], capsys)
 
 
 @pytest.mark.parametrize(

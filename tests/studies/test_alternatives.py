@@ -101,7 +101,7 @@ def test_a_study_records_what_was_stated_and_repeats_it(
     tables = [Path(folder, "lesion_delete.csv").read_text() for folder in ("again", "repeated")]
     assert tables[0] == tables[1]
     assert Path("stated/lesion_delete.csv").read_text() != tables[0]
-    assert "not told by the file" in capsys.readouterr().out
+    assert "not stated in the file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
