@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_cli.results.outcomes import paired_variance
+
 if TYPE_CHECKING:
     from resnet_cli.claims.evidence import Evidence
 
@@ -247,9 +249,7 @@ def variance_of_images(first: Errors, second: Errors) -> float | None:
     outcomes = [side.outcomes for side in (first, second)]
     if not all(outcomes) or len({outcome.shape for side in outcomes for outcome in side}) != 1:
         return None
-    means = [np.mean([outcome.astype(float) for outcome in side], axis=0) for side in outcomes]
-    apart = means[0] - means[1]
-    return float(np.var(apart, ddof=1) / apart.size * 100.0**2)
+    return paired_variance(*(np.mean(side, axis=0) for side in outcomes))
 
 
 def difference(pairs: Sequence[tuple[Errors, Errors]], name: str = "difference") -> Part:

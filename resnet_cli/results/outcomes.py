@@ -10,6 +10,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,20 +77,20 @@ def read_outcomes(folder: Path) -> dict[str, NDArray[np.bool_]]:
     return {name: np.unpackbits(a, count=images).astype(bool) for name, a in packed.items()}
 
 
-def paired_variance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def paired_variance(first: NDArray[Any], second: NDArray[Any]) -> float:
     """The variance of the difference between two test errors, in squared percentage points.
 
-    The two networks classify the same images. With d in {-1, 0, 1} the difference of the outcomes
-    for an image, the variance is var(d) / images (as in McNemar's test, but without assuming equal
-    errors).
+    The two networks classify the same images. With d the difference of the outcomes for an image,
+    the variance is var(d) / images (as in McNemar's test, but without assuming equal errors).
 
     Args:
-        first, second: whether each image is classified correctly, shape [images].
+        first, second: whether each image is classified correctly, or the share of trainings in
+            which it is, shape [images].
 
     Raises:
         ValueError: the shapes differ, or there are fewer than two images.
     """
     if first.shape != second.shape or first.size < 2:
         raise ValueError(f"outcomes on {first.size} and {second.size} images cannot be paired")
-    difference = first.astype(np.int8) - second.astype(np.int8)
+    difference = first.astype(float) - second
     return float(difference.var(ddof=1)) / first.size * 100.0**2
