@@ -138,6 +138,8 @@ def examine(
     """Examine a network: deletions, reorderings, paths, signals. Writes one HTML page."""
     from resnet_cli.runtime.interrupt import parse_duration
 
+    if len(checkpoints) > 2:
+        raise UserError(f"{len(checkpoints)} checkpoints; the page has one, or two side by side")
     options.check_checkpoints(checkpoints)
     seconds = parse_duration(budget) / len(checkpoints)
     from resnet_cli.report.examination import findings_of, write_examination

@@ -69,16 +69,14 @@ class NetworkOptions(WorkOptions):
         self.overrides = parse_overrides(self.model or ())
 
     def check_checkpoints(self, references: Sequence[str]) -> None:
-        """Check the networks of a command that takes one, or two to compare.
+        """Check the networks of a command.
 
         Raises:
-            UserError: there are more than two, both are the same, one does not exist, or `--model`
-                is given with two.
+            UserError: one is given twice or does not exist, or `--model` is given with several.
         """
-        if len(references) > 2:
-            raise UserError(f"{len(references)} checkpoints; give one, or two to compare")
-        if len(set(references)) < len(references):
-            raise UserError(f"{references[0]} is given twice; give two different networks")
+        for reference in references:
+            if references.count(reference) > 1:
+                raise UserError(f"{reference} is given twice; give different networks")
         if self.model and len(references) > 1:
             raise UserError("--model needs a single checkpoint; measure the networks one by one")
         for reference in references:

@@ -191,8 +191,8 @@ class StudyOptions(NetworkOptions):
         typer.Option(
             "--checkpoint",
             metavar="PATH|NAME",
-            help="Weights: the folder of a run, a checkpoint file, or a bundled name; twice to "
-            "compare two networks.  [default: the newest finished run, or else bundled weights]",
+            help="Weights: the folder of a run, a checkpoint file, or a bundled name; repeat it "
+            "to compare networks.  [default: the newest finished run, or else bundled weights]",
             autocompletion=complete_checkpoint,
         ),
     ] = None
@@ -232,7 +232,7 @@ class ExperimentOptions:
 def _study_networks(
     command: str, study: Study, words: Mapping[str, object], options: StudyOptions
 ) -> None:
-    """Run a study of one network, or of two side by side."""
+    """Run a study of one network, or of several side by side."""
     stopper = make_stopper(options.budget)
     options.check_checkpoints(options.checkpoint or ())
     from resnet_cli.studies.runner import run_study, run_together

@@ -1,5 +1,6 @@
 """Runs one study of one network: measures the tables that are missing, draws, and summarises."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -97,8 +98,15 @@ def run_together(
 
     Raises:
         Interrupted: `should_stop` returned true; the same call continues from there.
-        UserError: the study names units or lengths that a network does not have.
+        UserError: the study names units or lengths that a network does not have, or two networks
+            have the same name.
     """
+    name, count = Counter(subject.name for subject in subjects).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{count} of the networks are named {name}, which is also the name of their folder of "
+            "results; rename a file or folder"
+        )
     written, cases = Written(), []
     shown: dict[tuple[str, ...], list[list[Any]]] = {}
     for subject in subjects:

@@ -18,6 +18,7 @@ from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
 from resnet_cli.studies.subject import find_subject
 from resnet_cli.training.context import Context
+from resnet_cli.weights.cards import bundled_path
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_with_nothing_named_or_trained_a_study_needs_no_download(
     assert second == "data: digits, normalised by channel"
 
 
-# --- two networks --------------------------------------------------------------------------------
+# --- several networks ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -325,12 +326,14 @@ def test_with_nothing_named_or_trained_a_study_needs_no_download(
     ],
     ids=["lesion", "paths"],
 )
-def test_two_networks_side_by_side(
+def test_networks_side_by_side(
     arguments: list[str], stem: str, figures: list[str], work: Path, capsys: Captured
 ) -> None:
-    first, second = run_folder(), Path("second")
+    first, second, third = run_folder(), Path("second"), Path("third")
     shutil.copytree(first, second)
-    both = [*arguments, "--checkpoint", str(first), "--checkpoint", str(second), "--out", "both"]
+    shutil.copytree(first, third)
+    given = [part for folder in (first, second, third) for part in ("--checkpoint", str(folder))]
+    both = [*arguments, *given, "--out", "both"]
     capsys.readouterr()
     assert run_command(both) == 0
     cells = [row[0] for row in cells_of(capsys.readouterr().out)]
@@ -341,14 +344,14 @@ def test_two_networks_side_by_side(
     alone = Path("alone", f"{stem}.csv").read_bytes()
     assert Path("both", first.name, f"{stem}.csv").read_bytes() == alone
     facts = summary_of(both, capsys)
-    assert facts["checkpoints"] == [str(first), "second"]
-    assert {first.name, "second"} <= facts.keys()
+    assert facts["checkpoints"] == [str(first), "second", "third"]
+    assert {first.name, "second", "third"} <= facts.keys()
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["a", "b", "preact56-digits"], "3 checkpoints; give one"),
+        (["a/same.pt", "b/same.pt"], "2 of the networks are named same"),
         (["preact56-digits"] * 2, "preact56-digits is given twice"),
         (["preact56-digits", "nix"], "nix"),
     ],
@@ -356,6 +359,9 @@ def test_two_networks_side_by_side(
 def test_networks_that_cannot_be_compared(
     more: list[str], said: str, empty: Path, capsys: Captured
 ) -> None:
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        shutil.copy(bundled_path("preact56-digits"), Path(folder, "same.pt"))
     given = [part for name in more for part in ("--checkpoint", name)]
     assert said in refused(["lesion", *given], capsys)
 
