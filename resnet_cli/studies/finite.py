@@ -15,8 +15,8 @@ IMAGES = 16
 def check_outputs(subject: Subject, split: SplitName, *, batch_statistics: bool = False) -> None:
     """Send the first images of a split through the intact network.
 
-    Weights that are not finite are refused when they are loaded (`weights.state.check_values`);
-    here finite ones overflow.
+    Weights that are not finite are refused when they are loaded
+    (`weights.state_dict.check_values`); here finite ones overflow.
 
     Args:
         batch_statistics: normalise by the statistics of these images, as in training.

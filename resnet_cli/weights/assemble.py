@@ -13,7 +13,7 @@ from resnet_cli.models.units import (
 )
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
-from resnet_cli.weights.layout import Layer, Plan, UnitPlan, known_activation
+from resnet_cli.weights.plan import Layer, Plan, UnitPlan, known_activation
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -27,7 +27,7 @@ from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.results.run_file import check_files, read_run_file
 from resnet_cli.runtime.errors import UserError, shortened
 from resnet_cli.weights import cards
-from resnet_cli.weights.state import check_values
+from resnet_cli.weights.state_dict import check_values
 
 if TYPE_CHECKING:
     from resnet_cli.weights.assumptions import Assumption

@@ -7,7 +7,7 @@ a batch norm. `norm/POSITION` is a batch norm either in the stem or after the la
 on its channels.
 
 `implies` gives further properties of networks with this naming, as values of the assumptions of
-`resnet_cli.weights.layout`.
+`resnet_cli.weights.plan`.
 """
 
 import re

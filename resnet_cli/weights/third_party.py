@@ -1,7 +1,7 @@
 """Third-party checkpoints: weights that were trained by other PyTorch code.
 
 Loading has four steps, each in its own module: `reading` opens the file without running code in it,
-`state` finds the state dict, `namings` and `layout` infer the network from names and shapes, and
+`state_dict` finds the state dict, `namings` and `plan` infer the network from names and shapes, and
 `assemble` builds it. Every entry of the file and every parameter of the network must be used; the
 first one that is not is named in the error. Properties that cannot be inferred from shapes are
 assumed as in the code that uses the naming, are reported, and can be set with `--model KEY=VALUE`
@@ -27,20 +27,16 @@ from resnet_cli.models.units import EXPANSION
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assemble import assemble
 from resnet_cli.weights.assumptions import Assumption, Assumptions
-from resnet_cli.weights.layout import Plan, plan_of
+from resnet_cli.weights.convnext import assemble_convnext, is_convnext
+from resnet_cli.weights.plan import Plan, plan_of
 from resnet_cli.weights.reading import read_content
-from resnet_cli.weights.state import State, find_state
-from resnet_cli.weights.transformers import (
-    assemble_convnext,
-    assemble_transformer,
-    is_convnext,
-    is_transformer,
-)
+from resnet_cli.weights.state_dict import State, find_state
 from resnet_cli.weights.vgg import assemble_vgg, is_vgg
+from resnet_cli.weights.vit import assemble_vit, is_vit
 
 OTHER_KINDS = (
     (is_vgg, assemble_vgg),
-    (is_transformer, assemble_transformer),
+    (is_vit, assemble_vit),
     (is_convnext, assemble_convnext),
 )
 """For networks that are not ResNets: functions that recognise one by its keys and build it."""

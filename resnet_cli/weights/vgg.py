@@ -8,7 +8,6 @@ which can be deleted as in paper 2's Figure 3 (Veit et al. 2016, arXiv:1605.0643
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,10 @@ from resnet_cli.models.units import Place, PlainUnit, ZeroPadding
 from resnet_cli.models.vgg import Classifier
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
+from resnet_cli.weights.layers import LayerReader
 
 _CONVOLUTION = re.compile(r"features\.(\d+)\.weight")
 _CLASSIFIER = re.compile(r"(?:classifier|fc|linear)(?:\.(\d+))?\.weight")
-M = TypeVar("M", bound=nn.Module)
 
 
 def is_vgg(tensors: Mapping[str, Tensor]) -> bool:
@@ -72,86 +71,68 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
     Raises:
         UserError: a layer is missing, unexpected or has the wrong shape.
     """
+    reader = LayerReader(tensors, source)
     units: list[PlainUnit] = []
     convs = sorted(
         int(match[1])
         for name, tensor in tensors.items()
         if (match := _CONVOLUTION.fullmatch(name)) and tensor.ndim == 4
     )
-    used: set[str] = set()
     stage, number, channels = 1, 0, 3
     last_pool = assume.value("last_pool", "max", ("max", "none"), ("max", "none"))
     for index, at in enumerate(convs):
-        conv, norm = f"features.{at}", f"features.{at + 1}"
+        name, norm = f"features.{at}", f"features.{at + 1}"
         has_norm = f"{norm}.running_mean" in tensors
-        width = 3 if has_norm else 2
         is_last = index == len(convs) - 1
-        gap = 0 if is_last else convs[index + 1] - at - width
+        gap = 0 if is_last else convs[index + 1] - at - (3 if has_norm else 2)
         if gap not in (0, 1):
             raise UserError(
-                f"{source}: {conv}: {convs[index + 1] - at} layers before the next convolution; "
+                f"{source}: {name}: {convs[index + 1] - at} layers before the next convolution; "
                 "expected a batch norm, a ReLU and a pooling layer"
             )
         pools = gap == 1 or (is_last and last_pool == "max")
-        weight = tensors[f"{conv}.weight"]
-        if weight.shape[1] != channels or weight.shape[2:] != (3, 3):
-            raise UserError(
-                f"{source}: {conv}.weight: has shape {list(weight.shape)}; expected "
-                f"[C, {channels}, 3, 3]"
+        conv = reader.conv(name, 1, padding=1)
+        if (conv.in_channels, conv.kernel_size) != (channels, (3, 3)):
+            reader.refuse(
+                f"{name}.weight",
+                f"has shape {list(conv.weight.shape)}; expected [C, {channels}, 3, 3]",
             )
-        outs = int(weight.shape[0])
-        layer: list[nn.Module] = [
-            _filled(nn.Conv2d(channels, outs, 3, padding=1), conv, tensors, used)
-        ]
+        outs = conv.out_channels
+        layers: list[nn.Module] = [conv]
         if has_norm:
-            layer.append(_filled(nn.BatchNorm2d(outs), norm, tensors, used))
-        layer.append(nn.ReLU())
+            layers.append(reader.batch_norm(norm, outs))
+        layers.append(nn.ReLU())
         bypass: list[nn.Module] = [ZeroPadding(channels, outs, 1)] if channels != outs else []
         if pools:
-            layer.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2))
             bypass.append(nn.MaxPool2d(2))
         number += 1
         place = Place(len(units), stage, number, channels, outs, 2 if pools else 1)
-        units.append(PlainUnit(place, nn.Sequential(*layer), nn.Sequential(*bypass)))
+        units.append(PlainUnit(place, nn.Sequential(*layers), nn.Sequential(*bypass)))
         channels = outs
         if pools:
             stage, number = stage + 1, 0
-    head = _linear_units(tensors, source, units, channels, used)
-    unused = sorted(set(tensors) - used - {n for n in tensors if n.endswith("num_batches_tracked")})
-    if unused:
-        raise UserError(f"{source}: {unused[0]}: not part of a VGG with these layers")
+    head = _linear_units(reader, units, channels)
+    reader.check_all_used()
     network = Network(nn.Identity(), units, head)
     return network.eval().to(memory_format=torch.channels_last)
 
 
-def _linear_units(
-    tensors: Mapping[str, Tensor],
-    source: str,
-    units: list[PlainUnit],
-    channels: int,
-    used: set[str],
-) -> nn.Module:
+def _linear_units(reader: LayerReader, units: list[PlainUnit], channels: int) -> nn.Module:
     """Append the hidden linear layers to `units` and return the classifier."""
     names = sorted(
         (int(match[1] or 0), name.removesuffix(".weight"))
-        for name in tensors
+        for name in reader.tensors
         if (match := _CLASSIFIER.fullmatch(name))
     )
     if not names:
-        raise UserError(f"{source}: has no classifier; save the whole network")
-    layers = []
-    for _, name in names:
-        weight = tensors[f"{name}.weight"]
-        if weight.ndim != 2:
-            raise UserError(
-                f"{source}: {name}.weight: has shape {list(weight.shape)}; expected a matrix"
-            )
-        layers.append(_filled(nn.Linear(weight.shape[1], weight.shape[0]), name, tensors, used))
+        raise UserError(f"{reader.source}: has no classifier; save the whole network")
+    layers = [reader.linear(name) for _, name in names]
     side = round((layers[0].in_features / channels) ** 0.5)
     if side * side * channels != layers[0].in_features:
-        raise UserError(
-            f"{source}: {names[0][1]}.weight: takes {layers[0].in_features} values, which is not "
-            f"{channels} channels of a square"
+        reader.refuse(
+            f"{names[0][1]}.weight",
+            f"takes {layers[0].in_features} values, which is not {channels} channels of a square",
         )
     pool = nn.AdaptiveAvgPool2d(side)
     stage = units[-1].place.stage + 1
@@ -165,26 +146,3 @@ def _linear_units(
         made.fc = layers[0]
         return made
     return _Flat(layers[-1], pool if len(layers) == 1 else nn.Identity())
-
-
-def _filled(module: M, name: str, tensors: Mapping[str, Tensor], used: set[str]) -> M:
-    """The module, filled with the tensors of that name; a missing bias becomes zero.
-
-    Raises:
-        UserError: a tensor is missing or has the wrong shape.
-    """
-    own = module.state_dict()
-    given = {leaf: tensors[f"{name}.{leaf}"] for leaf in own if f"{name}.{leaf}" in tensors}
-    for leaf in own:
-        if leaf not in given and leaf != "num_batches_tracked":
-            if leaf != "bias" or isinstance(module, nn.BatchNorm2d):
-                raise UserError(f"{name}.{leaf}: is missing")
-            given[leaf] = torch.zeros_like(own[leaf])
-    for leaf, tensor in given.items():
-        if tensor.shape != own[leaf].shape:
-            raise UserError(
-                f"{name}.{leaf}: has shape {list(tensor.shape)}; expected {list(own[leaf].shape)}"
-            )
-    used |= {f"{name}.{leaf}" for leaf in given}
-    module.load_state_dict(own | given)
-    return module

@@ -29,7 +29,7 @@ from torch.nn.utils import prune
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.load import file_hash, load_network
 from resnet_cli.weights.reading import read_content
-from resnet_cli.weights.state import find_state
+from resnet_cli.weights.state_dict import find_state
 from resnet_cli.weights.third_party import ThirdPartyNetwork, load_third_party
 
 State = dict[str, Tensor]
