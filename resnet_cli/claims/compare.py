@@ -1,10 +1,9 @@
-"""Measured next to published: a paper's tables row by row, and its claims one by one.
+"""Compare measured with published results: the rows of a paper's tables, and its claims.
 
-The measurements are the tables under `results/<paper>/<profile>/`, the published numbers those of
+Measurements come from the tables in `results/<paper>/<profile>/`, published numbers from
 `resnet_cli.claims.papers`.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pandas
 
-from resnet_cli.claims.evidence import TrainedCase, Trainings, read_trainings
+from resnet_cli.claims.evidence import TrainedCase, Trainings, finite, read_trainings
 from resnet_cli.claims.judge import judge_all
 from resnet_cli.claims.papers import PAPERS, case_title, published
 from resnet_cli.claims.verdict import Judgement, counts
@@ -23,39 +22,39 @@ from resnet_cli.results.layout import RESULTS
 from resnet_cli.runtime.errors import UserError, unknown
 
 PREFERENCE = ("paper", "cpu", "mini", "smoke")
-"""Profiles from the one nearest to the papers' protocol. The first that has results is compared
-when none is named, and comes first in the report; folders of other names follow, by name."""
+"""Profiles, the closest to the papers' protocol first. If no profile is given, the first one with
+results is compared. Folders with other names follow in alphabetical order."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a paper's table, with what was measured for it."""
+    """A row of a paper's table with the measurement for it."""
 
     source: str
     case: str
     published: float | None
-    """Percent; None where the paper says "fail", or has no such row."""
+    """Percent; None if the paper says "fail" or has no such row."""
     published_status: str
-    """`ok`, `fail`, or empty when the paper has no such row."""
+    """`ok`, `fail`, or empty if the paper has no such row."""
     approximate: bool
-    """The published number was not checked against the paper's text."""
+    """Whether the published number was not checked against the paper's text."""
     reference: bool
-    """The paper quotes the number from elsewhere."""
+    """Whether the paper quotes the number from other work."""
     measured: TrainedCase | None
     paper_data: str = "cifar10"
-    """The data set that the paper measured on."""
+    """The paper's data set."""
     network: str = ""
-    """The paper's network, such as `preact110`; empty where the paper has no such row."""
+    """The paper's network, such as `preact110`; empty if the paper has no such row."""
 
     @property
     def title(self) -> str:
-        """The case in words, without its data set."""
+        """The name of the case, without its data set."""
         return case_title(self.case.removesuffix(f"-{self.paper_data}"))
 
     @property
     def is_comparable(self) -> bool:
-        """Whether the paper's network was trained on the paper's data; ImageNet is a folder of
-        images. Without a provenance the network is unknown, and taken to be another."""
+        """Whether the paper's network was trained on the paper's data; False if the network is
+        unknown because there is no provenance."""
         found = self.measured
         ours = find_dataset(found.dataset) if found is not None else None
         return (
@@ -68,22 +67,29 @@ class Row:
         )
 
     @property
+    def publication(self) -> str:
+        """The published error: `6.61`, `about 6.10`, `fail`; empty if the paper has no such row."""
+        if self.published is None:
+            return self.published_status.removeprefix("ok")
+        return f"{'about ' if self.approximate else ''}{self.published:.2f}"
+
+    @property
     def difference(self) -> float | None:
-        """Median measured minus published, in points; None where the network or the data are not
-        the paper's."""
+        """Measured median minus published error, in percentage points; None if the network or the
+        data are not the paper's."""
         if self.measured is None or self.published is None or not self.is_comparable:
             return None
         return finite(self.measured.median - self.published)
 
     @property
     def status(self) -> str:
-        """That of the measurement, else `published only` or `not measured`."""
+        """The status of the measurement, or else `published only` or `not measured`."""
         if self.measured is not None:
             return self.measured.status
         return "published only" if self.reference else "not measured"
 
     def to_dict(self, profile: str) -> dict[str, Any]:
-        """For JSON: numbers that are none, or not finite, are null."""
+        """The row for JSON; numbers that are missing or not finite are null."""
         found = self.measured
         interval = found.interval if found is not None else None
         return {
@@ -107,7 +113,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paper against what was measured at one profile."""
+    """A paper compared with the results of one profile."""
 
     paper: str
     profile: str
@@ -118,7 +124,7 @@ class Comparison:
     """Other profiles that have results."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The comparison for JSON."""
         return {
             "paper": self.paper,
             "profile": self.profile,
@@ -129,14 +135,14 @@ class Comparison:
 
 
 def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> Comparison:
-    """Set a paper's numbers and claims next to what lies in `results/<paper>/<profile>/`.
+    """Compare a paper's numbers and claims with the results in `results/<paper>/<profile>/`.
 
     Args:
-        profile: a profile, or the name of another folder; None takes the first of PREFERENCE that
-            has results.
+        profile: a profile or the name of another folder; None: the first of PREFERENCE with
+            results.
 
     Raises:
-        UserError: no such paper or profile, no results there, or a table that cannot be read.
+        UserError: the paper or profile does not exist or has no results, or a table cannot be read.
     """
     if paper not in PAPERS:
         raise unknown("paper", paper, PAPERS)
@@ -147,7 +153,7 @@ def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> 
     elif profile not in (*PROFILES, *_folders(home)):
         raise unknown("profile", profile, {*PROFILES, *found})
     if profile not in found:
-        there = f" (there are results of: {', '.join(found)})" if found else ""
+        there = f" (profiles with results: {', '.join(found)})" if found else ""
         wanted = profile if profile in PROFILES else "mini"
         raise UserError(
             f"no results in {home / profile}{there}; measure them: "
@@ -166,7 +172,7 @@ def compare(paper: str, profile: str | None = None, results: Path = RESULTS) -> 
 
 
 def measured_profiles(paper: str, results: Path = RESULTS) -> list[str]:
-    """The profiles that have results, and folders of other names that do, by PREFERENCE."""
+    """The profiles and other folders that have results, ordered by PREFERENCE."""
     home = results / paper
     names = _folders(home)
     found = [name for name in names if next((home / name).rglob("*.csv"), None) is not None]
@@ -174,7 +180,7 @@ def measured_profiles(paper: str, results: Path = RESULTS) -> list[str]:
 
 
 def by_preference(names: Iterable[str]) -> list[str]:
-    """Profiles as PREFERENCE has them, then folders of other names, by name."""
+    """Profiles in the order of PREFERENCE, then other folders in alphabetical order."""
     there = set(names)
     return [name for name in PREFERENCE if name in there] + sorted(there.difference(PREFERENCE))
 
@@ -187,7 +193,8 @@ def _folders(home: Path) -> list[str]:
 
 
 def rows(paper: str, trainings: Trainings) -> list[Row]:
-    """The rows of a paper's tables in its order; in each, then, cases it has no number for."""
+    """The rows of a paper's tables in its order; cases that it does not report come last in each
+    table."""
     found: list[Row] = []
     for row in _published_rows(paper):
         measured = trainings.get(row.source, {}).get(row.case)
@@ -204,7 +211,8 @@ def rows(paper: str, trainings: Trainings) -> list[Row]:
 
 
 def _published_rows(paper: str) -> list[Row]:
-    """A paper's published errors, as rows without a measurement; top-1 where there is top-5."""
+    """A paper's published errors as rows without a measurement; top-1 error if top-5 is given
+    too."""
     table = published(paper)
     if paper == "veit2016":
         table = table[table["quantity"].str.startswith("error-")]
@@ -236,8 +244,3 @@ def _published_rows(paper: str) -> list[Row]:
         )
         for row in table.to_dict("records")
     ]
-
-
-def finite(value: float) -> float | None:
-    """None for what is not, as in JSON and in tables."""
-    return value if math.isfinite(value) else None

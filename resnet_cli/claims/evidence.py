@@ -1,8 +1,8 @@
-"""What was measured at one profile: errors of trainings by table, and the tables of studies.
+"""The measurements of one profile: errors of trainings by table, and the tables of studies.
 
-A case is a handful of errors, one a seed. As in paper 1 the median stands for them. The interval is
-Student's t for their mean, at 95 %: no interval of the median that holds for every distribution
-reaches 95 % with the paper's five runs.
+A case has a few errors, one for each seed, and is represented by their median, as in paper 1. The
+interval is the 95 % Student's t interval of their mean: with the paper's five runs, no
+distribution-free interval of the median reaches 95 %.
 """
 
 import math
@@ -29,17 +29,26 @@ from resnet_cli.results.tables import read_provenance, read_table
 
 CONFIDENCE = 0.95
 PUBLISHED_RUNS = 5
-"""Of paper 1's numbers on CIFAR, which are medians."""
+"""The number of trainings behind paper 1's numbers on CIFAR, which are medians."""
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if it is not finite, as in JSON and in tables."""
+    return float(value) if math.isfinite(value) else None
+
+
+def provenance_of(table: Path) -> Mapping[str, Any]:
+    """A table's provenance; empty if there is none."""
+    return read_provenance(table) if provenance_path(table).exists() else {}
 
 
 def config_of(table: Path) -> Mapping[str, Any]:
-    """The configuration in a table's provenance; empty where there is none."""
-    config = read_provenance(table).get("config") if provenance_path(table).exists() else None
-    return config if isinstance(config, dict) else {}
+    """The configuration in a table's provenance; empty if there is none."""
+    return provenance_of(table).get("config") or {}
 
 
 def model_of(config: Mapping[str, Any], case: str) -> ModelConfig | None:
-    """The network of an experiment's case; None where the configuration does not say."""
+    """The network of an experiment's case; None if the configuration has none."""
     if not config.get("model"):
         return None
     own = {entry["name"]: entry.get("model") or {} for entry in config.get("cases") or ()}
@@ -47,15 +56,15 @@ def model_of(config: Mapping[str, Any], case: str) -> ModelConfig | None:
 
 
 def test_images(config: Mapping[str, Any], dataset: str) -> int:
-    """How many test images were used; those of CIFAR where the configuration does not say.
+    """The number of test images; that of CIFAR if it is unknown.
 
     Args:
-        config: an experiment's, as its provenance has it; may be empty.
+        config: the configuration of an experiment in a provenance; may be empty.
     """
-    asked = (config.get("data") or {}).get("test_images")
+    stated = (config.get("data") or {}).get("test_images")
     entry = catalogue.find_dataset(dataset)
     whole = entry.counts.get("test") if entry is not None else None
-    return int(asked or whole or ASSUMED_ON)
+    return int(stated or whole or ASSUMED_ON)
 
 
 # --- trainings -----------------------------------------------------------------------------------
@@ -63,20 +72,20 @@ def test_images(config: Mapping[str, Any], dataset: str) -> int:
 
 @dataclass(frozen=True)
 class TrainedCase:
-    """A case of a table: the test errors of its trainings, one a seed."""
+    """A case of a table: the test errors of its trainings, one for each seed."""
 
     source: str
     """The table or figure: `table1`."""
     case: str
     dataset: str
     errors: tuple[float, ...]
-    """Percent, after the last epoch; infinite for a training that diverged."""
+    """Percent, after the last epoch; infinite if the training diverged."""
     model: ModelConfig | None = None
-    """The network that was trained; None where the provenance does not say."""
+    """The trained network; None if the provenance has none."""
     images: int = ASSUMED_ON
-    """Test images; as many where their number is unknown."""
+    """The number of test images."""
     outcomes: tuple[NDArray[np.bool_], ...] = field(default=(), compare=False)
-    """Whether each test image is classified correctly, one array a seed."""
+    """Whether each test image is classified correctly, shape [images], one array for each seed."""
 
     @property
     def num_seeds(self) -> int:
@@ -84,13 +93,13 @@ class TrainedCase:
 
     @property
     def median(self) -> float:
-        """Percent; infinite when as many trainings diverged as did not."""
+        """Percent; infinite if at least half of the trainings diverged."""
         return statistics.median(self.errors)
 
     @property
     def status(self) -> str:
-        """`diverged` when the median is infinite; `fail` above the error that paper 1 calls so, on
-        at most ten classes."""
+        """`diverged` if the median is infinite; `fail` if it is above 20 % on at most ten classes,
+        as in paper 1; else `ok`."""
         if not math.isfinite(self.median):
             return "diverged"
         entry = catalogue.find_dataset(self.dataset)
@@ -99,8 +108,8 @@ class TrainedCase:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean, percent, cut at 0 and 100; None for one seed or a
-        divergence."""
+        """The 95 % t interval of the mean, percent, clipped to 0 to 100; None for a single seed or
+        if a training diverged."""
         if self.num_seeds < 2 or not all(map(math.isfinite, self.errors)):
             return None
         from scipy import stats
@@ -113,25 +122,25 @@ class TrainedCase:
 
     @property
     def title(self) -> str:
-        """The case in words, with the depth of the network that was trained."""
+        """The name of the case, with the depth of the trained network."""
         return case_title(self.case, self.model.depth if self.model is not None else None)
 
     @property
     def for_verdicts(self) -> Errors:
-        """As the verdicts take it."""
+        """The errors as input for a verdict."""
         return Errors(self.title, self.errors, self.outcomes, images=self.images)
 
 
 Trainings = Mapping[str, Mapping[str, TrainedCase]]
-"""source -> case -> what was trained."""
+"""source -> case -> its trainings."""
 
 
 def read_trainings(folder: Path) -> Trainings:
     """All cases in the `table.csv` files of a profile's folder.
 
-    A table belongs to the table or figure that its provenance names (`config.figure`), else to the
-    part of its folder's name before a hyphen: `table3-cifar10` -> `table3`. A seed that two
-    experiments of one source measured counts once.
+    A file belongs to the paper's table or figure given by `config.figure` in its provenance, or
+    else by its folder's name up to a hyphen: `table3-cifar10` -> `table3`. If two experiments of a
+    source measured the same seed, it counts once.
 
     Raises:
         UserError: a table cannot be read.
@@ -170,7 +179,7 @@ def read_trainings(folder: Path) -> Trainings:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """A study's table of one network."""
+    """A table that a study measured on one network."""
 
     path: Path
     frame: DataFrame
@@ -178,12 +187,17 @@ class StudyTable:
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
-        """Empty where there is none."""
-        return read_provenance(self.path) if provenance_path(self.path).exists() else {}
+        """The table's provenance; empty if there is none."""
+        return provenance_of(self.path)
 
     @property
     def config(self) -> Mapping[str, Any]:
         return self.provenance.get("config") or {}
+
+    @property
+    def estimator(self) -> str:
+        """How a study of paths drew them: a path for each `batch`, as published, or `image`."""
+        return str((self.config.get("study") or {}).get("estimator", "batch"))
 
     @property
     def seed(self) -> int:
@@ -194,7 +208,7 @@ class StudyTable:
         """The network.
 
         Raises:
-            NotMeasuredError: the provenance does not say.
+            NotMeasuredError: the provenance has none.
         """
         model = model_of(self.config, self.case)
         if model is None:
@@ -220,7 +234,7 @@ class StudyTable:
 class Evidence:
     """The measurements of a paper at one profile.
 
-    What the judges read is recorded, for the data set, the network and the seeds of a verdict.
+    It records what the judges read, so that a verdict can state data sets, networks and seeds.
     """
 
     paper: str
@@ -245,10 +259,10 @@ class Evidence:
         return found
 
     def tables(self, experiment: str, stem: str, case: str = "main") -> list[StudyTable]:
-        """A case's table of each training, by seed.
+        """The tables of a case, one for each training, by seed.
 
-        A network that is the experiment's only one may have its table in the folder itself:
-        `main`, and `preact110` of Figure 3, where a checkpoint of others has no VGG next to it.
+        If a network is the only one of its experiment, its table may be in the experiment's folder:
+        `main`, and `preact110` of Figure 3 for a third-party checkpoint, which has no VGG.
 
         Raises:
             NotMeasuredError: there is none, or an empty one.
@@ -270,7 +284,7 @@ class Evidence:
         return sorted(tables, key=lambda table: table.seed)
 
     def curves(self, experiment: str, case: str) -> list[DataFrame]:
-        """A case's rows of training.csv, one table a seed, by iteration.
+        """The rows of training.csv of a case, one table for each seed, by iteration.
 
         Raises:
             NotMeasuredError: there are none.
@@ -290,8 +304,8 @@ class Evidence:
         return curves
 
     def intact_error(self, table: StudyTable) -> float | None:
-        """The test error of the network that a table of paths was measured on, percent: the one
-        that a lesion study found for the same weights; None where no study did."""
+        """The test error, in percent, of the network that a table was measured on. For a table of
+        paths it is taken from a lesion study of the same weights; None if there is none."""
         if "baseline_error" in table.frame:
             return table.baseline
         for path in sorted(self.folder.rglob("lesion_*.csv")):
@@ -303,9 +317,9 @@ class Evidence:
         return None
 
     def decides_below(self, experiment: str, published_error: float) -> float:
-        """The error, percent, that a reference network must reach: that of the experiment's YAML
-        at this profile, else the published one and one point more. Weights that were not trained
-        at a profile must reach that of `cpu`."""
+        """The error, in percent, that a reference network must reach: `decides_below` of the
+        experiment at this profile, or else the published error plus one point. For weights that
+        were not trained at a profile, `cpu` is used."""
         offered = _offered(f"{self.paper}/{experiment}")
         profile = self.profile if self.profile in PROFILES else "cpu"
         stated = offered[profile].decides_below if profile in offered else None
@@ -313,8 +327,8 @@ class Evidence:
 
 
 def published_trainings(paper: str) -> Trainings:
-    """A paper's published errors as if they had been measured: medians of five on CIFAR, single
-    trainings on ImageNet; "fail" as an infinite error."""
+    """A paper's published errors as if they were measured here: medians of five trainings on
+    CIFAR, single trainings on ImageNet; "fail" becomes an infinite error."""
     trainings: dict[str, dict[str, TrainedCase]] = {}
     table = published(paper)
     for row in table[table["metric"] != "top5_error"].to_dict("records"):
@@ -322,14 +336,14 @@ def published_trainings(paper: str) -> Trainings:
         runs = 1 if row["dataset"] == "imagenet" else PUBLISHED_RUNS
         source, case = str(row["source"]), str(row["case"])
         trainings.setdefault(source, {})[case] = PublishedCase(
-            source, case, str(row["dataset"]), (error,), runs=runs, spread=_finite(row["std"])
+            source, case, str(row["dataset"]), (error,), runs=runs, spread=finite(row["std"])
         )
     return trainings
 
 
 @dataclass(frozen=True)
 class PublishedCase(TrainedCase):
-    """A published median, for the same judges."""
+    """A published median."""
 
     runs: int = PUBLISHED_RUNS
     spread: float | None = None
@@ -339,14 +353,10 @@ class PublishedCase(TrainedCase):
         return Errors(self.title, self.errors, spread=self.spread, published_n=self.runs)
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(float(value)) else None
-
-
 def offered_commands(
     paper: str, profile: str, needs: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    """The commands that measure what a claim needs, at this profile where it has all of it."""
+    """The commands that measure what a claim needs, at this profile if it has all cases."""
     commands = []
     for experiment, cases in needs.items():
         name = f"{paper}/{experiment}"
@@ -362,7 +372,7 @@ def offered_commands(
 
 @cache
 def _offered(name: str) -> Mapping[str, Experiment]:
-    """An experiment at each profile that it has; empty where there is no such experiment."""
+    """An experiment by profile; empty if there is no such experiment."""
     if name not in experiment_names():
         return {}
     return {profile: load_experiment(name, profile) for profile in experiment_profiles(name)}

@@ -30,7 +30,7 @@ def _claims() -> Iterator[Claim]:
     yield Claim(
         PAPER,
         "table4",
-        "Pre-activation ResNet-1001 is slightly better in batches of 64 than of 128, CIFAR-10",
+        "Pre-activation ResNet-1001 is slightly better with batch size 64 than with 128, CIFAR-10",
         {"table4-cifar10": ("preact-1001-cifar10", "preact-1001-batch64-cifar10")},
         above_original("table4", [("preact-1001-cifar10", "preact-1001-batch64-cifar10")]),
     )
@@ -89,7 +89,7 @@ def _of_shortcuts() -> Iterator[Claim]:
     yield Claim(
         PAPER,
         "section2",
-        "Equations (6) to (8): through the shortcuts alone each unit passes the gradient on by its "
+        "Equations (6) to (8): along the shortcuts alone, each unit multiplies the gradient by its "
         "lambda",
         {"signal": ()},
         scaled_gradients,
@@ -98,7 +98,7 @@ def _of_shortcuts() -> Iterator[Claim]:
 
 
 def _of_placements() -> Iterator[Claim]:
-    """Table 2, where BN and ReLU stand, and the curves of Figure 6."""
+    """Table 2, the placements of BN and ReLU, and the curves of Figure 6."""
     source, depths = "table2", (110, 164)
     for what, case in (
         ("BN after the addition", "bn_after_addition"),
@@ -148,7 +148,7 @@ def _of_placements() -> Iterator[Claim]:
 
 
 def _of_depths() -> Iterator[Claim]:
-    """Table 3, original against full pre-activation by depth, and the curves of Figure 1."""
+    """Table 3, original and full pre-activation by depth, and the curves of Figure 1."""
     source = "table3"
     for title, suffix, depths in (
         ("CIFAR-10", "cifar10", ("110-one_layer", "110", "164", "1001")),

@@ -1,7 +1,7 @@
-"""How the claims of paper 1 are judged: errors of a table's rows, training losses, identities.
+"""The judges of paper 1's claims: errors of a table's rows, training losses, identities.
 
-A claim about several rows holds when it holds for each and does not hold when one of them
-contradicts it. Where a row is missing it is not measured, unless the others already refute it.
+A claim about several rows holds if it holds for each row, and does not hold if one row contradicts
+it. If a row is missing, the claim is not measured, unless another row already contradicts it.
 """
 
 import math
@@ -28,6 +28,7 @@ from resnet_cli.claims.verdict import (
     decided,
     difference,
     spread_between,
+    undertrained,
     within,
 )
 from resnet_cli.config.fields import FAILS_ABOVE
@@ -35,23 +36,22 @@ from resnet_cli.models.resnet import make_places
 
 PAPER = "he2016"
 SAME_WITHIN = 0.2
-"""Points. "About the same" means no further apart than this: twice what the paper itself passes
-over (0.10, ReLU-only pre-activation at 110 layers), and less than the smallest difference that it
-counts (0.21, ReLU before addition at 164)."""
+"""In points: errors that differ by at most this are "about the same". It is twice the difference
+that the paper ignores (0.10, ReLU-only pre-activation with 110 layers), and less than the smallest
+one that it counts (0.21, ReLU before addition with 164 layers)."""
 AT_FIRST = 0.25
-"""The share of a training that the paper's "at the beginning of training" stands for; it gives no
-number."""
+"""The share of a training that counts as "the beginning of training"; the paper gives no number."""
 IDENTITY_WITHIN = 1e-5
-"""How far the two sides of an identity may be apart in float32, relative."""
+"""The largest relative difference of the two sides of an identity, in float32."""
 
 ORIGINAL = "original"
 SCALINGS = ("scaling-0-1", "scaling-0.5-1", "scaling-0.5-0.5")
 SIX_BIASES = tuple(f"exclusive-gating-bias{bias}" for bias in (0, -1, -2, -3, -4, -5))
-"""One row of the paper, "0 to -5"."""
+"""The paper's row "0 to -5"."""
 EXCLUSIVE = (*SIX_BIASES, "exclusive-gating-bias-6", "exclusive-gating-bias-7")
 SHORTCUT_ONLY = ("shortcut-gating-bias0", "shortcut-gating-bias-6")
 ROWS = (*SCALINGS, SIX_BIASES[0], *EXCLUSIVE[6:], *SHORTCUT_ONLY, "convolution", "dropout")
-"""Bias 0 stands for the row of six."""
+"""The row of six biases is represented by bias 0."""
 FAILING = ("scaling-0-1", "scaling-0.5-1", *SIX_BIASES, "dropout")
 PLACEMENTS = (
     "original",
@@ -59,21 +59,19 @@ PLACEMENTS = (
     "relu_before_addition",
     "relu_only_preactivation",
 )
-"""All of Table 2 but the full pre-activation."""
-
-
+"""All of Table 2 except full pre-activation."""
 TABLES = {"fig1": "table3", "fig3": "table1", "fig6": "table2"}
-"""The table that has the errors of a figure's trainings."""
+"""The table with the errors of a figure's trainings."""
 
 
 # --- parts of claims -----------------------------------------------------------------------------
 
 
 def _reference(source: str, case: str) -> str:
-    """The case that must have been trained long enough for verdicts on another one.
+    """The case that must be trained long enough for a verdict on another case.
 
-    That is the original network of the same depth and data set. With 1001 layers the original's
-    slow training is the claim itself, so there it is the pre-activation network.
+    It is the original network of the same depth and data set, or, with 1001 layers, the
+    pre-activation network, since there the slow training of the original is the claim itself.
     """
     if source in ("table1", "fig3"):
         return ORIGINAL
@@ -93,21 +91,21 @@ def _experiment(source: str, case: str) -> str:
 
 
 def _trained_enough(evidence: Evidence, source: str, cases: Sequence[str]) -> Part | None:
-    """None where the reference networks of these cases decide, else the part that says so."""
+    """None if the reference networks of these cases were trained long enough, else the part that
+    says that one was not."""
     for case in dict.fromkeys(_reference(source, case) for case in cases):
         found = evidence.case(source, case)
         published = published_error(PAPER, TABLES.get(source, source), case)
         limit = evidence.decides_below(_experiment(source, case), published or math.inf)
-        if not found.median <= limit:
-            measured = (found.for_verdicts.quantity, Quantity("needed to decide", limit))
-            return Part("not trained long enough", None, measured)
+        if short := undertrained(found.for_verdicts.quantity, limit):
+            return short
     return None
 
 
 def _part(
     evidence: Evidence, source: str, cases: Sequence[str], compare: Callable[..., Part]
 ) -> Part:
-    """A comparison of cases, where they are there and their reference networks decide."""
+    """Compare cases if they are measured and their reference networks were trained long enough."""
     try:
         short = _trained_enough(evidence, source, cases)
         errors = [evidence.case(source, case).for_verdicts for case in cases]
@@ -117,37 +115,37 @@ def _part(
 
 
 def _above(evidence: Evidence, source: str, higher: str, lower: str) -> Part:
-    """The error of `higher` is above that of `lower`."""
+    """Whether the error of `higher` is above that of `lower`."""
     return _part(evidence, source, (higher, lower), lambda a, b: difference([(a, b)]))
 
 
 def above_original(
     source: str, pairs: Sequence[tuple[str, str]]
 ) -> Callable[[Evidence], list[Part]]:
-    """(higher, lower) for each pair of cases."""
+    """Whether, in each pair (higher, lower) of cases, the first error is higher."""
     return lambda evidence: [_above(evidence, source, high, low) for high, low in pairs]
 
 
 def lowest(source: str, best: str, others: Sequence[str]) -> Callable[[Evidence], list[Part]]:
-    """A case's error is below all others'."""
+    """Whether the error of one case is below all others."""
     return above_original(source, [(other, best) for other in others])
 
 
 def about(source: str, pairs: Sequence[tuple[str, str]]) -> Callable[[Evidence], list[Part]]:
-    """The two errors of each pair differ by SAME_WITHIN points at most."""
+    """Whether the two errors of each pair differ by at most SAME_WITHIN points."""
     same = partial(within, points=SAME_WITHIN)
     return lambda evidence: [_part(evidence, source, pair, same) for pair in pairs]
 
 
 def failing_rows(evidence: Evidence) -> list[Part]:
-    """The rows that fail in the paper do, and the identity does not."""
+    """Whether the rows that fail in the paper fail, and the identity does not."""
     above, below = (partial(against, limit=FAILS_ABOVE, higher=higher) for higher in (True, False))
     failing = [_part(evidence, "table1", (case,), above) for case in FAILING]
     return [*failing, _part(evidence, "table1", (ORIGINAL,), below)]
 
 
 def lead_grows(suffix: str, depths: Sequence[str]) -> Callable[[Evidence], list[Part]]:
-    """The original's error minus full pre-activation's is larger at each next depth."""
+    """Whether the original's error minus full pre-activation's increases with each depth."""
 
     def judge(evidence: Evidence) -> list[Part]:
         return [
@@ -169,7 +167,7 @@ def lead_grows(suffix: str, depths: Sequence[str]) -> Callable[[Evidence], list[
 def higher_loss(
     source: str, pairs: Sequence[tuple[str, str]], at_first: bool
 ) -> Callable[[Evidence], list[Part]]:
-    """The training loss of the first case of each pair is above that of the second."""
+    """Whether the first case of each pair has a higher training loss than the second."""
 
     def judge(evidence: Evidence) -> list[Part]:
         def compare(first: Errors, second: Errors, pair: tuple[str, str]) -> Part:
@@ -185,7 +183,7 @@ def higher_loss(
 
 
 def _losses(evidence: Evidence, source: str, case: str, at_first: bool) -> list[float]:
-    """The training loss of each seed: its mean over the beginning, or that of the last epoch."""
+    """The training loss of each seed: the mean over the beginning, or that of the last epoch."""
     values = []
     for rows in evidence.curves(_experiment(source, case), case):
         count = max(1, int(AT_FIRST * len(rows))) if at_first else 1
@@ -195,8 +193,8 @@ def _losses(evidence: Evidence, source: str, case: str, at_first: bool) -> list[
 
 
 def _of_losses(first: Errors, second: Errors) -> Part:
-    """Whether the first loss is higher. Of one seed a loss is assumed to vary as much, in
-    proportion, as an error of ASSUMED_AT percent."""
+    """Whether the first loss is higher. For a single seed, the relative spread of a loss is assumed
+    to be that of an error of ASSUMED_AT percent."""
     variance, assumed = spread_between([first, second])
     value = first.median - second.median
     error = math.sqrt(variance * (1 / first.n + 1 / second.n))
@@ -214,8 +212,8 @@ def _of_losses(first: Errors, second: Errors) -> Part:
 
 
 def scaled_gradients(evidence: Evidence) -> list[Part]:
-    """Equations (6)-(8): through the shortcuts alone a unit that keeps the shape passes the
-    gradient on by its lambda. The largest relative deviation over all units and both states."""
+    """Equations (6) to (8): along the shortcuts alone, a unit that keeps the shape multiplies the
+    gradient by its lambda. The largest relative deviation over all units and both states."""
     parts = []
     for case in (ORIGINAL, *SCALINGS[1:]):
         try:

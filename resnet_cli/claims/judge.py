@@ -1,4 +1,4 @@
-"""Judges a paper's claims by what was measured at one profile."""
+"""Judge a paper's claims by the measurements of one profile."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {"he2016": he2016.CLAIMS, "veit2016": vei
 def judge_all(
     paper: str, folder: Path, profile: str, trainings: Trainings | None = None
 ) -> list[Judgement]:
-    """All claims of a paper, judged.
+    """Judge all claims of a paper.
 
     Args:
         folder: `results/<paper>/<profile>`.
-        trainings: instead of those in the folder's tables.
+        trainings: used instead of those in the folder's tables.
 
     Raises:
         UserError: a table cannot be read.
@@ -30,10 +30,13 @@ def judge_all(
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """One claim, by evidence from which nothing was read yet.
+    """Judge one claim.
+
+    Args:
+        evidence: with an empty list of what was read.
 
     Raises:
-        UserError: a table cannot be read, or its rows are not those of a measurement.
+        UserError: a table cannot be read, or has rows that no measurement gives.
     """
     try:
         parts, reason = tuple(claim.judge(evidence)), None
@@ -42,7 +45,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     except UserError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # Tables of valid numbers that no measurement gives: a state or a unit that does not exist.
+        # Valid tables that no measurement gives, such as with a unit that does not exist.
         raise UserError(
             f"{evidence.folder}: the tables for the claim on {claim.source} lack rows or were "
             f"changed ({type(error).__name__}); measure them again"

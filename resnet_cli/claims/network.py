@@ -1,7 +1,8 @@
 """Which findings of paper 2 hold for one network, from the tables of an examination.
 
-The judges are those of the paper's claims, on the tables of one network; no published number is
-needed. Damage is not judged where the network guesses and has nothing to lose.
+The judges of the paper's claims are applied to the tables of one network; no published number is
+needed. Damage is not judged if the network is close to guessing, since its error can hardly
+increase.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from resnet_cli.claims.veit2016_lesions import (
     single_damages,
     smooth_rise,
 )
-from resnet_cli.claims.veit2016_paths import exponential_fall, short_half
+from resnet_cli.claims.veit2016_paths import exponential_fall, samples_of, short_half
 from resnet_cli.claims.verdict import Claim, Judgement, NotMeasuredError, Part, Quantity, all_of
 from resnet_cli.claims.words import judgement_to_dict
 from resnet_cli.models.units import Place
@@ -27,16 +28,16 @@ Tables = Mapping[str, DataFrame]
 
 @dataclass(frozen=True)
 class _Question:
-    """A finding of the paper, as it is judged on one network."""
+    """A finding of the paper, to be judged on one network."""
 
     text: str
     source: str
     folder: str
-    """Of the examination's tables."""
+    """The folder of its tables in an examination."""
     judge: Callable[[Tables, Sequence[int]], list[Part]]
-    """Takes the folder's tables and the units that change the shape."""
+    """Takes the tables and the units that change the shape."""
     damages: bool = True
-    """It speaks of the damage that a change does."""
+    """Whether it is about the damage of a change."""
 
 
 def findings(
@@ -46,11 +47,11 @@ def findings(
 
     Args:
         tables: by study folder (`deletion`, `deletions`, `reordering`, `paths`), then by name.
-        places: of the network's units.
+        places: the network's units.
         chance: the error of guessing, percent.
 
     Returns:
-        For each finding what `judgement_to_dict` gives.
+        The `judgement_to_dict` of each finding.
     """
     changes = [place.index for place in places if place.changes_shape]
     error = float(tables["deletion"]["lesion_delete"]["baseline_error"].iloc[0])
@@ -104,15 +105,12 @@ QUESTIONS = (
         damages=False,
     ),
     _Question(
-        "Almost all gradient comes from paths shorter than half of the network.",
+        "Almost all of the gradient comes from paths shorter than half of the network.",
         "fig6c",
         "paths",
-        lambda tables, _: [short_half(tables["path_spectrum"], _draws(tables))],
+        lambda tables, _: [
+            short_half(tables["path_spectrum"], samples_of(tables["path_gradients"]))
+        ],
         damages=False,
     ),
 )
-
-
-def _draws(tables: Tables) -> int:
-    """Sampled paths of each length."""
-    return int(tables["path_gradients"].groupby("k").size().min())

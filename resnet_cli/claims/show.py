@@ -1,8 +1,9 @@
-"""Prints a comparison: a table for each source and data set that was measured, and the claims."""
+"""Print a comparison: a table for each measured source and data set, and the claims."""
 
 from collections.abc import Sequence
 
-from resnet_cli.claims.compare import Comparison, Row, finite
+from resnet_cli.claims.compare import Comparison, Row
+from resnet_cli.claims.evidence import finite
 from resnet_cli.claims.verdict import VERDICTS, Judgement, counts
 from resnet_cli.claims.words import CAVEATS, COUNTED, evidence, legend, seeds, unpaired_note
 from resnet_cli.config.schema import ModelConfig
@@ -13,7 +14,7 @@ COLUMNS = ("case", "paper", "ours", "network", "seeds", "95 % interval", "differ
 
 
 def show(comparison: Comparison, display: Display) -> None:
-    """Print rows, then claims."""
+    """Print the rows, then the claims."""
     paper, profile = comparison.paper, comparison.profile
     tables: dict[str, dict[str, list[Row]]] = {}
     for row in comparison.rows:
@@ -41,18 +42,18 @@ def show(comparison: Comparison, display: Display) -> None:
 
 
 def _note(rows: Sequence[Row]) -> str:
-    """What the columns of these rows are."""
+    """An explanation of the columns of these rows."""
     parts = ["ours: median over seeds"]
     if any(row.measured is not None and row.measured.interval for row in rows):
-        parts.append("95 % interval: Student's t, of the mean, cut at 0 and 100")
+        parts.append("95 % interval: Student's t, of the mean, clipped to 0 to 100")
     if any(row.measured is not None and not row.is_comparable for row in rows):
         parts.append("no difference where our network or data are not the paper's")
     return "; ".join(parts)
 
 
 def _show_claims(comparison: Comparison, display: Display) -> None:
-    """The claims, what they share printed once before them, and how many have which verdict. Checks
-    come last and are not counted."""
+    """Print the claims and the number of claims for each verdict. Checks come last and are not
+    counted."""
     paper, profile = comparison.paper, comparison.profile
     judgements = comparison.judgements
     claims = [judgement for judgement in judgements if not judgement.claim.is_check]
@@ -62,13 +63,10 @@ def _show_claims(comparison: Comparison, display: Display) -> None:
     display.paragraph(f"verdicts: {legend()}", level=-1)
     if any(part.unpaired for judgement in claims for part in judgement.parts):
         display.paragraph(unpaired_note(), level=-1)
-    for judgement in claims:
-        title = f"{judgement.verdict.upper()}  {judgement.claim.source}: {judgement.claim.text}"
-        display.paragraph(title, level=-1)
-        _show_evidence(judgement, display)
-    for judgement in checks:
-        title = f"CHECK, {judgement.verdict}  {judgement.claim.source}: {judgement.claim.text}"
-        display.paragraph(title, level=-1)
+    for judgement in (*claims, *checks):
+        claim, verdict = judgement.claim, judgement.verdict
+        shown = f"CHECK, {verdict}" if claim.is_check else verdict.upper()
+        display.paragraph(f"{shown}  {claim.source}: {claim.text}", level=-1)
         _show_evidence(judgement, display)
     found = counts(judgements)
     listed = ", ".join(f"{found[verdict]} {COUNTED[verdict]}" for verdict in VERDICTS)
@@ -87,7 +85,7 @@ def _show_evidence(judgement: Judgement, display: Display) -> None:
 
 
 def _show_source(name: str, profile: str, rows: Sequence[Row], display: Display) -> None:
-    """The table of one source. Intervals need a column only where there are several seeds."""
+    """Print the table of one source, without columns that would be empty."""
     found = [row.measured for row in rows if row.measured is not None]
     datasets = list(dict.fromkeys(measured.dataset for measured in found))
     left_out = set()
@@ -104,20 +102,15 @@ def _show_source(name: str, profile: str, rows: Sequence[Row], display: Display)
 
 
 def network_name(model: ModelConfig | None) -> str | None:
-    """`ResNet-38`: the family and depth of what was trained."""
+    """The family and depth of a trained network: `ResNet-38`."""
     if model is None:
         return None
     return f"{'VGG' if model.family == 'vgg' else 'ResNet'}-{model.depth}"
 
 
 def _shown(row: Row) -> list[object]:
-    """A row's cells."""
-    publication: object = row.published
-    if row.published_status == "fail":
-        publication = "fail"
-    elif row.approximate and row.published is not None:
-        publication = f"about {row.published:g}"
-    found = row.measured
+    """The cells of a row."""
+    publication, found = row.publication or None, row.measured
     if found is None:
         return [row.title, publication, None, None, None, None, None, row.status]
     interval = found.interval

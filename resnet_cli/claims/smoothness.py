@@ -1,12 +1,13 @@
-"""Whether a curve rises smoothly or in one step, by fits over all of its points.
+"""Whether a curve rises smoothly or in a step, by fits to all of its points.
 
-Figures 5a and 5b of paper 2 show the error by the number of deleted or exchanged units, several
-draws for each. Two models are fitted by least squares to all draws: a parabola, and a parabola with
-one step at an inner k. The step of the best fit, as a share of the whole rise, tells them apart.
+Figures 5a and 5b of paper 2 show the error by the number k of deleted or swapped units, with
+several draws for each k. A parabola with a step at an inner k is fitted to all draws by least
+squares, for each position of the step. The step of the best fit, as a share of the whole rise,
+decides.
 
-Draws scatter, so that the rule is calibrated by simulation at the draws and the spread measured: it
-decides only if it accepts a straight line, and rejects a line half of whose rise is one step,
-wherever that is, in at least ACCURACY of the cases each. Otherwise there are too few draws.
+The draws are random, so the rule is tested by simulation with the measured number and spread of
+draws. It is only used if it is right in at least ACCURACY of the cases, both for a straight line
+and for a line with half of its rise in one step at any position. Otherwise there are too few draws.
 """
 
 from collections.abc import Sequence
@@ -19,29 +20,29 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 STEP_SHARE = 0.25
-"""A step of more than this share of the rise is a step: half-way between none and one half."""
+"""The curve has a step if its share of the rise is above this, halfway between 0 and one half."""
 ACCURACY = 0.95
 SIMULATIONS = 2000
 MAX_DRAWS = 10_000
-"""The search for the draws that it takes ends here."""
+"""Upper limit of the search for the required number of draws."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Draws of an error by k, summarised."""
+    """The draws of an error, summarised for each k."""
 
     k: tuple[float, ...]
     means: tuple[float, ...]
     spreads: tuple[float, ...]
-    """Standard deviation of the draws of each k."""
+    """Standard deviation of the draws for each k."""
     draws: tuple[int, ...]
 
     @cached_property
     def fits(self) -> list[tuple[Array, Array]]:
-        """For each inner k of a step: the design matrix, whose last column is the step, and the
-        matrix that takes means to coefficients."""
+        """For each position of the step: the design matrix, whose last column is the step, and the
+        matrix that maps means to coefficients."""
         position = self._position
         weights = np.array(self.draws, dtype=float)
         found = []
@@ -54,18 +55,18 @@ class Curve:
 
     @property
     def _position(self) -> Array:
-        """k from 0 to 1."""
+        """k, scaled to 0 to 1."""
         k = np.array(self.k)
         return (k - k[0]) / (k[-1] - k[0])  # type: ignore[no-any-return]
 
     def step_shares(self, means: Array) -> Array:
-        """The step of the best fit as a share of the rise.
+        """The step of the best fit as a share of the rise, for several curves.
 
         Args:
             means: [curves, k].
 
         Returns:
-            [curves]; infinite where the fit does not rise.
+            [curves]; infinite if the fit does not rise.
         """
         weights = np.array(self.draws, dtype=float)
         best = np.full(len(means), np.inf)
@@ -83,7 +84,7 @@ class Curve:
 
     @property
     def step_share(self) -> float:
-        """Of the measured curve."""
+        """The step of the measured curve as a share of its rise."""
         return float(self.step_shares(np.array([self.means]))[0])
 
     @property
@@ -95,8 +96,8 @@ class Curve:
 
     @property
     def accuracy(self) -> float:
-        """The share of simulated cases that the rule decides correctly: of straight lines, or of
-        the steps that it recognises worst."""
+        """The share of simulated curves that the rule decides correctly: the lowest of that for
+        straight lines and those for each position of a step."""
         rise, _ = self.rise
         if rise <= 0:
             return 0.0
@@ -112,8 +113,8 @@ class Curve:
 
     @property
     def draws_needed(self) -> int:
-        """The fewest draws for each k with which the rule decides; MAX_DRAWS where even those are
-        too few."""
+        """The smallest number of draws for each k with which the rule can be used; MAX_DRAWS if
+        even they are too few."""
         low, high = 2, MAX_DRAWS
         while low < high:
             middle = (low + high) // 2
@@ -125,7 +126,7 @@ class Curve:
 
 
 def curve_of(frame: DataFrame, by: str) -> Curve:
-    """The errors of a study's table by the number of units in a column."""
+    """The errors in a study's table by the number of units in a column."""
     groups = frame.groupby(by)["test_error"]
     k: Sequence[Any] = sorted(groups.groups)
     return Curve(

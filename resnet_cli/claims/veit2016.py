@@ -25,7 +25,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         PAPER,
         "fig3",
-        "Deleting any one layer of a VGG lets it fall to chance",
+        "Deleting any one layer of a VGG brings its error to chance level",
         {"fig3": ("vgg15",)},
         vgg_falls,
         f"to about {CHANCE:g} %, whichever layer is deleted",
@@ -136,7 +136,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         PAPER,
         "discussion",
-        "Highway networks, too, rely on short paths",
+        "Highway networks also rely on short paths",
         {"highway_paths": (), "highway_lesion": ()},
         highways_too,
     ),

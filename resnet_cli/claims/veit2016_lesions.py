@@ -1,7 +1,7 @@
-"""How the claims of paper 2 on lesions are judged: Figures 3, 4, 5 and 8.
+"""The judges of paper 2's claims on lesions: Figures 3, 4, 5 and 8.
 
-Thresholds stand here with their reasons. No claim about damage rests on a network that was not
-trained well enough and has nothing to lose.
+Each threshold is given with its reason. No claim about damage is judged on a network that was not
+trained long enough, whose error can hardly increase.
 """
 
 import math
@@ -31,14 +31,15 @@ from resnet_cli.claims.verdict import (
 from resnet_cli.models.resnet import make_places
 
 NEAR_CHANCE = 0.8
-"""A network has "fallen to chance" when its error is at least this share of chance: the paper's
-picture shows about 90 % without numbers, and a layer in ten may still leave a trace."""
+"""An error is at chance level if it is at least this share of the error of guessing. The paper's
+figure shows about 90 % without numbers; a network without one layer may still do slightly better
+than guessing."""
 BARELY = 1.0
-"""Points: the error "barely changes" when a typical deletion raises it by no more. The paper's
-baseline is 6.1 %; it gives no number for the rise."""
+"""In points: the error "barely changes" if a typical deletion raises it by at most this. The
+paper's baseline is 6.1 %; it gives no number for the increase."""
 MODEST = 0.5
-"""The damage at a unit that downsamples is "modest" when the error stays below this share of
-chance: the paper gives no number, and the peaks in its picture lie well below chance."""
+"""The damage at a unit that downsamples is "modest" if the error is below this share of that of
+guessing. The paper gives no number; the peaks in its figure are well below it."""
 
 
 def _downsampling(table: StudyTable) -> list[int]:
@@ -50,10 +51,13 @@ def _downsampling(table: StudyTable) -> list[int]:
 
 
 def single_damages(frames: Iterable[DataFrame]) -> dict[int, Damage]:
-    """The damage of each single deletion, by unit; the mean over trainings.
+    """The damage of each single deletion by unit, averaged over trainings.
 
     Args:
-        frames: rows of lesion_delete.csv, a table for each training.
+        frames: rows of lesion_delete.csv, one table for each training.
+
+    Raises:
+        NotMeasuredError: a table has no single deletion.
     """
     found: dict[int, list[Damage]] = {}
     for frame in frames:
@@ -81,7 +85,7 @@ def mean_of(damages: Sequence[Damage]) -> Damage:
 
 
 def _middle(damages: Iterable[Damage]) -> Damage:
-    """The damage of the median unit, of two the larger."""
+    """The damage of the median unit; of an even number, the larger of the two in the middle."""
     ordered = sorted(damages, key=lambda damage: damage.points)
     return ordered[len(ordered) // 2]
 
@@ -91,12 +95,12 @@ def _rise(name: str, damage: Damage, n: int = 1) -> Quantity:
 
 
 def _room(name: str, damage: Damage, limit: float, n: int) -> Quantity:
-    """How far a damage stays below a limit, points."""
+    """How far a damage is below a limit, in points."""
     return Quantity(name, limit - damage.points, math.sqrt(damage.variance), n, POINTS)
 
 
 def vgg_falls(evidence: Evidence) -> list[Part]:
-    """Even the layer that costs least."""
+    """Whether deleting even the least harmful layer brings the error to chance level."""
     tables = evidence.tables("fig3", "lesion_delete", "vgg15")
     if short := trained_enough(evidence, "fig3", tables):
         return [short]
@@ -114,7 +118,7 @@ def vgg_falls(evidence: Evidence) -> list[Part]:
 
 
 def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
-    """The median unit."""
+    """Whether deleting the median unit barely changes the error."""
 
     def judge(evidence: Evidence) -> list[Part]:
         tables = evidence.tables(experiment, "lesion_delete", case)
@@ -126,7 +130,7 @@ def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
 
 
 def barely_changes(damages: Mapping[int, Damage], trainings: int = 1) -> list[Part]:
-    """The median damage stays below BARELY."""
+    """Whether the median damage is below BARELY."""
     middle = _middle(damages.values())
     tested = _room(f"median below {BARELY:g} point", middle, BARELY, len(damages))
     worst = max(damages, key=lambda unit: damages[unit].points)
@@ -141,7 +145,7 @@ def barely_changes(damages: Mapping[int, Damage], trainings: int = 1) -> list[Pa
 
 
 def downsampling_matters(evidence: Evidence) -> list[Part]:
-    """Each unit that downsamples against the most harmful of all others."""
+    """Whether each unit that downsamples does more damage than all other units."""
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
     if short := trained_enough(evidence, "fig3", tables):
         return [short]
@@ -149,10 +153,10 @@ def downsampling_matters(evidence: Evidence) -> list[Part]:
 
 
 def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> list[Part]:
-    """Each of some units against the most harmful of all others.
+    """Whether each of some units does more damage than the most harmful other unit.
 
-    Unit 0 is one of the others: the paper exempts the units that downsample, for which it gives the
-    reason that they change the representation, and no other.
+    Unit 0 counts as one of the others: the paper only excepts the units that downsample, because
+    they change the representation.
 
     Raises:
         NotMeasuredError: there are no such units, or no others.
@@ -171,7 +175,7 @@ def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> lis
 
 
 def downsampling_is_modest(evidence: Evidence) -> list[Part]:
-    """The error without a unit that downsamples stays below MODEST of chance."""
+    """Whether the error without each unit that downsamples is below MODEST of that of guessing."""
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
     if short := trained_enough(evidence, "fig3", tables):
         return [short]
@@ -189,8 +193,8 @@ def downsampling_is_modest(evidence: Evidence) -> list[Part]:
 def more_resilient(
     title: str, damage_of: Callable[[dict[int, Damage], list[int]], Damage]
 ) -> Callable[[Evidence], list[Part]]:
-    """A damage of plainly trained networks is above that of networks with stochastic depth; a claim
-    between trainings."""
+    """Whether a damage is larger after plain training than after stochastic depth, compared between
+    trainings."""
 
     def judge(evidence: Evidence) -> list[Part]:
         sides = []
@@ -218,8 +222,8 @@ def _others(damages: dict[int, Damage], changes: list[int]) -> Damage:
 
 
 def resilient(evidence: Evidence) -> list[Part]:
-    """By the mean of all units, and by the median of those that do not downsample: a few units that
-    stand out decide the mean, and are not what the claim is about."""
+    """Compare the mean over all units, and the median over those that do not downsample: the mean
+    is dominated by a few units that the claim is not about."""
     of_all = more_resilient("mean of all units", lambda damages, _: mean_of([*damages.values()]))
     of_others = more_resilient("median of those that do not downsample", _others)
     return [*of_all(evidence), *of_others(evidence)]
@@ -229,7 +233,7 @@ def resilient(evidence: Evidence) -> list[Part]:
 
 
 def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], list[Part]]:
-    """The error rises with the number of changed units, in no step."""
+    """Whether the error rises with the number of changed units, without a step."""
 
     def judge(evidence: Evidence) -> list[Part]:
         tables = evidence.tables(experiment, stem)
@@ -241,10 +245,10 @@ def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], 
 
 
 def smooth_rise(frame: DataFrame, by: str) -> list[Part]:
-    """The error rises with the number in a column, in no step.
+    """Whether the error rises with the number in a column, without a step.
 
     Raises:
-        NotMeasuredError: there are fewer than five numbers.
+        NotMeasuredError: the column has fewer than five different numbers.
     """
     curve = curve_of(frame, by)
     if len(curve.k) < 5:
@@ -264,6 +268,6 @@ def smooth_rise(frame: DataFrame, by: str) -> list[Part]:
     if curve.accuracy < ACCURACY:
         needed = Quantity("needed", curve.draws_needed, unit="")
         return [grows, Part("too few draws", None, (draws, needed))]
-    step = Quantity("largest step, of the rise", curve.step_share, unit=SHARE)
+    step = Quantity("largest step relative to the rise", curve.step_share, unit=SHARE)
     verdict: Verdict = "holds" if step.value <= STEP_SHARE else "does not hold"
     return [grows, Part(verdict, None, (step, Quantity("allowed", STEP_SHARE, unit=SHARE)))]

@@ -1,10 +1,10 @@
-"""What the judges of paper 2 share: its numbers, and the networks that decide."""
+"""What the judges of paper 2 share: its numbers, and when a network was trained long enough."""
 
 from collections.abc import Sequence
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.papers import published, published_error
-from resnet_cli.claims.verdict import NotMeasuredError, Part, Quantity
+from resnet_cli.claims.verdict import NotMeasuredError, Part, Quantity, undertrained
 
 PAPER = "veit2016"
 
@@ -21,7 +21,11 @@ UNITS = int(paper_number("text", "units"))
 
 
 def of_54_units(units: int) -> None:
-    """Raises NotMeasuredError where a claim on the paper's 54 units cannot be judged."""
+    """Check that a claim about the paper's 54 units applies to a network.
+
+    Raises:
+        NotMeasuredError: the network has another number of units.
+    """
     if units != UNITS:
         raise NotMeasuredError(Quantity("units", units, unit="units"))
 
@@ -29,17 +33,17 @@ def of_54_units(units: int) -> None:
 def trained_enough(
     evidence: Evidence, experiment: str, tables: Sequence[StudyTable], name: str = "intact"
 ) -> Part | None:
-    """None where the intact networks decide, else the part that says so.
+    """None if the intact networks were trained long enough, else the part that says that one was
+    not.
 
     Raises:
-        NotMeasuredError: no table has the error of the network.
+        NotMeasuredError: the error of a network is unknown.
     """
     limit = evidence.decides_below(experiment, published_error(PAPER, "section5", "full") or 0.0)
     for table in tables:
         error = evidence.intact_error(table)
         if error is None:
             raise NotMeasuredError
-        if not error <= limit:
-            measured = (Quantity(name, error), Quantity("needed to decide", limit))
-            return Part("not trained long enough", None, measured)
+        if short := undertrained(Quantity(name, error), limit):
+            return short
     return None

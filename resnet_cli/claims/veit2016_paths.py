@@ -1,7 +1,7 @@
-"""How the claims of paper 2 on paths are judged: Figures 6 and 7, section 5, the discussion.
+"""The judges of paper 2's claims on paths: Figures 6 and 7, section 5, the discussion.
 
-They rest on the published estimator, one path for a whole batch of images; the exact spectrum and
-one path for each image are additions of this program.
+They use the published estimator, which draws one path for a whole batch of images. The exact
+spectrum and one path for each image are additions of this program.
 """
 
 import math
@@ -24,19 +24,20 @@ from resnet_cli.claims.verdict import (
     Quantity,
     Verdict,
     decided,
+    undertrained,
     within,
 )
 from resnet_cli.models.resnet import make_places
 from resnet_cli.results.tables import read_table
 
 EXPONENTIAL_R2 = 0.9
-"""Share of the variance of log(norm) that a straight line in the length must explain."""
+"""The least share of the variance of log(norm) explained by a straight line in the length."""
 ALMOST_ALL = 0.9
-"""The share of the gradient that "almost all" stands for; the paper gives none."""
+"""The share of the gradient that counts as "almost all"; the paper gives no number."""
 MIN_PATH_SHARE = 0.95
 AS_WELL = 0.5
-"""Points by which an error may be higher and the network still trained "as well": about the range
-of paper 1's five runs of one network."""
+"""In points: a network does "as well" if its error is higher by at most this, about the range of
+paper 1's five runs of one network."""
 
 
 # --- Figures 6 and 7: paths ----------------------------------------------------------------------
@@ -49,31 +50,33 @@ def _sampled(evidence: Evidence, experiment: str, case: str = "main") -> StudyTa
         NotMeasuredError: it was not.
     """
     table = evidence.tables(experiment, "path_spectrum", case)[0]
-    study = table.config.get("study") or {}
     total = table.frame["total"]
-    if study.get("estimator", "batch") != "batch" or total.isna().any() or not (total > 0).any():
+    if table.estimator != "batch" or total.isna().any() or not (total > 0).any():
         raise NotMeasuredError
     return table
 
 
 def _samples(table: StudyTable) -> int:
-    """Paths drawn for each length."""
-    sampled = table.path.with_name("path_gradients.csv")
-    frame = read_table(sampled)
+    """The number of paths drawn for each length."""
+    return samples_of(read_table(table.path.with_name("path_gradients.csv")))
+
+
+def samples_of(frame: DataFrame) -> int:
+    """The number of paths drawn for each length.
+
+    Args:
+        frame: rows of path_gradients.csv.
+    """
     return int(frame.groupby("k").size().min())
 
 
-def _share(table: StudyTable, first: int, last: int) -> Quantity:
-    return gradient_share(table.frame, _samples(table), first, last)
-
-
 def gradient_share(frame: DataFrame, samples: int, first: int, last: int) -> Quantity:
-    """The share of the sampled gradient in an interval of lengths, with the standard error of the
+    """The share of the sampled gradient in an interval of lengths, with the standard error from the
     draws.
 
     Args:
         frame: rows of path_spectrum.csv.
-        samples: paths drawn for each length.
+        samples: number of paths drawn for each length.
 
     Raises:
         NotMeasuredError: no path carries a gradient.
@@ -97,11 +100,11 @@ def _holds_almost_all(share: Quantity, shown: Sequence[Quantity] = ()) -> Part:
 
 
 def line_of_norms(means: "Series[float]") -> Any:
-    """The straight line through log10 of the mean gradient norm over the path length; None of
-    fewer than three lengths.
+    """The regression line of log10 of the mean gradient norm on the path length; None for fewer
+    than three lengths.
 
     Args:
-        means: by path length.
+        means: mean norms by path length.
     """
     from scipy import stats
 
@@ -113,7 +116,7 @@ def line_of_norms(means: "Series[float]") -> Any:
 
 def falls_exponentially(evidence: Evidence) -> list[Part]:
     table = evidence.tables("fig6", "path_gradients")[0]
-    if (table.config.get("study") or {}).get("estimator", "batch") != "batch":
+    if table.estimator != "batch":
         raise NotMeasuredError
     if short := trained_enough(evidence, "fig6", [table]):
         return [short]
@@ -121,7 +124,7 @@ def falls_exponentially(evidence: Evidence) -> list[Part]:
 
 
 def exponential_fall(frame: DataFrame) -> list[Part]:
-    """The logarithm of the mean norm falls with the length, in a straight line.
+    """Whether the logarithm of the mean norm falls with the length in a straight line.
 
     Args:
         frame: rows of path_gradients.csv.
@@ -141,8 +144,8 @@ def exponential_fall(frame: DataFrame) -> list[Part]:
 
 
 def short_and_few(evidence: Evidence) -> list[Part]:
-    """Lengths 5 to 17 hold ALMOST_ALL of the gradient, sampled as published. The exact share is an
-    addition of ours; that these paths are few is arithmetic."""
+    """Whether lengths 5 to 17 have ALMOST_ALL of the gradient, sampled as published. The exact
+    share is shown in addition; that these paths are few is arithmetic."""
     first, last = (int(paper_number("fig6c", f"effective_{end}")) for end in ("from", "to"))
     lengths = evidence.tables("fig6", "path_spectrum")[0].frame
     of_54_units(int(lengths["k"].max()))
@@ -154,7 +157,8 @@ def short_and_few(evidence: Evidence) -> list[Part]:
     if not exact.isna().any():
         inside = table.frame["k"].between(first, last)
         shown.append(Quantity("exact", float(exact[inside].sum() / exact.sum()), unit=SHARE))
-    return [_holds_almost_all(_share(table, first, last), shown)]
+    share = gradient_share(table.frame, _samples(table), first, last)
+    return [_holds_almost_all(share, shown)]
 
 
 def _share_of_paths(frame: DataFrame, first: int, last: int) -> Quantity:
@@ -164,7 +168,7 @@ def _share_of_paths(frame: DataFrame, first: int, last: int) -> Quantity:
 
 
 def paths_are_of_medium_length(evidence: Evidence) -> list[Part]:
-    """Binomial(54, 1/2)."""
+    """Whether the lengths 19 to 35 have MIN_PATH_SHARE of all paths: Binomial(54, 1/2)."""
     frame = evidence.tables("fig6", "path_lengths")[0].frame
     of_54_units(int(frame["k"].max()))
     share = _share_of_paths(frame, 19, 35)
@@ -172,14 +176,14 @@ def paths_are_of_medium_length(evidence: Evidence) -> list[Part]:
 
 
 def long_paths_go(evidence: Evidence) -> list[Part]:
-    """By the formula C(n - d, k) / C(n, k), the share that is left falls with the length."""
+    """Whether the share of remaining paths, C(n - d, k) / C(n, k), falls with the length."""
     parts = []
     for count, rows in evidence.tables("fig7", "path_survival")[0].frame.groupby("deleted"):
         left = [float(fraction) for fraction in rows.sort_values("k")["fraction"]]
         falls = all(b < a or a == b == 0 for a, b in pairwise(left))
         units = int(rows["k"].max())
         shown = tuple(
-            Quantity(f"{count} deleted, left of length {k}", left[k], unit=SHARE)
+            Quantity(f"{count} deleted, remaining paths of length {k}", left[k], unit=SHARE)
             for k in sorted({1, units // 5, units // 2})
         )
         parts.append(Part("holds" if falls else "does not hold", None, shown))
@@ -187,7 +191,8 @@ def long_paths_go(evidence: Evidence) -> list[Part]:
 
 
 def highways_too(evidence: Evidence) -> list[Part]:
-    """Lengths up to half of the units hold ALMOST_ALL of each gated network's sampled gradient."""
+    """Whether lengths up to half of the units have ALMOST_ALL of the sampled gradient of each gated
+    network."""
     parts = []
     for case in ("exclusive-gating", "shortcut-gating"):
         try:
@@ -201,17 +206,17 @@ def highways_too(evidence: Evidence) -> list[Part]:
 
 
 def short_half(frame: DataFrame, samples: int, network: str = "") -> Part:
-    """Lengths up to half of the units hold ALMOST_ALL of the sampled gradient.
+    """Whether lengths up to half of the units have ALMOST_ALL of the sampled gradient.
 
     Args:
         frame: rows of path_spectrum.csv.
-        samples: paths drawn for each length.
-        network: begins the name of the share.
+        samples: number of paths drawn for each length.
+        network: the beginning of the share's name.
     """
     units = int(frame["k"].max())
     share = gradient_share(frame, samples, 0, units // 2)
     share = replace(share, name=f"{network}lengths up to {units // 2} of {units}")
-    if samples < 2:  # no spread is known
+    if samples < 2:  # the spread is unknown
         return Part("too few draws", None, (share,))
     return _holds_almost_all(share)
 
@@ -225,7 +230,6 @@ def trains_as_well(evidence: Evidence) -> list[Part]:
     if full.model is not None:
         of_54_units(len(make_places(full.model)))
     limit = evidence.decides_below("effective_paths", published_error(PAPER, source, "full") or 0.0)
-    if not full.median <= limit:
-        measured = (full.for_verdicts.quantity, Quantity("needed to decide", limit))
-        return [Part("not trained long enough", None, measured)]
+    if short := undertrained(full.for_verdicts.quantity, limit):
+        return [short]
     return [within(active.for_verdicts, full.for_verdicts, AS_WELL, two_sided=False)]

@@ -1,25 +1,26 @@
-"""Verdicts: measured quantities, the rule that decides between them, and what a claim is.
+"""Verdicts: measured quantities, the rule that decides on a difference, and claims.
 
-A difference decides when it is at least two standard errors away from zero, z = difference / SE
-with |z| >= 2; otherwise it is too close.
+A difference decides if it is at least two standard errors from zero: z = difference / SE with
+|z| >= 2. Otherwise it is too close to call.
 
-- Two trainings: SE^2 = s^2 (1/nA + 1/nB) + v. s is the pooled standard deviation of the final
-  errors between seeds. A single seed has none: ASSUMED_SPREAD is assumed for it, in proportion to
-  the root of the error, and the verdict says so. On fewer than 10,000 test images it is larger, by
-  the root of their ratio, since it stems from images that only some trainings classify correctly.
-  v is the variance of the difference of the two networks' outcomes on the same images, over their
-  number; it needs `correct.npz`, and is zero and reported as missing without it.
-- One network, intact and changed: only the images' paired variance and the spread of the draws.
+- Two trained networks: SE^2 = s^2 (1/nA + 1/nB) + v. s is the pooled standard deviation of the
+  final errors between seeds. For a single seed, ASSUMED_SPREAD is used, proportional to the square
+  root of the error, and the verdict says so. On fewer than 10,000 test images it is multiplied by
+  the square root of the ratio, because it comes from images that only some trainings classify
+  correctly. v is the variance of the difference between the two networks' outcomes for an image,
+  divided by the number of images. It needs `correct.npz`; without it v is zero, and the verdict
+  says so.
+- One network, intact and changed: only the paired variance over images and the spread of the draws.
 
-A training decides only if its reference network, the original or the intact one, reached the error
-that the experiment's `decides_below` states. Otherwise it was not trained long enough.
+A verdict requires that the reference network, the original or the intact one, reached the error
+given by `decides_below` of the experiment. Otherwise it was not trained long enough.
 """
 
 import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -40,24 +41,24 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 JUDGED: tuple[Verdict, ...] = ("holds", "does not hold", "too close")
-"""Verdicts of measurements that could decide."""
+"""Verdicts that rest on enough training and enough draws."""
 
 DECIDES = 2.0
-"""|z| from which a difference decides; two standard errors, as usual for 95 %."""
+"""The least |z| at which a difference decides: two standard errors, as usual for 95 %."""
 ASSUMED_SPREAD = 0.16
-"""Points: the standard deviation of five trainings of ResNet-110 (He et al. 2015,
+"""In points: the standard deviation of five trainings of ResNet-110 (He et al. 2015,
 arXiv:1512.03385, Table 6: 6.61 +- 0.16)."""
 ASSUMED_AT = 6.6
-"""Percent: the error to which ASSUMED_SPREAD belongs."""
+"""In percent: the error for which ASSUMED_SPREAD was measured."""
 ASSUMED_ON = 10_000
-"""Test images to which it belongs: on fewer, trainings differ by more."""
+"""The number of test images for which it was measured; on fewer, trainings differ more."""
 
 ERROR = "%"
 TEST_ERROR = "% test error"
-"""Of a training; above 20 % it is called a failure."""
+"""The unit of a trained network's error; an error above 20 % is shown as a failure."""
 POINTS = "points"
 SHARE = "share"
-"""From 0 to 1; shown in percent."""
+"""The unit of a share from 0 to 1, which is shown in percent."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Quantity:
     value: float
     standard_error: float | None = None
     n: int = 1
-    """Trainings, draws or units that it is the median or mean of."""
+    """The number of trainings, draws or units of which it is the median or mean."""
     unit: str = ERROR
 
     @property
     def z(self) -> float:
-        """The value in standard errors; infinite without any spread."""
+        """The value in standard errors; infinite if there is no spread."""
         if math.isnan(self.value) or self.value == 0:
             return 0.0
         if not self.standard_error or not math.isfinite(self.value):
@@ -83,17 +84,17 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison that a claim rests on."""
+    """One of the comparisons that a claim rests on."""
 
     verdict: Verdict
     tested: Quantity | None = None
-    """Positive where the claim is right; None where there is no comparison."""
+    """Positive if the claim holds; None if nothing is compared."""
     measured: tuple[Quantity, ...] = ()
-    """What `tested` is made of, or is to be shown with it."""
+    """What `tested` is computed from, or is shown with it."""
     assumed: bool = False
-    """The spread between trainings is assumed, not measured."""
+    """Whether the spread between trainings is assumed, not measured."""
     unpaired: bool = False
-    """No outcomes by image were stored: the images' variance is left out."""
+    """Whether the variance over images is missing, since no outcomes for each image are stored."""
 
 
 @dataclass(frozen=True)
@@ -105,43 +106,47 @@ class Claim:
     """Table, figure or section: `table1`, `fig5a`, `section5`."""
     text: str
     needs: Mapping[str, Sequence[str]]
-    """Experiment, without its paper -> the cases that the judge reads; empty for all."""
+    """Experiment, without its paper -> the cases that the judge reads; empty: all."""
     judge: Callable[["Evidence"], Sequence[Part]]
-    """Takes the measurements of one profile; raises NotMeasuredError where there are none."""
+    """Takes the measurements of one profile; raises NotMeasuredError if they are missing."""
     published: str = ""
-    """What the paper reports, for claims with a number of their own."""
+    """What the paper reports, if the claim has a number of its own."""
     short: str = ""
-    """A few words for the headlines of the report; empty for other claims."""
+    """A short form for the overview of the report; empty if it is not shown there."""
     is_check: bool = False
-    """Arithmetic or an identity by construction: shown as a check, and not counted."""
+    """Whether it holds by construction (arithmetic, an identity): shown as a check, not counted."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim at one profile."""
+    """A claim with its verdict at one profile."""
 
     claim: Claim
     profile: str
     verdict: Verdict
     parts: tuple[Part, ...] = ()
     reason: Quantity | None = None
-    """Why it cannot be judged, where something else than a missing table is the reason."""
+    """Why the claim does not apply to the measurements; None if it does."""
     commands: tuple[str, ...] = ()
-    """What would measure it."""
+    """The commands that measure what is missing."""
     datasets: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     seeds: tuple[int, int] | None = None
-    """The fewest and the most trainings of a network."""
+    """The smallest and the largest number of trainings of a network."""
 
     @property
     def deciding(self) -> Part | None:
-        """The comparison that the verdict rests on: of those with this verdict the closest."""
-        found = [p for p in self.parts if p.verdict == self.verdict and p.tested is not None]
-        return min(found, key=lambda p: abs(p.tested.z) if p.tested else math.inf, default=None)
+        """The comparison that the verdict rests on: the closest of those with this verdict, or,
+        if nothing is tested, the first with a measurement."""
+        found = [part for part in self.parts if part.verdict == self.verdict]
+        tested = [(abs(part.tested.z), part) for part in found if part.tested is not None]
+        if tested:
+            return min(tested, key=lambda pair: pair[0])[1]
+        return next((part for part in found if part.measured), None)
 
 
 class NotMeasuredError(Exception):
-    """What a claim needs is not there, or is of a network that it does not speak of."""
+    """What a claim needs is missing, or the claim does not apply to the measured network."""
 
     def __init__(self, reason: Quantity | None = None) -> None:
         super().__init__(reason)
@@ -149,14 +154,14 @@ class NotMeasuredError(Exception):
 
 
 def counts(judgements: Iterable[Judgement]) -> dict[Verdict, int]:
-    """How many claims have each verdict; checks are left out."""
+    """The number of claims with each verdict, without checks."""
     found = Counter(j.verdict for j in judgements if not j.claim.is_check)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a claim of several parts: one that contradicts it decides; then what keeps it
-    from being decided; it holds if each part does."""
+    """The verdict on a claim with several parts: it does not hold if one part does not hold; else
+    it has the verdict of a part that cannot be decided; it holds if each part holds."""
     found = set(verdicts)
     order: tuple[Verdict, ...] = (
         "does not hold",
@@ -169,7 +174,7 @@ def all_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def decided(tested: Quantity) -> Verdict:
-    """By z alone; two networks that both diverged differ in nothing."""
+    """The verdict by z alone. If two networks both diverged, there is no difference."""
     if math.isnan(tested.value):
         return "does not hold"
     if abs(tested.z) < DECIDES:
@@ -177,44 +182,51 @@ def decided(tested: Quantity) -> Verdict:
     return "holds" if tested.value > 0 else "does not hold"
 
 
+def undertrained(error: Quantity, limit: float) -> Part | None:
+    """None if a network's error is at most the limit, in percent; else the part that says that it
+    was not trained long enough."""
+    if error.value <= limit:
+        return None
+    return Part("not trained long enough", None, (error, Quantity("needed to decide", limit)))
+
+
 # --- trainings -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Errors:
-    """The final test errors of one network's trainings."""
+    """The final test errors of the trainings of one network."""
 
     name: str
-    """In words."""
     values: Sequence[float]
-    """Percent, one a seed; infinite for a training that diverged."""
+    """Percent, one for each seed; infinite if the training diverged."""
     outcomes: Sequence[NDArray[np.bool_]] = ()
-    """Whether each test image is classified correctly, [images], one a seed; may be missing."""
+    """Whether each test image is classified correctly, [images], one for each seed; optional."""
     spread: float | None = None
-    """A standard deviation that was published instead of the single values, points."""
+    """A standard deviation published instead of the single values, in points."""
     level: float | None = None
-    """Percent: the error that the assumed spread belongs to, where `values` are differences."""
+    """The error, in percent, for which the spread is assumed if `values` are differences."""
     images: int = ASSUMED_ON
-    """Test images."""
+    """The number of test images."""
     image_variance: float | None = None
-    """Of the median, by the images, squared points, where it is known without `outcomes`."""
+    """The variance of the median over images, in squared points, if known without `outcomes`."""
     unit: str = TEST_ERROR
     published_n: int | None = None
     """The number of trainings behind a published median."""
 
     @property
     def n(self) -> int:
-        """Trainings."""
+        """The number of trainings."""
         return self.published_n or len(self.values)
 
     @property
     def median(self) -> float:
-        """Infinite when half of the trainings diverged."""
+        """Infinite if at least half of the trainings diverged."""
         return statistics.median(self.values)
 
     @property
     def quantity(self) -> Quantity:
-        """The median, with the standard error that the spread of the trainings gives it."""
+        """The median, with its standard error from the spread of the trainings."""
         variance, _ = spread_between([self])
         return Quantity(self.name, self.median, math.sqrt(variance / self.n), self.n, self.unit)
 
@@ -222,7 +234,7 @@ class Errors:
 def spread_between(sides: Sequence[Errors]) -> tuple[float, bool]:
     """(variance between trainings, whether it is assumed), pooled over networks.
 
-    Equal errors of few images show no spread either, so that it is assumed for them as well.
+    It is also assumed if all errors are equal, as can happen on few images.
     """
     squares, freedom = 0.0, 0
     for side in sides:
@@ -242,7 +254,7 @@ def spread_between(sides: Sequence[Errors]) -> tuple[float, bool]:
 
 
 def variance_of_images(first: Errors, second: Errors) -> float | None:
-    """v, squared points, of the networks' outcomes averaged over their seeds; None without any."""
+    """v, in squared points, for the outcomes averaged over seeds; None without outcomes."""
     known = [side.image_variance for side in (first, second)]
     if known[0] is not None and known[1] is not None:
         return known[0] + known[1]
@@ -253,10 +265,10 @@ def variance_of_images(first: Errors, second: Errors) -> float | None:
 
 
 def difference(pairs: Sequence[tuple[Errors, Errors]], name: str = "difference") -> Part:
-    """The sum over pairs of (first minus second), with its standard error and verdict.
+    """The sum over pairs of (first - second), with its standard error and verdict.
 
-    One pair tests whether the first error is higher; two with the second pair's sides exchanged,
-    whether one difference is larger than another.
+    One pair tests whether the first error is higher. Two pairs, (a, b) and (d, c), test whether
+    a - b is larger than c - d.
     """
     value = math.fsum(first.median - second.median for first, second in pairs)
     variance, images, assumed, unpaired = 0.0, 0.0, False, False
@@ -273,12 +285,12 @@ def difference(pairs: Sequence[tuple[Errors, Errors]], name: str = "difference")
 
 
 def within(first: Errors, second: Errors, points: float, two_sided: bool = True) -> Part:
-    """Whether two errors differ by at most `points`; else, whether the first exceeds the second by
-    at most that."""
+    """Whether two errors differ by at most `points`; if not two-sided, whether the first exceeds
+    the second by at most `points`."""
     part = difference([(first, second)])
     assert part.tested is not None
     apart = abs(part.tested.value) if two_sided else part.tested.value
-    name = f"room below {points:g} points"
+    name = f"margin below {points:g} points"
     tested = Quantity(name, points - apart, part.tested.standard_error, part.tested.n, POINTS)
     if math.isnan(apart):
         tested = Quantity(name, -math.inf, None, part.tested.n, POINTS)
@@ -286,7 +298,7 @@ def within(first: Errors, second: Errors, points: float, two_sided: bool = True)
 
 
 def against(side: Errors, limit: float, higher: bool = True) -> Part:
-    """Whether an error lies above a fixed limit, or below it."""
+    """Whether an error is above a fixed limit, or below it."""
     variance, assumed = spread_between([side])
     value = side.median - limit if higher else limit - side.median
     name = f"{'above' if higher else 'below'} {limit:g} %"
@@ -299,27 +311,30 @@ def against(side: Errors, limit: float, higher: bool = True) -> Part:
 
 @dataclass(frozen=True)
 class Damage:
-    """What a change of one network does to its error on the same images."""
+    """The effect of a change of one network on its error on the same images."""
 
     error: float
-    """Percent, of the changed network."""
+    """The changed network's error, in percent."""
     baseline: float
-    """Percent, of the intact network."""
-    variance: float = field(default=0.0)
-    """Of their difference, by the images, squared points."""
+    """The intact network's error, in percent."""
+    variance: float = 0.0
+    """The variance of their difference over images, in squared points."""
 
     @property
     def points(self) -> float:
-        """The rise of the error."""
+        """The increase of the error, in points."""
         return self.error - self.baseline
 
 
 def damage_variance(error: float, baseline: float, agreement: float, images: int) -> float:
-    """The largest variance that a damage can have, by the images, squared points.
+    """An upper bound of the variance of a damage over images, in squared points.
 
-    Outcomes on an image can differ only where the two predictions do, so the paired variance
-    (share of images with other outcomes - damage^2) / images is at most that of all images whose
-    prediction changed. All three are percentages.
+    The outcome for an image can only change if the prediction changes. The paired variance (share
+    of changed outcomes - damage^2) / images is therefore at most the one with the share of changed
+    predictions.
+
+    Args:
+        error, baseline, agreement: in percent.
     """
     damage = (error - baseline) / 100
     changed = max(1 - agreement / 100, abs(damage))

@@ -1,4 +1,4 @@
-"""Quantities and verdicts in words, for `compare` and the report. Nothing reads these words."""
+"""The texts for quantities and verdicts in `compare` and the report. No code reads these texts."""
 
 import math
 from typing import Any
@@ -20,15 +20,15 @@ from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.figures.titles import figure_title
 
 CAVEATS: dict[str, str] = {
-    "smoke": "small networks trained for seconds on digits: it shows that the code runs, and "
-    "nothing about a claim",
+    "smoke": "small networks trained for seconds on digits; shows that the code runs, and says "
+    "nothing about the claims",
     "mini": "16x16 digits and a short schedule instead of CIFAR and 64k iterations; one of the 360 "
     "test images is 0.28 points",
     "cpu": "a short schedule instead of 64k iterations",
 }
-"""What a profile cannot show."""
+"""The limits of what a profile can show."""
 MAX_COMPARISONS = 3
-"""A claim of more is shown by those that decide."""
+"""For a claim with more comparisons, only those that decide are shown."""
 COUNTED: dict[Verdict, str] = {
     "holds": "hold",
     "does not hold": "do not hold",
@@ -37,7 +37,7 @@ COUNTED: dict[Verdict, str] = {
     "not trained long enough": "not trained long enough",
     "not measured": "not measured",
 }
-"""Verdicts after a number."""
+"""A verdict after the number of claims."""
 
 
 def source_title(key: str) -> str:
@@ -67,7 +67,7 @@ def _fails(quantity: Quantity) -> bool:
 
 
 def named(quantity: Quantity) -> str:
-    """`original unit: 1.39 %`, with the number of trainings where there are several."""
+    """`original unit: 1.39 %`, with the number of trainings if there are several."""
     seeds = f" ({quantity.n} seeds)" if quantity.unit == TEST_ERROR and quantity.n > 1 else ""
     return f"{quantity.name}: {number(quantity)}{seeds}"
 
@@ -88,8 +88,8 @@ def comparison(part: Part) -> str:
 
 
 def evidence(judgement: Judgement) -> list[str]:
-    """What a verdict rests on, a comparison each. Of many comparisons those that decide; the
-    closest stands for all where a claim holds."""
+    """What a verdict rests on, one line for each comparison. Of many comparisons, only those that
+    decide are shown, and only the closest if the claim holds."""
     parts = [part for part in judgement.parts if part.measured or part.tested]
     lines = []
     if len(parts) > MAX_COMPARISONS and judgement.verdict == "holds":
@@ -107,15 +107,12 @@ def evidence(judgement: Judgement) -> list[str]:
 
 
 def decisive(judgement: Judgement) -> str:
-    """The one comparison that a verdict rests on; empty where there is none."""
-    if judgement.deciding is not None:
-        return comparison(judgement.deciding)
-    of_verdict = [part for part in judgement.parts if part.verdict == judgement.verdict]
-    return next((comparison(part) for part in of_verdict if part.measured), "")
+    """The one comparison that a verdict rests on; empty if there is none."""
+    return comparison(judgement.deciding) if judgement.deciding is not None else ""
 
 
 def seeds(judgement: Judgement) -> str:
-    """`1 seed`, `1 to 3 seeds`; empty where nothing was trained."""
+    """`1 seed`, `1 to 3 seeds`; empty if nothing was trained."""
     if judgement.seeds is None:
         return ""
     low, high = judgement.seeds
@@ -124,21 +121,25 @@ def seeds(judgement: Judgement) -> str:
 
 
 def legend() -> str:
-    """How the verdicts are reached, for those who read them."""
+    """The rule behind the verdicts."""
     return (
-        f"a difference decides from {DECIDES:g} standard errors (z); of one seed a spread of "
-        f"{ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. 2015), in "
-        "proportion to the root of the error, and on fewer than 10,000 test images more"
+        f"a difference of at least {DECIDES:g} standard errors (z) decides; for a single seed, a "
+        f"spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. "
+        "2015), proportional to the square root of the error, and larger on fewer than 10,000 test "
+        "images"
     )
 
 
 def unpaired_note() -> str:
-    """What it means that no outcomes by image are stored."""
-    return "no outcomes by image are stored for these trainings, so the images' variance is zero"
+    """The consequence of missing outcomes for each image."""
+    return (
+        "the outcomes for each image are not stored for these trainings, so their variance over "
+        "images is taken as zero"
+    )
 
 
 def judgement_to_dict(judgement: Judgement) -> dict[str, Any]:
-    """For JSON: the words, and the quantities that they were made from."""
+    """The judgement for JSON: the texts, and the quantities behind them."""
     claim = judgement.claim
     return {
         "paper": claim.paper,

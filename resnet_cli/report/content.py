@@ -1,7 +1,7 @@
-"""What the report shows: for each paper its figures, its claims and its measurements.
+"""The content of the report: for each paper its figures, claims and measurements.
 
-All of it is read from `results/<paper>/<profile>/`, the papers' numbers and the experiments' keys;
-the explanations are those of `article.py`.
+It comes from `results/<paper>/<profile>/`, the papers' numbers and the experiments' YAML files; the
+explanations come from `article.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +33,13 @@ TRAININGS = {
     "training": "training loss and test error by iteration, one curve for each case",
     "table": "test error of each case and the published one",
 }
-"""What the figures of trainings show, by the stem of the file; those of studies: `pictures`."""
+"""The content of the figures of trainings, by the stem of the file; for studies see `pictures`."""
 
 MARKS: Mapping[Verdict, str] = {"holds": "✓", "does not hold": "✗", "too close": "≈"}
-"""Before a verdict; a dash before any that is no judgement."""
+"""The sign before a verdict; other verdicts get a dash."""
 
 MAX_FINDINGS = 4
-"""Claims next to a figure; all of them are in the table of claims."""
+"""Number of claims next to a figure; the table of claims has all of them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Measurement:
     title: str
     note: str
     command: str
-    """That repeats it; the one that was typed stands in the provenance."""
+    """The command that repeats it; the provenance has the one that was typed."""
     commit: str
     date: str
     plots: Sequence[Plot]
@@ -79,7 +79,7 @@ class JudgedClaim:
 
     @property
     def mark(self) -> str:
-        """A sign for the verdict."""
+        """The sign for the verdict."""
         return MARKS.get(self.judgement.verdict, "–")
 
     @property
@@ -90,7 +90,7 @@ class JudgedClaim:
 
     @property
     def evidence(self) -> list[str]:
-        """What it rests on, or the commands that would measure it."""
+        """The evidence, and the commands that measure what is missing."""
         return [*evidence(self.judgement), *self.judgement.commands]
 
     @property
@@ -100,7 +100,7 @@ class JudgedClaim:
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """A claim, and what each profile makes of it."""
+    """A claim with its verdict at each profile."""
 
     claim: Claim
     source: str
@@ -108,14 +108,14 @@ class ClaimRow:
     outcomes: Sequence[JudgedClaim]
 
     @property
-    def told(self) -> list[JudgedClaim]:
-        """Those with something to show."""
+    def measured(self) -> list[JudgedClaim]:
+        """The outcomes with a measurement."""
         return [outcome for outcome in self.outcomes if outcome.judgement.parts]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the article, as measured."""
+    """A figure of the article with its measurement."""
 
     story: Story
     measurement: Measurement
@@ -123,9 +123,9 @@ class Figure:
     question: str
     published: str
     findings: Sequence[tuple[JudgedClaim, str]]
-    """The claims that it bears on, each with the comparison that decides."""
+    """The claims shown with it, each with the comparison that decides."""
     sentences: Sequence[str] = ()
-    """What came out, of a figure without claims."""
+    """The result in words, for a figure without claims."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,14 @@ class ErrorTable:
 
     title: str
     columns: Sequence[str]
-    """Where some of these rows were measured."""
+    """The profiles at which some of these rows were measured."""
     rows: Sequence[tuple[str, str, Sequence[str]]]
-    """(case in words, published error, measured error in each of `columns`), percent."""
+    """(case, published error, measured error for each of `columns`), in percent."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many claims have which verdict at a profile."""
+    """The number of claims with each verdict at a profile."""
 
     profile: str
     setting: str
@@ -164,7 +164,7 @@ class Part:
 
 
 def content(results: Path) -> list[Part]:
-    """The report's parts, of each paper that has results.
+    """The parts of the report, one for each paper with results.
 
     Raises:
         UserError: there are no results, or a table cannot be read.
@@ -201,7 +201,7 @@ def _part(paper: Paper, comparisons: Sequence[Comparison]) -> Part:
 
 
 def _setting(comparison: Comparison) -> str:
-    """What a profile measured, in words."""
+    """The data and the networks of a profile."""
     network = ""
     if comparison.profile not in PROFILES:
         tables = sorted(comparison.folder.rglob(f"*{PROVENANCE_SUFFIX}"))
@@ -224,8 +224,8 @@ def _claim_rows(paper: str, comparisons: Sequence[Comparison]) -> list[ClaimRow]
 def _figure(
     story: Story, paper: str, measurements: Sequence[Measurement], rows: Sequence[ClaimRow]
 ) -> Figure | None:
-    """Of the profiles that have the figure, the first at which its claims are decided, else the
-    first; None where none has it."""
+    """The figure at the first profile where its claims are decided, or else at the first that has
+    it; None if no profile has it."""
     candidates = [
         (found, plot)
         for found in measurements
@@ -255,7 +255,7 @@ def _figure(
 
 @cache
 def _experiment(name: str) -> Experiment | None:
-    """An experiment for its question; None where no file has this name."""
+    """An experiment at its most usual profile; None if there is no such experiment."""
     if name not in experiment_names():
         return None
     offered = experiment_profiles(name)
@@ -266,7 +266,7 @@ def _experiment(name: str) -> Experiment | None:
 
 
 def _error_tables(comparisons: Sequence[Comparison]) -> list[ErrorTable]:
-    """Each case published, and at each profile that measured some of its table."""
+    """For each table and data set, the published error of each case and those of each profile."""
     rows: dict[tuple[str, str], dict[str, Row]] = {}
     for comparison in comparisons:
         for row in comparison.rows:
@@ -283,7 +283,7 @@ def _error_tables(comparisons: Sequence[Comparison]) -> list[ErrorTable]:
         }
         columns = [profile for profile, found in measured.items() if found]
         body = [
-            (row.title, _published(row), [_measured(measured[p].get(case)) for p in columns])
+            (row.title, row.publication, [_measured(measured[p].get(case)) for p in columns])
             for case, row in cases.items()
         ]
         title = f"{source_title(source)}, {title_of(dataset)}"
@@ -305,16 +305,7 @@ def _measured(row: Row | None) -> str:
     return ", ".join(parts)
 
 
-def _published(row: Row) -> str:
-    """`6.61`, `fail`, `about 6.1`, percent."""
-    if row.published_status == "fail":
-        return "fail"
-    if row.published is None:
-        return ""
-    return f"{'about ' if row.approximate else ''}{row.published:.2f}"
-
-
-# --- what lies in results/ -----------------------------------------------------------------------
+# --- the contents of results/ -------------------------------------------------------------------
 
 
 def _measurements(comparison: Comparison) -> list[Measurement]:
@@ -324,7 +315,7 @@ def _measurements(comparison: Comparison) -> list[Measurement]:
 
 
 def measurement_of(folder: Path, paper: str, profile: str) -> Measurement | None:
-    """An experiment's folder; None when it has no table with a provenance."""
+    """The measurement in an experiment's folder; None if no table has a provenance."""
     tables = [table for table in sorted(folder.rglob("*.csv")) if provenance_path(table).exists()]
     if not tables:
         return None
@@ -358,7 +349,7 @@ def measurement_of(folder: Path, paper: str, profile: str) -> Measurement | None
 
 
 def pictures() -> dict[str, str]:
-    """Figure -> what it shows, of trainings and of every study."""
+    """Figure -> its content, for trainings and all studies."""
     shown = dict(TRAININGS)
     for kind in STUDIES:
         shown |= registered(STUDIES, "study", kind).pictures
@@ -366,6 +357,6 @@ def pictures() -> dict[str, str]:
 
 
 def _picture(path: Path, folder: Path) -> str:
-    """What a plot of an experiment's folder shows; one of a single case lies deeper."""
+    """The content of a plot in an experiment's folder or in the folder of a case."""
     shown = pictures().get(path.stem, path.stem.replace("_", " "))
     return shown if path.parent == folder else f"{shown}, of {path.parent.name}"

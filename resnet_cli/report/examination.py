@@ -1,19 +1,14 @@
-"""Writes the page of an examination: one HTML file that needs no other and no network."""
+"""Write the page of an examination: one self-contained HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from resnet_cli import __version__
 from resnet_cli.claims.network import findings
 from resnet_cli.claims.words import source_title
 from resnet_cli.config.fields import chance_error
-from resnet_cli.report.page import embedded
-from resnet_cli.results.tables import atomic_write
+from resnet_cli.report.page import write_page
 from resnet_cli.run.examine import Examined, Part, heading_of
 
 TITLES = {
@@ -26,16 +21,16 @@ TITLES = {
 }
 METHODS = {
     "deletion": "The residual branch of each unit is deleted in turn; its shortcut stays "
-    "(Veit et al. 2016, section 4.1, Figure 3). A network with batch norms is measured again with "
-    "their statistics re-estimated on unlabelled training images along each lesion.",
+    "(Veit et al. 2016, section 4.1, Figure 3). For a network with batch norms, each deletion is "
+    "also measured with their statistics re-estimated on unlabelled training images.",
     "influence": "Block influence is 1 minus the mean cosine between a unit's input and its output "
-    "(arXiv 2403.03853), angular distance the mean angle between them (arXiv 2403.17887). Both are "
-    "compared with the damage of deleting the unit.",
+    "(arXiv 2403.03853); angular distance is the mean angle between them (arXiv 2403.17887). Both "
+    "are compared with the damage of deleting the unit.",
     "deletions": "Random sets of units are deleted together (section 4.2, Figure 5a).",
-    "reordering": "Random pairs of units of equal shape change places (section 4.3, Figure 5b).",
-    "paths": "A path passes some units by their residual branch and the others by their shortcut. "
-    "The gradient at the input is measured by path length, for sampled paths and exactly for all "
-    "paths of a length together (section 5, Figure 6).",
+    "reordering": "Random pairs of units of equal shape are swapped (section 4.3, Figure 5b).",
+    "paths": "A path takes the residual branch of some units and the shortcut of the others. The "
+    "gradient at the input is measured by path length, for sampled paths and exactly for all paths "
+    "of a length together (section 5, Figure 6).",
     "signal": "Norms of activations and gradients at the input of each unit "
     "(He et al. 2016, section 2).",
 }
@@ -43,7 +38,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """One study of one network, as the page shows it."""
+    """One study of one network on the page."""
 
     network: str
     sentences: Sequence[str]
@@ -52,7 +47,7 @@ class Shown:
 
 
 def write_examination(examined: Sequence[Examined], out: Path) -> Path:
-    """Write the page on one network, or on several next to one another.
+    """Write the page on one network, or on several side by side.
 
     Raises:
         UserError: the file cannot be written.
@@ -61,35 +56,26 @@ def write_examination(examined: Sequence[Examined], out: Path) -> Path:
     for one in examined:
         for part in one.parts:
             sections.setdefault(part.folder.name, []).append(_shown(one, part))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnet_cli.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"embedded": embedded, "source_title": source_title}
     found = [findings_of(one) for one in examined]
-    page = environment.get_template("examination.html").render(
+    return write_page(
+        "examination.html",
+        out,
+        {"source_title": source_title},
         networks=[_facts(one) for one in examined],
         findings=list(zip(*found, strict=True)),
         sections=[(TITLES[name], METHODS[name], shown) for name, shown in sections.items()],
-        version=__version__,
-        written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
-    atomic_write(out, page)
-    return out
 
 
 def findings_of(one: Examined) -> list[dict[str, Any]]:
-    """What the tables of an examination say on each finding of paper 2."""
+    """The verdict on each finding of paper 2 from the tables of an examination."""
     tables = {part.folder.name: part.tables for part in one.parts}
     loaded = one.subject.loaded
     return findings(tables, loaded.network.places, chance_error(loaded.num_classes))
 
 
 def _facts(one: Examined) -> dict[str, object]:
-    """What a reader has to know of a network, by name."""
+    """The name and the properties of a network."""
     loaded, data = one.subject.loaded, one.subject.data
     facts = {
         "from": loaded.source,

@@ -14,15 +14,13 @@ from resnet_cli.report.labels import network_label
 from resnet_cli.results.tables import read_provenance, read_table
 
 LESIONS = ("fig3/preact110", "fig3", "fig5a")
-"""Where single deletions lie, the first that is there."""
-
-
+"""Folders with single deletions; the first that exists is used."""
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def explorer_data(results: Path) -> list[dict[str, Any]]:
-    """One entry for each profile of paper 2 with single deletions and a whole spectrum of one
-    network: its name, units, stages, errors by unit, and shares by path length.
+    """One entry for each profile of paper 2 that has single deletions and a complete spectrum of
+    one network: its name, units, stages, errors by unit, and shares by path length.
 
     Raises:
         UserError: a table cannot be read.
@@ -42,16 +40,18 @@ def _network(folder: Path) -> dict[str, Any] | None:
         return None
     lesions, spectrum = read_table(lesion_path), read_table(spectrum_path)
     single = lesions[lesions["k"] == 1]
-    errors = [float(e) for e in single.sort_values("blocks", key=_number)["test_error"]]
+    errors = [
+        float(e)
+        for e in single.sort_values("blocks", key=lambda blocks: blocks.astype(int))["test_error"]
+    ]
     if len(spectrum) != len(errors) + 1 or spectrum["exact_norm"].isna().any():
         return None
-    told = read_provenance(spectrum_path)
-    model = ModelConfig.model_validate(told["config"]["model"])
-    places = make_places(model)
+    provenance = read_provenance(spectrum_path)
+    places = make_places(ModelConfig.model_validate(provenance["config"]["model"]))
     paths = [int(n) for n in spectrum["paths"]]
     return {
         "profile": folder.name,
-        "name": network_label(folder.name, told),
+        "name": network_label(folder.name, provenance),
         "baseline": float(lesions["baseline_error"].iloc[0]),
         "images": int(lesions["images"].iloc[0]),
         "errors": errors,
@@ -70,10 +70,6 @@ def _count(paths: int) -> str:
         return f"{paths:,}"
     digits, power = f"{paths:.2e}".split("e")
     return f"{digits}×10{str(int(power)).translate(SUPERSCRIPT)}"
-
-
-def _number(blocks: Any) -> Any:
-    return blocks.astype(int)
 
 
 def _shares(spectrum: DataFrame, column: str) -> Sequence[float | None]:

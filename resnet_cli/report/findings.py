@@ -1,7 +1,7 @@
-"""The tables of README.md and docs/ that are written from the results.
+"""The tables of README.md and docs/ that are generated from the results.
 
-`python -m resnet_cli.report.findings` (`make findings`) rewrites the parts of these files between
-`<!-- findings NAME -->` and `<!-- end -->`, from the claims and the tables in `results/`.
+`python -m resnet_cli.report.findings` (`make findings`) replaces the parts of these files between
+`<!-- findings NAME -->` and `<!-- end -->`, using the claims and the tables in `results/`.
 """
 
 import re
@@ -25,9 +25,9 @@ from resnet_cli.weights.cards import cards, network_of_card, training_length
 
 FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
 SHOWN_COUNTS = (1, 5, 10, 20)
-"""The numbers of deleted units in the table of re-estimated statistics."""
+"""Numbers of deleted units in the table of re-estimated statistics."""
 MAX_NUMBERS = 2
-"""Measured quantities in a cell of the short table."""
+"""Number of measured quantities in a cell of the short table."""
 
 
 def rewritten(text: str, results: Path) -> str:
@@ -56,7 +56,7 @@ def rewritten(text: str, results: Path) -> str:
 
 
 def comparisons(results: Path) -> dict[str, list[Comparison]]:
-    """Of each paper, at every profile that has results, the one nearest to the paper's first."""
+    """Paper -> its comparison at each profile with results, the closest to the paper's first."""
     return {
         paper: [
             compare(paper, name, results)
@@ -68,8 +68,8 @@ def comparisons(results: Path) -> dict[str, list[Comparison]]:
 
 
 def short_table(found: dict[str, list[Comparison]]) -> str:
-    """The claims that have a short form, each at the profile that decides it, else at the first
-    that measured it."""
+    """The claims with a short form, each at the profile that decides it, or else at the first that
+    measured it."""
     rows = []
     for of_paper in found.values():
         for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
@@ -78,7 +78,7 @@ def short_table(found: dict[str, list[Comparison]]) -> str:
 
 
 def counts_table(found: dict[str, list[Comparison]]) -> str:
-    """How many claims have which verdict, by paper and profile."""
+    """The number of claims with each verdict, by paper and profile."""
     rows = [
         [f"{paper}, `{comparison.profile}`", *map(str, counts(comparison.judgements).values())]
         for paper, of_paper in found.items()
@@ -88,7 +88,7 @@ def counts_table(found: dict[str, list[Comparison]]) -> str:
 
 
 def claims_table(of_paper: Sequence[Comparison]) -> str:
-    """Every claim of a paper, its verdict at each profile, and what the decided ones rest on."""
+    """Every claim of a paper with its verdict at each profile, and the measurement that decides."""
     rows = []
     for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
         decided = _decided(judgements)
@@ -102,8 +102,8 @@ def claims_table(of_paper: Sequence[Comparison]) -> str:
 
 
 def networks_table(results: Path) -> str:
-    """Each network whose gradient was measured at every path length, by depth: what deleting one
-    unit costs it, and how the gradient of a path changes with its length."""
+    """Each network whose gradient was measured at every path length, by depth: the damage of
+    deleting one unit, and the change of a path's gradient with its length."""
     lesions: dict[str, tuple[Series[float], DataFrame]] = {}
     for path in sorted(results.glob("veit2016/**/lesion_delete.csv")):
         frame = read_table(path)
@@ -114,14 +114,14 @@ def networks_table(results: Path) -> str:
             )
     rows = []
     for path in results.glob("veit2016/**/fig6/path_spectrum.csv"):
-        spectrum, told = read_table(path), read_provenance(path)
+        spectrum, provenance = read_table(path), read_provenance(path)
         lesioned = lesions.get(_weights(path))
         line = line_of_norms(spectrum.set_index("k")["mean_norm"])
         if lesioned is None or line is None:
             continue
         rises, frame = lesioned
         exact = float(spectrum["exact_norm"].sum())
-        name = network_label(path.relative_to(results / "veit2016").parts[0], told)
+        name = network_label(path.relative_to(results / "veit2016").parts[0], provenance)
         rows.append(
             (
                 name,
@@ -145,8 +145,8 @@ def networks_table(results: Path) -> str:
 
 
 def recalibration_table(results: Path) -> str:
-    """Errors after deletions with batch-norm statistics as trained, and re-estimated; the worst is
-    the deletion with the highest error as trained."""
+    """Errors after deletions with batch-norm statistics as trained and re-estimated; the worst
+    deletion is the one with the highest error as trained."""
     rows = []
     for path in sorted(results.glob("veit2016/**/lesion_delete_recalibrated.csv")):
         keys = ["k", "sample", "blocks", "seed"]
@@ -185,7 +185,7 @@ def weights_table() -> str:
 
 
 def _weights(table: Path) -> str:
-    """The hash of the weights that a table was measured on; of unknown ones its own path."""
+    """The hash of the weights that a table was measured on; the table's path if it is unknown."""
     checkpoint = read_provenance(table).get("checkpoint") or {}
     return str(checkpoint.get("sha256") or table)
 
@@ -201,7 +201,7 @@ def _short_row(judgement: Judgement) -> list[str]:
 
 
 def _published(claim: Claim) -> str:
-    """The paper's numbers: as the claim states them, else those that would decide it."""
+    """The paper's numbers: as the claim states them, or else those that decide it."""
     if claim.published:
         return claim.published
     as_measured = Evidence(claim.paper, "paper", Path(), published_trainings(claim.paper))
@@ -210,14 +210,13 @@ def _published(claim: Claim) -> str:
 
 def _brief(judgement: Judgement) -> str:
     """The first measured quantities of the comparison that the verdict rests on."""
-    of_verdict = [part for part in judgement.parts if part.verdict == judgement.verdict]
-    part = judgement.deciding or next((part for part in of_verdict if part.measured), None)
+    part = judgement.deciding
     shown = part.measured[:MAX_NUMBERS] if part is not None else ()
     return "; ".join(f"{quantity.name}: {number(quantity)}" for quantity in shown)
 
 
 def _decided(judgements: Sequence[Judgement]) -> Judgement:
-    """The first judgement that decides, else the first with a measurement, else the first."""
+    """The first judgement that decides, or else the first with a measurement, or else the first."""
     decided = (judgement for judgement in judgements if judgement.verdict in JUDGED)
     measured = (judgement for judgement in judgements if judgement.verdict != "not measured")
     return next(decided, next(measured, judgements[0]))
@@ -230,7 +229,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Rewrite the generated parts of FILES in the working folder."""
+    """Replace the generated parts of FILES in the working folder."""
     for name in FILES:
         path = Path(name)
         atomic_write(path, rewritten(path.read_text(encoding="utf-8"), Path("results")))

@@ -1,4 +1,4 @@
-"""What the page calls a profile, a network and a command, from the provenance of tables."""
+"""Names of profiles, networks and commands for the report, from the provenance of tables."""
 
 import re
 import shlex
@@ -17,41 +17,41 @@ SCHEDULES = {
     "mini": "",
     "smoke": "trained for seconds",
 }
-"""A profile beside its data: `CIFAR-10, short schedule`."""
+"""The schedule of a profile, after its data: `CIFAR-10, short schedule`."""
 
 PROFILE_WORDS: Mapping[str, str] = {
     "paper": "the published protocol, on GPUs",
-    "cpu": "real images, hours on two cores; errors stay above the published ones",
+    "cpu": "natural images, hours on two cores; errors are above the published ones",
     "mini": "the papers' depths on 16x16 handwritten digits, minutes; shows effects, not numbers",
     "smoke": "tiny networks, seconds; shows that the code runs",
 }
-"""A profile: what is measured there, and what that can show."""
+"""The measurements of a profile, and what they can show."""
 
 Provenance = Mapping[str, Any]
-"""As `read_provenance` returns it."""
+"""The content returned by `read_provenance`."""
 
 
 def profile_label(profile: str, datasets: Iterable[str], network: str = "") -> str:
-    """`CIFAR-10, short schedule`; for a folder that is no profile, its network.
+    """`CIFAR-10, short schedule`; for a folder that is not a profile, its network.
 
     Args:
-        datasets: of what was measured, each perhaps several joined by `, `.
-        network: as `checkpoint_label` has it.
+        datasets: the data sets; an entry may name several, joined by `, `.
+        network: the result of `checkpoint_label`.
     """
     if profile not in PROFILES:
         return network or profile
-    names = dict.fromkeys(name for told in datasets for name in told.split(", ") if name)
-    told = ", ".join(title_of(name) for name in names) or profile
+    names = dict.fromkeys(name for entry in datasets for name in entry.split(", ") if name)
+    titles = ", ".join(title_of(name) for name in names) or profile
     schedule = SCHEDULES[profile] if names else ""
-    return told[:1].upper() + told[1:] + (f", {schedule}" if schedule else "")
+    return titles[:1].upper() + titles[1:] + (f", {schedule}" if schedule else "")
 
 
-def checkpoint_label(told: Provenance) -> str:
-    """`ResNet-20, ours, 50 epochs`, `ResNet-20, published by akamaster`: the network that a study
-    of given weights took."""
-    checkpoint = told.get("checkpoint") or {}
+def checkpoint_label(provenance: Provenance) -> str:
+    """The network of a study of given weights: `ResNet-20, ours, 50 epochs` or
+    `ResNet-20, published by akamaster`."""
+    checkpoint = provenance.get("checkpoint") or {}
     source = Path(str(checkpoint.get("source") or ""))
-    names = " and ".join(_networks(_models(told)))
+    names = " and ".join(_networks(_models(provenance)))
     if source.name in bundled_names():
         return f"{names}, ours, {training_length(read_card(source.name))}"
     publisher = re.match(r"(?:resnet\d+-)?(\w+)", source.stem)  # publisher-network, or the reverse
@@ -60,34 +60,39 @@ def checkpoint_label(told: Provenance) -> str:
     return f"{names}, {source.name}" if source.name else names
 
 
-def network_label(profile: str, told: Provenance, case: str = "") -> str:
-    """`ResNet-110, 14 epochs, CIFAR-10`: the network that a study of a profile took; of several
-    that of `case`."""
-    dataset = title_of(_dataset(told))
-    if profile not in PROFILES:
-        return f"{checkpoint_label(told)}, {dataset}"
-    names = {str(entry.get("name")) for entry in (told.get("config") or {}).get("cases") or ()}
-    own = [case] if case in names else []
-    return ", ".join([*training_label(told, own).split(", ")[1:], dataset])
-
-
-def _dataset(told: Provenance) -> str:
-    return str(((told.get("config") or {}).get("data") or {}).get("dataset") or "")
-
-
-def training_label(told: Provenance, cases: Collection[str] = ()) -> str:
-    """`CIFAR-10, ResNet-38, 2 epochs`: what an experiment trained, from its resolved config.
+def network_label(profile: str, provenance: Provenance, case: str = "") -> str:
+    """The network of a study at a profile: `ResNet-110, 14 epochs, CIFAR-10`.
 
     Args:
-        cases: only these; empty for all.
+        case: the network's case, if the experiment has several.
     """
-    config = told.get("config") or {}
-    dataset = _dataset(told)
+    dataset = title_of(_dataset(provenance))
+    if profile not in PROFILES:
+        return f"{checkpoint_label(provenance)}, {dataset}"
+    names = {
+        str(entry.get("name")) for entry in (provenance.get("config") or {}).get("cases") or ()
+    }
+    own = [case] if case in names else []
+    return ", ".join([*training_label(provenance, own).split(", ")[1:], dataset])
+
+
+def _dataset(provenance: Provenance) -> str:
+    return str(((provenance.get("config") or {}).get("data") or {}).get("dataset") or "")
+
+
+def training_label(provenance: Provenance, cases: Collection[str] = ()) -> str:
+    """The trainings of an experiment: `CIFAR-10, ResNet-38, 2 epochs`; empty without a network.
+
+    Args:
+        cases: only these cases; empty: all.
+    """
+    config = provenance.get("config") or {}
+    dataset = _dataset(provenance)
     base = config.get("train") or {}
-    if not told.get("seeds") or not config.get("model"):
+    if not provenance.get("seeds") or not config.get("model"):
         return ""
     trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
-    parts = [title_of(dataset), *_networks(_models(told, cases)), *training_lengths(trains)]
+    parts = [title_of(dataset), *_networks(_models(provenance, cases)), *training_lengths(trains)]
     return ", ".join(parts)
 
 
@@ -96,14 +101,14 @@ def _cases(config: Provenance, cases: Collection[str]) -> list[Provenance]:
     return [case for case in found if not cases or case.get("name") in cases] or [{}]
 
 
-def _models(told: Provenance, cases: Collection[str] = ()) -> list[Provenance]:
-    config = told.get("config") or {}
+def _models(provenance: Provenance, cases: Collection[str] = ()) -> list[Provenance]:
+    config = provenance.get("config") or {}
     base = config.get("model") or {}
     return [base | (case.get("model") or {}) for case in _cases(config, cases)]
 
 
 def _networks(models: Sequence[Provenance]) -> list[str]:
-    """`VGG-15`, `ResNet-110, 164 and 1001`: a family at a time."""
+    """One entry for each family of networks: `VGG-15`, `ResNet-110, 164 and 1001`."""
     depths: dict[str, list[int]] = {}
     for model in models:
         family = str(model.get("family"))
@@ -114,15 +119,16 @@ def _networks(models: Sequence[Provenance]) -> list[str]:
 # --- commands ------------------------------------------------------------------------------------
 
 KEPT = ("--set", "--seed")
-"""Options with a value that decide what is measured."""
+"""Options with a value that change the results."""
 
 
-def repeat_command(experiment: str, profile: str, told: Provenance) -> str:
-    """The command that reproduces a result: one experiment, without a budget or a shard, the data
-    as `DATA`. Of a command that studied given weights, what was typed but for its folders."""
+def repeat_command(experiment: str, profile: str, provenance: Provenance) -> str:
+    """The command that repeats a result: one experiment, without a budget or a shard, and with
+    `DATA` as the folder of data. For a study of given weights, the command as typed, without its
+    folders."""
     try:
-        typed = shlex.split(str(told.get("command") or ""))
-    except ValueError:  # a stray quote
+        typed = shlex.split(str(provenance.get("command") or ""))
+    except ValueError:  # an unbalanced quote
         typed = []
     if profile not in PROFILES and typed[:1] == ["resnet-cli"]:
         return _without_folders(typed)
@@ -132,15 +138,15 @@ def repeat_command(experiment: str, profile: str, told: Provenance) -> str:
             words += [option, shlex.quote(value)]
     if "--pretrained" in typed:
         words.append("--pretrained")
-    dataset = _dataset(told)
+    dataset = _dataset(provenance)
     entry = find_dataset(dataset)
-    if told.get("seeds") and dataset and not (entry and entry.embedded):
+    if provenance.get("seeds") and dataset and not (entry and entry.embedded):
         words += ["--data-dir", "DATA"]
     return " ".join(words)
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:
-    """(option, the word after it or after its `=`)."""
+    """(option, the word after it or after its `=`) for each option."""
     found = []
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")

@@ -1,12 +1,14 @@
-"""Writes the report: one HTML file that needs no other and no network."""
+"""Write the report: one self-contained HTML file."""
 
 import base64
 import io
 import json
 import os
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -23,35 +25,31 @@ from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.errors import UserError
 
 COLOURS = 64
-"""Of an embedded plot; a palette makes it a quarter as large and looks the same."""
+"""Number of colours of an embedded plot; a palette looks the same at a quarter of the size."""
 WIDEST = 1440
-"""Pixels of an embedded plot; our widest plots have as many and are not resampled."""
+"""Largest width of an embedded plot in pixels; our widest plots have it and are not resampled."""
 WIDE = 1000
-"""Pixels from which a plot has several panels: on a phone it is scrolled and not shrunk."""
+"""Least width in pixels of a plot with several panels, which scrolls on a phone."""
 
 
 def write_report(results: Path, out: Path) -> Path:
-    """Write the report on everything under `results` to `out`.
+    """Write the report on all results in a folder.
 
     Raises:
         UserError: there are no results, one cannot be read, or the file cannot be written.
     """
     parts = content(results)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnet_cli.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["embedded"] = embedded
-    environment.filters["size"] = _size
-    environment.filters["unbroken"] = _unbroken
-    environment.globals["wide"] = WIDE
-    environment.filters["provenance"] = provenance_path
-    environment.filters["link"] = lambda path: _link(path, out)
-    page = environment.get_template("page.html").render(
+    return write_page(
+        "page.html",
+        out,
+        {
+            "size": _size,
+            "unbroken": _unbroken,
+            "provenance": provenance_path,
+            "link": lambda path: _link(path, out),
+        },
         parts=parts,
+        wide=WIDE,
         words=PROFILE_WORDS,
         settings={
             count.profile: count.setting
@@ -61,30 +59,52 @@ def write_report(results: Path, out: Path) -> Path:
         },
         legend=legend(),
         networks=json.dumps(explorer_data(results), separators=(",", ":")).replace("<", "\\u003c"),
-        version=__version__,
-        written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
+
+
+def write_page(
+    template: str, out: Path, filters: Mapping[str, Callable[..., Any]], **values: Any
+) -> Path:
+    """Write a page from a template of this package.
+
+    Args:
+        filters: the template's filters, besides `embedded`.
+        values: the template's variables, besides `version` and `written`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("resnet_cli.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"embedded": embedded, **filters}
+    written = datetime.now(UTC).strftime("%Y-%m-%d")
+    page = environment.get_template(template).render(version=__version__, written=written, **values)
     atomic_write(out, page)
     return out
 
 
 def _unbroken(text: str) -> Markup:
-    """Without a line's end in `CIFAR-10` and `ResNet-110`."""
+    """The text without line breaks inside names such as `CIFAR-10` and `ResNet-110`."""
     return Markup(
         re.sub(r"[A-Za-z]+-\d+", r'<span class="unbroken">\g<0></span>', str(escape(text)))
     )
 
 
 def _link(path: Path, page: Path) -> str:
-    """A file as the page links to it, relative to the page's folder."""
+    """The path of a file relative to the page's folder."""
     return Path(os.path.relpath(path, page.parent)).as_posix()
 
 
 def embedded(path: Path) -> str:
-    """A picture as a data address.
+    """A picture as a data URL.
 
     Raises:
-        UserError: it is no picture.
+        UserError: the file is not a picture.
     """
     small = _opened(path).convert("RGB").quantize(COLOURS)
     buffer = io.BytesIO()
@@ -93,7 +113,7 @@ def embedded(path: Path) -> str:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture as embedded, pixels."""
+    """Width and height of a picture as embedded, in pixels."""
     return _opened(path).size
 
 
@@ -104,4 +124,4 @@ def _opened(path: Path) -> Image.Image:
             picture.load()
             return picture.copy()
     except OSError:
-        raise UserError(f"{path}: is no picture; run its experiment again") from None
+        raise UserError(f"{path}: not a picture; run its experiment again") from None

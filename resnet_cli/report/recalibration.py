@@ -1,7 +1,7 @@
-"""What re-estimated batch-norm statistics recover, in sentences for the report.
+"""The effect of re-estimated batch-norm statistics, in sentences for the report.
 
-Absolute errors with the range over the draws of images, never shares of a loss: a share of a small
-loss explodes.
+They give absolute errors with the range over draws of images, not shares of the damage: the share
+of a small damage is meaningless.
 """
 
 from pathlib import Path
@@ -13,9 +13,9 @@ from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.studies.recalibration import OTHER, OWN, RECALIBRATED
 
 WORST = 3
-"""Units that are named: those whose deletion costs most."""
+"""Number of units that are named: those whose deletion does the most damage."""
 UNITS = 10
-"""Units deleted together, for the sentence on random deletions; else as many as were measured."""
+"""Number of units in the sentence on random deletions; the largest number if it is missing."""
 
 
 def recovered(folder: Path) -> list[str]:
@@ -40,7 +40,8 @@ def recovered(folder: Path) -> list[str]:
 
 
 def _of_single_units(frame: DataFrame) -> str:
-    """The units that cost most, with each kind of statistics, and the intact network."""
+    """The errors of the most harmful deletions and of the intact network, for each kind of
+    statistics."""
     most = frame.loc[frame["statistics"] == RECALIBRATED, "recalibration_images"].max()
     again = frame[(frame["statistics"] == RECALIBRATED) & (frame["recalibration_images"] == most)]
     own = frame[frame["statistics"] == OWN].set_index("blocks")["test_error"]
@@ -63,7 +64,7 @@ def _of_single_units(frame: DataFrame) -> str:
 
 
 def _of_several_units(trained: DataFrame, again: DataFrame) -> str:
-    """The median error of random deletions; empty where only single units were deleted."""
+    """The median error of random deletions; empty if only single units were deleted."""
     counts = sorted(set(trained["k"]) & set(again["k"]) - {1})
     if not counts:
         return ""

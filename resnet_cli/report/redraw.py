@@ -1,7 +1,7 @@
-"""Draw the figures of results folders again, from their tables and provenance alone.
+"""Redraw the figures of results folders from their tables and provenance.
 
-`python -m resnet_cli.report.redraw results` draws what `resnet-cli run` drew next to each table,
-after a change of the figures; it trains nothing, needs no data and writes no file but PNGs.
+`python -m resnet_cli.report.redraw results` redraws the figures next to each table after a change
+of the drawing code. It trains nothing, needs no data and writes only PNGs.
 """
 
 import sys
@@ -27,7 +27,7 @@ from resnet_cli.studies.runner import draw, read_tables
 
 
 def redraw(folder: Path) -> list[Path]:
-    """The figures of one folder: of its tables, or of its cases' together; the files written.
+    """Redraw the figures of one folder: of its tables, or of its cases together; return the files.
 
     Raises:
         UserError: a table or its provenance is damaged, or a file cannot be written.
@@ -36,14 +36,14 @@ def redraw(folder: Path) -> list[Path]:
 
 
 def plot(source: Path, out: Path | None = None, kind: FigureKind = "png") -> list[Path]:
-    """Draw the figures of a table, or those of all tables of a folder; the files written.
+    """Draw the figures of a table, or of all tables of a folder; return the files.
 
     Args:
-        source: a CSV with its provenance next to it, or a folder of such.
-        out: where the figures go; None: next to the table.
+        source: a CSV with its provenance next to it, or a folder of them.
+        out: the folder of the figures; None: that of the table.
 
     Raises:
-        UserError: there is no such table, it has no provenance or no figure, or it is damaged.
+        UserError: there is no such table, it has no provenance or figure, or it is damaged.
     """
     if source.is_dir():
         folder, only = source, None
@@ -53,19 +53,19 @@ def plot(source: Path, out: Path | None = None, kind: FigureKind = "png") -> lis
             raise UserError(f"{source}: is not a table (.csv) or a folder of tables")
         if not _has(folder, source.stem):
             raise UserError(
-                f"{source}: has no {provenance_path(source).name} next to it, which says what it is"
+                f"{source}: has no {provenance_path(source).name} next to it, which describes it"
             )
     written = draw(figures_of(folder, only), out or folder, kind)
     if not written:
-        raise UserError(f"{source}: no figure is drawn from it")
+        raise UserError(f"{source}: there is no figure of this table")
     return written
 
 
 def figures_of(folder: Path, only: str | None = None) -> Iterator[NamedFigure]:
-    """The figures of the tables of a folder, or of its cases together where it has no table.
+    """The figures of a folder's tables, or, if it has none, of its cases together.
 
     Args:
-        only: the stem of a table: the figures of what it belongs to; None: all.
+        only: the stem of a table: only the figures of its study or training.
     """
     any_table = False
     for stem in ("training", "table"):
@@ -87,7 +87,7 @@ def figures_of(folder: Path, only: str | None = None) -> Iterator[NamedFigure]:
 
 
 def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
-    """The studies whose tables a folder has, each with its configuration."""
+    """The studies that have tables in a folder, each with its configuration."""
     found: dict[str, tuple[Study, Mapping[str, Any]]] = {}
     for table in all_tables():
         if _has(folder, table.name):
@@ -99,7 +99,7 @@ def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
 
 
 def _figures_together(folder: Path) -> Iterable[NamedFigure]:
-    """The figures of all cases of an experiment together."""
+    """The figures that show all cases of an experiment."""
     found = [entry for path in sorted(folder.glob("*/")) for entry in _studies(path)]
     experiment = _experiment(found[0][1]) if found else None
     if experiment is None:
@@ -122,7 +122,7 @@ def _has(folder: Path, stem: str) -> bool:
 
 
 def _experiment(config: Mapping[str, Any]) -> Experiment | None:
-    """The experiment of a provenance; None for a command typed by hand."""
+    """The experiment in a provenance; None for a study from the command line."""
     if "cases" not in config:
         return None
     kept = {key: value for key, value in config.items() if key in Experiment.model_fields}
@@ -130,7 +130,7 @@ def _experiment(config: Mapping[str, Any]) -> Experiment | None:
 
 
 def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: Path) -> Heading:
-    """The setting of a folder's figures."""
+    """The heading of a folder's figures."""
     if experiment is None:
         model = ModelConfig.model_validate(config["model"]) if config.get("model") else None
         label = network_title(model.label) if model is not None else "network"
@@ -147,7 +147,7 @@ def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: P
 
 
 def _marked(heading: Heading, model: ModelConfig | None) -> Heading:
-    """A heading with what figures mark: units that change the shape, and the error of guessing."""
+    """A heading with the units that change the shape and the error of guessing, for the figures."""
     data = find_dataset(heading.dataset)
     chance = chance_error(len(data.classes)) if data is not None and data.classes else None
     return replace(heading, changes=_changes(model), chance=chance)
@@ -162,7 +162,7 @@ def _changes(model: ModelConfig | None) -> tuple[int, ...]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Redraw the given folders and all below them."""
+    """Redraw the given folders and all folders in them."""
     for root in map(Path, arguments or ["results"]):
         for folder in sorted({root, *(path for path in root.rglob("*") if path.is_dir())}):
             for path in redraw(folder):

@@ -1,17 +1,17 @@
-"""The papers' numbers, as tidy tables that travel with the package.
+"""The papers' numbers, as tidy tables in the package.
 
 he2016.csv: He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks
-(arXiv:1603.05027). One error a row: `source` (table1 … table5, text), `case` (the slug that
-experiments use), `network`, `dataset`, `metric` (test_error, top1_error, top5_error), `value`
+(arXiv:1603.05027). One error per row: `source` (table1 … table5, text), `case` (the name used by
+experiments), `network`, `dataset`, `metric` (test_error, top1_error, top5_error), `value`
 (percent, the paper's median of 5 runs on CIFAR; empty where it says "fail"), `mean` and `std` where
 given, `status` (ok, or fail: error above 20 %), `checked`, `remark`.
 
 veit2016.csv: Veit, Wilber, Belongie 2016, Residual Networks Behave Like Ensembles of Relatively
-Shallow Networks (arXiv:1605.06431). One number a row: `figure` (fig3 … fig8, section5, text),
+Shallow Networks (arXiv:1605.06431). One number per row: `figure` (fig3 … fig8, section5, text),
 `quantity`, `value`, `checked`, `remark`.
 
-`checked` is v for a number compared with the paper's text, m for one from memory, which may only
-be shown with the word "approximate".
+`checked` is v for a number that was compared with the paper's text, and m for a number from memory,
+which may only be shown as approximate.
 """
 
 import csv
@@ -29,7 +29,7 @@ NUMBERS = ("value", "mean", "std")
 
 
 def published(paper: str) -> pandas.DataFrame:
-    """A paper's numbers; a copy, so that callers may change it.
+    """A copy of a paper's numbers.
 
     Returns:
         The columns above; `value`, `mean` and `std` float64 (NaN where empty), all others text.
@@ -43,15 +43,15 @@ def published(paper: str) -> pandas.DataFrame:
 
 
 def published_error(paper: str, source: str, case: str, *, top5: bool = False) -> float | None:
-    """The error that a paper gives for a case, percent; top-1 where it gives top-1 and top-5.
+    """The error that a paper gives for a case, in percent; by default top-1.
 
     Args:
         top5: the top-5 error instead.
         source: the table or figure: `table1`, `section5`.
-        case: a slug of he2016.csv; for veit2016 what follows `error-` in `quantity`.
+        case: a `case` of he2016.csv; for veit2016, the part of `quantity` after `error-`.
 
     Returns:
-        None when the paper says "fail" or has no such case.
+        None if the paper says "fail" or has no such case.
 
     Raises:
         UserError: there is no such paper.
@@ -97,20 +97,19 @@ CASES = {
     "active-23": "23 units active",
     "active-24": "24 units active",
 }
-"""What the first part of a case's slug means."""
-
-
+"""The meaning of the first part of a case's name."""
 ONE_BIAS = {"exclusive-gating-bias0to-5": "exclusive-gating-bias0"}
-"""What tables of the first edition call after the paper's row for six biases was trained at one."""
+"""In tables of the first edition, one case is named after the paper's row of six biases, but it was
+trained with one of them."""
 
 
 def case_title(case: str, depth: int | None = None) -> str:
-    """The words for a slug of an experiment's case, for tables and plots: `original-110-cifar10`
-    is "original unit, 110". The data set is left out, since ours may be another than the paper's;
-    a slug of no table comes back with spaces.
+    """The title of an experiment's case for tables and plots: `original-110-cifar10` becomes
+    "original unit, 110". The data set is left out, since it may differ from the paper's. In an
+    unknown name, hyphens and underscores become spaces.
 
     Args:
-        depth: of the network that was trained, where it is not the one that the slug names.
+        depth: depth of the trained network, if it differs from the one in the name.
     """
     case = ONE_BIAS.get(case, case)
     known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
