@@ -242,19 +242,7 @@ def wrap(
     if stem is None or units is None or head is None:
         if not (stem is None and units is None and head is None):
             raise UserError("stem, units, head: give all three or none of them")
-        found = recognise(model, example)
-        digest = adapt.weights_hash(found.network)
-        return Net(
-            Loaded(
-                found.network,
-                found.model,
-                found.num_classes,
-                type(model).__name__,
-                digest,
-                name=found.label,
-                assumptions=found.assumptions,
-            )
-        )
+        return Net(recognise(model, example))
     adapted = adapt.adapt(model, stem=stem, units=units, head=head, example=example)
     name = type(model).__name__
     digest = adapt.weights_hash(adapted.network)

@@ -90,7 +90,7 @@ def _experiment(source: str, case: str) -> str:
     return {"text": "imagenet101"}.get(source, source)
 
 
-def _trained_enough(evidence: Evidence, source: str, cases: Sequence[str]) -> Part | None:
+def _undertrained_reference(evidence: Evidence, source: str, cases: Sequence[str]) -> Part | None:
     """None if the reference networks of these cases were trained long enough, else the part that
     says that one was not."""
     for case in dict.fromkeys(_reference(source, case) for case in cases):
@@ -107,7 +107,7 @@ def _part(
 ) -> Part:
     """Compare cases if they are measured and their reference networks were trained long enough."""
     try:
-        short = _trained_enough(evidence, source, cases)
+        short = _undertrained_reference(evidence, source, cases)
         errors = [evidence.case(source, case).for_verdicts for case in cases]
     except NotMeasuredError:
         return Part("not measured")

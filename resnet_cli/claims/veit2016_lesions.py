@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.smoothness import ACCURACY, STEP_SHARE, curve_of
-from resnet_cli.claims.veit2016_numbers import CHANCE, trained_enough
+from resnet_cli.claims.veit2016_numbers import CHANCE, undertrained_network
 from resnet_cli.claims.verdict import (
     ERROR,
     POINTS,
@@ -102,7 +102,7 @@ def _room(name: str, damage: Damage, limit: float, n: int) -> Quantity:
 def vgg_falls(evidence: Evidence) -> list[Part]:
     """Whether deleting even the least harmful layer brings the error to chance level."""
     tables = evidence.tables("fig3", "lesion_delete", "vgg15")
-    if short := trained_enough(evidence, "fig3", tables):
+    if short := undertrained_network(evidence, "fig3", tables):
         return [short]
     damages = _single(tables)
     least = min(damages.values(), key=lambda damage: damage.error)
@@ -122,7 +122,7 @@ def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
 
     def judge(evidence: Evidence) -> list[Part]:
         tables = evidence.tables(experiment, "lesion_delete", case)
-        if short := trained_enough(evidence, experiment, tables):
+        if short := undertrained_network(evidence, experiment, tables):
             return [short]
         return barely_changes(_single(tables), len(tables))
 
@@ -147,7 +147,7 @@ def barely_changes(damages: Mapping[int, Damage], trainings: int = 1) -> list[Pa
 def downsampling_matters(evidence: Evidence) -> list[Part]:
     """Whether each unit that downsamples does more damage than all other units."""
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
-    if short := trained_enough(evidence, "fig3", tables):
+    if short := undertrained_network(evidence, "fig3", tables):
         return [short]
     return changes_matter(_single(tables), _downsampling(tables[0]))
 
@@ -177,7 +177,7 @@ def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> lis
 def downsampling_is_modest(evidence: Evidence) -> list[Part]:
     """Whether the error without each unit that downsamples is below MODEST of that of guessing."""
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
-    if short := trained_enough(evidence, "fig3", tables):
+    if short := undertrained_network(evidence, "fig3", tables):
         return [short]
     damages, limit = _single(tables), MODEST * CHANCE
     parts = []
@@ -200,7 +200,7 @@ def more_resilient(
         sides = []
         for case, name in (("plain", "plain"), ("stochastic-depth", "stochastic depth")):
             tables = evidence.tables("fig8", "lesion_delete", case)
-            if case == "plain" and (short := trained_enough(evidence, "fig8", tables)):
+            if case == "plain" and (short := undertrained_network(evidence, "fig8", tables)):
                 return [short]
             found = [damage_of(_single([table]), _downsampling(table)) for table in tables]
             level = fmean(damage.error for damage in found)
@@ -237,7 +237,7 @@ def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], 
 
     def judge(evidence: Evidence) -> list[Part]:
         tables = evidence.tables(experiment, stem)
-        if short := trained_enough(evidence, experiment, tables):
+        if short := undertrained_network(evidence, experiment, tables):
             return [short]
         return smooth_rise(tables[0].frame, by)
 

@@ -20,7 +20,7 @@ CHANCE = paper_number("fig3", "chance_error")
 UNITS = int(paper_number("text", "units"))
 
 
-def of_54_units(units: int) -> None:
+def check_54_units(units: int) -> None:
     """Check that a claim about the paper's 54 units applies to a network.
 
     Raises:
@@ -30,7 +30,7 @@ def of_54_units(units: int) -> None:
         raise NotMeasuredError(Quantity("units", units, unit="units"))
 
 
-def trained_enough(
+def undertrained_network(
     evidence: Evidence, experiment: str, tables: Sequence[StudyTable], name: str = "intact"
 ) -> Part | None:
     """None if the intact networks were trained long enough, else the part that says that one was

@@ -15,7 +15,12 @@ from pandas import DataFrame, Series
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.papers import case_title, published_error
-from resnet_cli.claims.veit2016_numbers import PAPER, of_54_units, paper_number, trained_enough
+from resnet_cli.claims.veit2016_numbers import (
+    PAPER,
+    check_54_units,
+    paper_number,
+    undertrained_network,
+)
 from resnet_cli.claims.verdict import (
     POINTS,
     SHARE,
@@ -118,7 +123,7 @@ def falls_exponentially(evidence: Evidence) -> list[Part]:
     table = evidence.tables("fig6", "path_gradients")[0]
     if table.estimator != "batch":
         raise NotMeasuredError
-    if short := trained_enough(evidence, "fig6", [table]):
+    if short := undertrained_network(evidence, "fig6", [table]):
         return [short]
     return exponential_fall(table.frame)
 
@@ -148,9 +153,9 @@ def short_and_few(evidence: Evidence) -> list[Part]:
     share is shown in addition; that these paths are few is arithmetic."""
     first, last = (int(paper_number("fig6c", f"effective_{end}")) for end in ("from", "to"))
     lengths = evidence.tables("fig6", "path_spectrum")[0].frame
-    of_54_units(int(lengths["k"].max()))
+    check_54_units(int(lengths["k"].max()))
     table = _sampled(evidence, "fig6")
-    if short := trained_enough(evidence, "fig6", [table]):
+    if short := undertrained_network(evidence, "fig6", [table]):
         return [short]
     shown = [_share_of_paths(table.frame, first, last)]
     exact = table.frame["exact_norm"]
@@ -170,7 +175,7 @@ def _share_of_paths(frame: DataFrame, first: int, last: int) -> Quantity:
 def paths_are_of_medium_length(evidence: Evidence) -> list[Part]:
     """Whether the lengths 19 to 35 have MIN_PATH_SHARE of all paths: Binomial(54, 1/2)."""
     frame = evidence.tables("fig6", "path_lengths")[0].frame
-    of_54_units(int(frame["k"].max()))
+    check_54_units(int(frame["k"].max()))
     share = _share_of_paths(frame, 19, 35)
     return [Part("holds" if share.value >= MIN_PATH_SHARE else "does not hold", None, (share,))]
 
@@ -197,7 +202,7 @@ def highways_too(evidence: Evidence) -> list[Part]:
     for case in ("exclusive-gating", "shortcut-gating"):
         try:
             table = _sampled(evidence, "highway_paths", case)
-            short = trained_enough(evidence, "highway_paths", [table], case_title(case))
+            short = undertrained_network(evidence, "highway_paths", [table], case_title(case))
         except NotMeasuredError:
             parts.append(Part("not measured"))
             continue
@@ -228,7 +233,7 @@ def trains_as_well(evidence: Evidence) -> list[Part]:
     source = "section5"
     full, active = (evidence.case(source, case) for case in ("full", "active-23"))
     if full.model is not None:
-        of_54_units(len(make_places(full.model)))
+        check_54_units(len(make_places(full.model)))
     limit = evidence.decides_below("effective_paths", published_error(PAPER, source, "full") or 0.0)
     if short := undertrained(full.for_verdicts.quantity, limit):
         return [short]

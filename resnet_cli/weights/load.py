@@ -7,7 +7,7 @@ and the normalisation of the inputs. Nothing here runs pickled code.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class Loaded:
     is_trained: bool = True
     """False if the weights are those of the initialisation."""
     name: str = ""
-    """A short name, for third-party weights of a network without a configuration."""
+    """A short name inferred from third-party weights."""
     assumptions: tuple["Assumption", ...] = ()
     """Assumed properties of a third-party network."""
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -173,19 +173,7 @@ def load_network(reference: str | Path, overrides: Mapping[str, str] | None = No
         return _ours(path, tensors, metadata, source, file_hash(path))
     from resnet_cli.weights.third_party import load_third_party
 
-    found = load_third_party(path, overrides)
-    return Loaded(
-        found.network,
-        found.model,
-        found.num_classes,
-        source,
-        file_hash(path),
-        normalization=found.normalization,
-        name=found.label,
-        assumptions=found.assumptions,
-        overrides=dict(overrides or {}),
-        notes=found.notes,
-    )
+    return replace(load_third_party(path, overrides), source=source)
 
 
 def _refuse_overrides(overrides: Mapping[str, str] | None, reference: str | Path) -> None:

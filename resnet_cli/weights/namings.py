@@ -1,6 +1,6 @@
-"""The names that other libraries give to the parts of a residual network, one row for each naming.
+"""The names of modules in the residual networks of other libraries.
 
-A row maps the names of modules to roles: `stem/POSITION`, `unit/STAGE/UNIT/POSITION` for the
+A naming maps the names of modules to roles: `stem/POSITION`, `unit/STAGE/UNIT/POSITION` for the
 residual branch, `shortcut/STAGE/UNIT/POSITION`, `last/POSITION` for layers after the last unit, and
 `head/POSITION`. Positions give the order of layers; shapes show whether a layer is a convolution or
 a batch norm. `norm/POSITION` is a batch norm either in the stem or after the last unit, depending
@@ -23,6 +23,8 @@ HEAD: Rule = (
 )
 _LAST: Rule = (r"(?:bn|norm|bn_?last|last_?bn|bn_?final|final_?bn|bnorm)", r"last/0")
 _BRANCH = r"(?:conv|bn|norm)(\d)"
+_STEM: Rule = (r"conv1", r"stem/1")
+_UNIT: Rule = (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ NAMINGS: tuple[Naming, ...] = (
         "bearpaw, pre-activation",
         "bearpaw/pytorch-classification (preresnet)",
         (
-            (r"conv1", r"stem/1"),
-            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            _STEM,
+            _UNIT,
             (r"layer(\d+)\.(\d+)\.downsample\.(\d)", r"shortcut/\1/\2/\3"),
             _LAST,
         ),
@@ -71,9 +73,9 @@ NAMINGS: tuple[Naming, ...] = (
         "meliketoy",
         "meliketoy/wide-resnet.pytorch: biases, and the stride in the second convolution",
         (
-            (r"conv1", r"stem/1"),
+            _STEM,
             (r"bn1", r"norm/1"),
-            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            _UNIT,
             (r"layer(\d+)\.(\d+)\.shortcut\.(\d)", r"shortcut/\1/\2/\3"),
         ),
         {"shared_activation": "none", "stride_in": "conv2"},
@@ -83,10 +85,10 @@ NAMINGS: tuple[Naming, ...] = (
         "torchvision",
         "torchvision, timm, kuangliu/pytorch-cifar, akamaster, chenyaofo, bearpaw, fb.resnet ports",
         (
-            (r"conv1", r"stem/1"),
+            _STEM,
             (r"conv1\.(\d)", r"stem/\1"),
             (r"bn1", r"norm/9"),
-            (rf"layer(\d+)\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
+            _UNIT,
             (r"layer(\d+)\.(\d+)\.(?:shortcut|downsample)\.(\d)", r"shortcut/\1/\2/\3"),
             (r"layer(\d+)\.(\d+)\.(?:shortcut|downsample)", r"shortcut/\1/\2/0"),
             _LAST,
@@ -149,7 +151,7 @@ NAMINGS: tuple[Naming, ...] = (
         "xternalz",
         "xternalz/WideResNet-pytorch, bearpaw (wrn), RobustBench",
         (
-            (r"conv1", r"stem/1"),
+            _STEM,
             (r"bn1", r"norm/2"),
             (rf"block(\d)\.layer\.(\d+)\.{_BRANCH}", r"unit/\1/\2/\3"),
             (r"block(\d)\.layer\.(\d+)\.convShortcut", r"shortcut/\1/\2/0"),

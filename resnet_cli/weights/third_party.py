@@ -10,7 +10,7 @@ assumed as in the code that uses the naming, are reported, and can be set with `
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from resnet_cli.config.schema import LAYERS_PER_BRANCH, ModelConfig
 from resnet_cli.datasets.normalisation import Normalization
-from resnet_cli.models.adapt import TOLERANCE
+from resnet_cli.models.adapt import TOLERANCE, weights_hash
 from resnet_cli.models.network import Network
 from resnet_cli.models.resnet import make_places
 from resnet_cli.models.units import EXPANSION
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assemble import assemble
-from resnet_cli.weights.assumptions import Assumption, Assumptions
+from resnet_cli.weights.assumptions import Assumptions
 from resnet_cli.weights.convnext import assemble_convnext, is_convnext
+from resnet_cli.weights.load import Loaded, file_hash
 from resnet_cli.weights.plan import Plan, plan_of
 from resnet_cli.weights.reading import read_content
 from resnet_cli.weights.state_dict import State, find_state
@@ -44,38 +45,17 @@ MAX_CONFIG = 1 << 20
 """Largest config.json that is read, in bytes."""
 
 
-@dataclass(frozen=True)
-class ThirdPartyNetwork:
-    """A third-party network, with its known and assumed properties."""
-
-    network: Network
-    """In evaluation mode."""
-    label: str
-    num_classes: int
-    model: ModelConfig | None
-    """Its configuration, or None if this program has no configuration for it."""
-    assumptions: tuple[Assumption, ...]
-    notes: tuple[str, ...]
-    """Messages on what was chosen in the file, computed from it or ignored."""
-    normalization: Normalization | None
-    """The normalisation given in the file, if any."""
-
-
-def load_third_party(
-    path: Path, overrides: Mapping[str, str] | None = None, content: Any = None
-) -> ThirdPartyNetwork:
+def load_third_party(path: Path, overrides: Mapping[str, str] | None = None) -> Loaded:
     """Load third-party weights of a residual network.
 
     Args:
         overrides: key -> value of assumptions to override.
-        content: the content of the file, if it has already been read.
 
     Raises:
         UserError: the file cannot be read, or contains another kind of network.
     """
     given = dict(overrides or {})
-    if content is None:
-        content, _ = read_content(path)
+    content, _ = read_content(path)
     state = find_state(content, path, given.get("weights"))
     stated, normalization = _stated(path)
     assume = Assumptions(given, stated=stated)
@@ -83,8 +63,8 @@ def load_third_party(
         assume.value("weights", state.container, ())
     network, plan = infer(state.tensors, str(path), assume)
     assume.check_all_used()
-    found = _third_party(network, plan, assume, state)
-    return replace(found, normalization=state.normalization or normalization)
+    found = _loaded(network, plan, assume, state, str(path), file_hash(path))
+    return replace(found, normalization=state.normalization or normalization, overrides=given)
 
 
 def infer(
@@ -107,7 +87,7 @@ def infer(
     return assemble(plan, source, assume), plan
 
 
-def recognise(model: nn.Module, example: Tensor) -> ThirdPartyNetwork:
+def recognise(model: nn.Module, example: Tensor) -> Loaded:
     """The network that a model computes, inferred from the names and shapes of its state dict.
 
     Other properties are found by comparing logits: all plausible values are tried until the network
@@ -141,7 +121,7 @@ def recognise(model: nn.Module, example: Tensor) -> ThirdPartyNetwork:
                 )
     finally:
         model.train(was_training)
-    return _third_party(network, plan, assume, state)
+    return _loaded(network, plan, assume, state, name, weights_hash(network))
 
 
 def _assumed(
@@ -162,9 +142,14 @@ def _computes(network: Network, example: Tensor, expected: object) -> bool:
     return float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
 
 
-def _third_party(
-    network: Network, plan: Plan | None, assume: Assumptions, state: State
-) -> ThirdPartyNetwork:
+def _loaded(
+    network: Network,
+    plan: Plan | None,
+    assume: Assumptions,
+    state: State,
+    source: str,
+    sha256: str,
+) -> Loaded:
     notes = list(state.notes)
     if state.others:
         others = " or ".join(f"--model weights={name}" for name in state.others[:3])
@@ -173,21 +158,18 @@ def _third_party(
         notes.append("the classifier has no bias")
     if plan is not None and plan.channels == 1:
         notes.append("images converted to grey: 0.299 R + 0.587 G + 0.114 B, after normalisation")
-    return ThirdPartyNetwork(
+    classifier = list(network.head.modules())[-1]
+    assert isinstance(classifier, nn.Linear)
+    return Loaded(
         network,
-        _label(network, plan),
-        _classes(network),
         None if plan is None else _config(plan, assume),
-        tuple(assume.made.values()),
-        tuple(notes),
-        state.normalization,
+        classifier.out_features,
+        source,
+        sha256,
+        name=_label(network, plan),
+        assumptions=tuple(assume.made.values()),
+        notes=tuple(notes),
     )
-
-
-def _classes(network: Network) -> int:
-    head = list(network.head.modules())[-1]
-    assert isinstance(head, torch.nn.Linear)
-    return head.out_features
 
 
 def _label(network: Network, plan: Plan | None) -> str:

@@ -393,7 +393,9 @@ def test_claims_are_printed_with_what_they_share_once(
     ]
     show(Comparison("he2016", "mini", tmp_path, [], judgements), Display())
     out = capsys.readouterr().out
-    assert out.count("360 test images") == out.count("no outcomes by image are stored") == 1
+    assert (
+        out.count("360 test images") == out.count("the outcomes for each image are not stored") == 1
+    )
     assert out.count("difference +3.00 points (z = 3.0, spread assumed)") == 4
     lines = out.splitlines()
     assert [line for line in lines if "  table1: " in line] == [
@@ -453,4 +455,4 @@ def test_results_of_another_profile_are_named(
     write("table1", {"original": [2.0]}, profile="smoke")
     results = str(tmp_path / "results")
     assert run_command(["compare", "he2016", "--profile", "paper", "--results", results]) == 2
-    assert "(there are results of: smoke)" in capsys.readouterr().err
+    assert "(profiles with results: smoke)" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_plot_draws_nothing_but_the_tables_own_figure(tmp_path: Path) -> None:
         ("missing.csv", "is not a table"),
         ("path_lengths.provenance.json", "is not a table"),
         ("alone.csv", "has no alone.provenance.json next to it"),
-        ("empty", "no figure is drawn from it"),
+        ("empty", "there is no figure of this table"),
     ],
 )
 def test_plot_of_no_table_is_one_line(

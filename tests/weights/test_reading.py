@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.weights.load import file_hash, load_network
+from resnet_cli.weights.load import Loaded, file_hash, load_network
 from resnet_cli.weights.reading import read_content
 from resnet_cli.weights.state_dict import find_state
-from resnet_cli.weights.third_party import ThirdPartyNetwork, load_third_party
+from resnet_cli.weights.third_party import load_third_party
 
 State = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def state() -> State:
     return their_state()
 
 
-def assert_loads(path: Path, expected: State) -> ThirdPartyNetwork:
+def assert_loads(path: Path, expected: State) -> Loaded:
     """The file gives the network of these weights: its first and its last are there."""
     loaded = load_third_party(path)
     assert torch.equal(loaded.network.stem[0].weight, expected["conv1.weight"].float())

@@ -22,7 +22,8 @@ from resnet_cli.config.schema import ModelConfig
 from resnet_cli.models import build
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
-from resnet_cli.weights.third_party import ThirdPartyNetwork, infer, load_third_party
+from resnet_cli.weights.load import Loaded
+from resnet_cli.weights.third_party import infer, load_third_party
 
 AKAMASTER = Path(__file__).parents[3] / "shared" / "checkpoints" / "akamaster-resnet20-12fca82f.th"
 
@@ -31,9 +32,7 @@ def images(size: int, count: int = 2) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
-def assert_same_logits(
-    theirs: nn.Module, loaded: ThirdPartyNetwork, size: int, *, grey: bool = False
-) -> None:
+def assert_same_logits(theirs: nn.Module, loaded: Loaded, size: int, *, grey: bool = False) -> None:
     assert not loaded.network.training
     x = images(size).double()
     if grey:
@@ -47,7 +46,7 @@ def assert_same_logits(
 
 def saved_and_compared(
     theirs: nn.Module, folder: Path, size: int, overrides: dict[str, str] | None = None
-) -> ThirdPartyNetwork:
+) -> Loaded:
     """Their network, saved as a state dict, loaded, and compared."""
     torch.save(fill(theirs).state_dict(), folder / "weights.pt")
     loaded = load_third_party(folder / "weights.pt", overrides)
@@ -173,7 +172,7 @@ def test_a_naming_gives_equal_logits(name: str, tmp_path: Path) -> None:
     if isinstance(theirs, layouts.Vgg):
         size = 8
     loaded = saved_and_compared(theirs, tmp_path, size)
-    assert loaded.label == label
+    assert loaded.name == label
     assert len(loaded.network.units) == units
     assert loaded.assumptions
 
