@@ -55,6 +55,11 @@ def model_of(config: Mapping[str, Any], case: str) -> ModelConfig | None:
     return ModelConfig.model_validate(config["model"] | own.get(case, {}))
 
 
+def dataset_of(config: Mapping[str, Any]) -> str:
+    """The data set of an experiment; empty if the configuration has none."""
+    return str((config.get("data") or {}).get("dataset") or "")
+
+
 def test_images(config: Mapping[str, Any], dataset: str) -> int:
     """The number of test images; that of CIFAR if it is unknown.
 
@@ -254,8 +259,7 @@ class Evidence:
         found = self.trainings.get(source, {}).get(case)
         if found is None:
             raise NotMeasuredError
-        label = found.model.label if found.model is not None else ""
-        self.read.append((found.dataset, label, found.num_seeds))
+        self._record(found.dataset, found.model, found.num_seeds)
         return found
 
     def tables(self, experiment: str, stem: str, case: str = "main") -> list[StudyTable]:
@@ -276,11 +280,8 @@ class Evidence:
         if not tables or any(table.frame.empty for table in tables):
             raise NotMeasuredError
         for table in tables:
-            model = model_of(table.config, case)
-            data = (table.config.get("data") or {}).get("dataset")
-            seeds = len(tables) if table.provenance.get("seeds") else 0
-            if seeds:
-                self.read.append((str(data or ""), model.label if model else "", seeds))
+            if table.provenance.get("seeds"):
+                self._record(dataset_of(table.config), model_of(table.config, case), len(tables))
         return sorted(tables, key=lambda table: table.seed)
 
     def curves(self, experiment: str, case: str) -> list[DataFrame]:
@@ -297,11 +298,12 @@ class Evidence:
         if frame.empty:
             raise NotMeasuredError
         config = config_of(path)
-        model = model_of(config, case)
-        dataset = str((config.get("data") or {}).get("dataset") or "")
         curves = [rows.sort_values("iteration") for _, rows in frame.groupby("seed")]
-        self.read.append((dataset, model.label if model else "", len(curves)))
+        self._record(dataset_of(config), model_of(config, case), len(curves))
         return curves
+
+    def _record(self, dataset: str, model: ModelConfig | None, seeds: int) -> None:
+        self.read.append((dataset, model.label if model is not None else "", seeds))
 
     def intact_error(self, table: StudyTable) -> float | None:
         """The test error, in percent, of the network that a table was measured on. For a table of

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from resnet_cli.claims.compare import Comparison, Row, compare, measured_profiles
+from resnet_cli.claims.evidence import dataset_of
 from resnet_cli.claims.judge import CLAIMS
 from resnet_cli.claims.verdict import JUDGED, Claim, Judgement, Verdict, counts
 from resnet_cli.claims.words import decisive, evidence, seeds, source_title
@@ -324,8 +325,7 @@ def measurement_of(folder: Path, paper: str, profile: str) -> Measurement | None
     trained = training_label(provenance)
     setting = f"{profile}: {trained}" if trained else f"{profile}: a formula, no network"
     if profile not in PROFILES:
-        dataset = str((config.get("data") or {}).get("dataset") or "")
-        setting = f"{checkpoint_label(provenance)}, {title_of(dataset)}"
+        setting = f"{checkpoint_label(provenance)}, {title_of(dataset_of(config))}"
     experiment = _experiment(f"{paper}/{folder.name}")
     title = str(config.get("title") or (experiment.title if experiment else folder.name))
     plots = [

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.claims.evidence import dataset_of
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import find_dataset, title_of
 from resnet_cli.figures.titles import FAMILIES, listed, training_lengths
@@ -66,7 +67,7 @@ def network_label(profile: str, provenance: Provenance, case: str = "") -> str:
     Args:
         case: the network's case, if the experiment has several.
     """
-    dataset = title_of(_dataset(provenance))
+    dataset = title_of(dataset_of(provenance.get("config") or {}))
     if profile not in PROFILES:
         return f"{checkpoint_label(provenance)}, {dataset}"
     names = {
@@ -76,10 +77,6 @@ def network_label(profile: str, provenance: Provenance, case: str = "") -> str:
     return ", ".join([*training_label(provenance, own).split(", ")[1:], dataset])
 
 
-def _dataset(provenance: Provenance) -> str:
-    return str(((provenance.get("config") or {}).get("data") or {}).get("dataset") or "")
-
-
 def training_label(provenance: Provenance, cases: Collection[str] = ()) -> str:
     """The trainings of an experiment: `CIFAR-10, ResNet-38, 2 epochs`; empty without a network.
 
@@ -87,12 +84,15 @@ def training_label(provenance: Provenance, cases: Collection[str] = ()) -> str:
         cases: only these cases; empty: all.
     """
     config = provenance.get("config") or {}
-    dataset = _dataset(provenance)
     base = config.get("train") or {}
     if not provenance.get("seeds") or not config.get("model"):
         return ""
     trains = [base | (case.get("train") or {}) for case in _cases(config, cases)]
-    parts = [title_of(dataset), *_networks(_models(provenance, cases)), *training_lengths(trains)]
+    parts = [
+        title_of(dataset_of(config)),
+        *_networks(_models(provenance, cases)),
+        *training_lengths(trains),
+    ]
     return ", ".join(parts)
 
 
@@ -138,7 +138,7 @@ def repeat_command(experiment: str, profile: str, provenance: Provenance) -> str
             words += [option, shlex.quote(value)]
     if "--pretrained" in typed:
         words.append("--pretrained")
-    dataset = _dataset(provenance)
+    dataset = dataset_of(provenance.get("config") or {})
     entry = find_dataset(dataset)
     if provenance.get("seeds") and dataset and not (entry and entry.embedded):
         words += ["--data-dir", "DATA"]

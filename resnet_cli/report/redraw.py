@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.claims.evidence import dataset_of
 from resnet_cli.config.fields import chance_error
 from resnet_cli.config.schema import Experiment, ModelConfig
 from resnet_cli.datasets.catalogue import find_dataset
@@ -134,8 +135,7 @@ def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: P
     if experiment is None:
         model = ModelConfig.model_validate(config["model"]) if config.get("model") else None
         label = network_title(model.label) if model is not None else "network"
-        dataset = (config.get("data") or {}).get("dataset", "")
-        return _marked(Heading(None, label, dataset), model)
+        return _marked(Heading(None, label, dataset_of(config)), model)
     runs = experiment.runs()
     if len(runs) == 1:
         return _marked(heading_of(experiment, runs[0][0]), runs[0][1].model)

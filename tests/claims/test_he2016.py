@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_tables import ErrorsByCase, error_rows
 
 from resnet_cli.claims.evidence import published_trainings
 from resnet_cli.claims.he2016 import CLAIMS
@@ -20,7 +21,6 @@ from resnet_cli.results.outcomes import case_key, write_outcomes
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
 
-Table = Mapping[str, Sequence[float | None]]
 Judge = Callable[..., dict[str, Judgement]]
 
 TABLE1: dict[str, list[float | None]] = {
@@ -40,24 +40,12 @@ TABLE1: dict[str, list[float | None]] = {
 """As the paper's, and none of it too close on 360 images."""
 
 
-def write_errors(folder: Path, experiment: str, errors: Table, profile: str = "mini") -> Path:
+def write_errors(
+    folder: Path, experiment: str, errors: ErrorsByCase, profile: str = "mini"
+) -> Path:
     """A table.csv with the provenance of its experiment."""
     loaded = load_experiment(f"he2016/{experiment}", profile)
-    rows = [
-        {
-            "experiment": loaded.name,
-            "case": case,
-            "dataset": loaded.data.dataset,
-            "seed": seed,
-            "params": 1,
-            "status": "diverged" if error is None else "ok",
-            "test_error": error,
-            "best_error": error,
-            "paper_error": None,
-        }
-        for case, of_case in errors.items()
-        for seed, error in enumerate(of_case)
-    ]
+    rows = error_rows(loaded.name, loaded.data.dataset, errors)
     config = loaded.model_dump(mode="json")
     provenance = collect(config, seeds=[0], started=datetime.now(UTC), profile=profile)
     write_table(rows, "table", folder / experiment, provenance)
@@ -68,7 +56,7 @@ def write_errors(folder: Path, experiment: str, errors: Table, profile: str = "m
 def judge(tmp_path: Path) -> Judge:
     """Judge tables by hand (experiment -> case -> errors by seed); judgements by text."""
 
-    def judge_tables(profile: str = "mini", **tables: Table) -> dict[str, Judgement]:
+    def judge_tables(profile: str = "mini", **tables: ErrorsByCase) -> dict[str, Judgement]:
         for name, errors in tables.items():
             write_errors(tmp_path, name.replace("_", "-"), errors, profile)
         return {found.claim.text: found for found in judge_all("he2016", tmp_path, profile)}

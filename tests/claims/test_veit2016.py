@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from error_tables import error_rows
 from scipy import stats
 
 from resnet_cli.claims.judge import judge_all
@@ -386,7 +387,7 @@ def test_claims_of_54_units_do_not_apply_to_others(tmp_path: Path) -> None:
     assert found.reason is not None
     assert found.reason.value == 9
     assert found.commands == ()
-    write_table43(tmp_path, full=[1.0], active_23=[1.0])
+    write_effective_paths(tmp_path, full=[1.0], active_23=[1.0])
     path = tmp_path / "effective_paths" / "table.provenance.json"
     content = json.loads(path.read_text())
     content["config"]["model"]["depth"] = 20
@@ -456,22 +457,9 @@ def test_a_provenance_without_the_network(tmp_path: Path) -> None:
 # --- section 5 ---------------------------------------------------------------------------------
 
 
-def write_table43(folder: Path, **errors: Sequence[float | None]) -> None:
-    rows = [
-        {
-            "experiment": "veit2016/effective_paths",
-            "case": case.replace("_", "-"),
-            "dataset": "cifar10",
-            "seed": seed,
-            "params": 1,
-            "status": "diverged" if error is None else "ok",
-            "test_error": error,
-            "best_error": error,
-            "paper_error": None,
-        }
-        for case, values in errors.items()
-        for seed, error in enumerate(values)
-    ]
+def write_effective_paths(folder: Path, **errors: Sequence[float | None]) -> None:
+    by_case = {case.replace("_", "-"): values for case, values in errors.items()}
+    rows = error_rows("veit2016/effective_paths", "cifar10", by_case)
     write(folder, "effective_paths", "table", rows)
 
 
@@ -493,7 +481,7 @@ def write_table43(folder: Path, **errors: Sequence[float | None]) -> None:
 def test_effective_paths(
     tmp_path: Path, full: list[float], active: list[float | None], verdict: str
 ) -> None:
-    write_table43(tmp_path, full=full, active_23=active, active_24=[1.0])
+    write_effective_paths(tmp_path, full=full, active_23=active, active_24=[1.0])
     found = judged(tmp_path, "23 of 54")
     assert found.verdict == verdict
     assert found.claim.published == "5.96 % against 6.10 % with all"
@@ -501,12 +489,12 @@ def test_effective_paths(
 
 
 def test_effective_paths_by_the_published_numbers(tmp_path: Path) -> None:
-    write_table43(tmp_path, full=[6.10], active_23=[5.96])
+    write_effective_paths(tmp_path, full=[6.10], active_23=[5.96])
     assert judged(tmp_path, "23 of 54", "paper").verdict == "holds"
 
 
 def test_effective_paths_without_the_full_model(tmp_path: Path) -> None:
-    write_table43(tmp_path, active_23=[1.0])
+    write_effective_paths(tmp_path, active_23=[1.0])
     assert judged(tmp_path, "23 of 54").verdict == "not measured"
 
 

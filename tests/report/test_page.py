@@ -305,7 +305,7 @@ def test_without_javascript_a_line_says_so(page: Path) -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="is no picture"):
+    with pytest.raises(UserError, match="not a picture"):
         embedded(tmp_path / "x.png")
 
 
@@ -415,6 +415,16 @@ def reading(browser: Any) -> str:
     return str(browser.execute_script("return document.getElementById('unit-text').textContent"))
 
 
+def by_network(browser: Any, expression: str) -> list[Any]:
+    """The value of an expression in JavaScript after choosing each network in turn."""
+    found: list[Any] = browser.execute_script(
+        "const c = document.getElementById('network');"
+        "return [...c.options].map((option, index) => { c.value = index;"
+        f"c.dispatchEvent(new Event('change')); return {expression}; }})"
+    )
+    return found
+
+
 @in_a_browser
 def test_the_arrow_keys_go_on_from_a_click(browser: Any, page: Path) -> None:
     opened(browser, page)
@@ -445,11 +455,8 @@ def test_the_tab_key_leads_from_the_slider_to_the_units(browser: Any, page: Path
 @in_a_browser
 def test_the_axes_stay_when_the_network_changes(browser: Any, page: Path) -> None:
     opened(browser, page)
-    axes = browser.execute_script(
-        "const c = document.getElementById('network');"
-        "return [...c.options].map((option, index) => { c.value = index;"
-        "c.dispatchEvent(new Event('change'));"
-        "return [...document.querySelectorAll('#lengths .tick')].map((t) => t.textContent); })"
+    axes = by_network(
+        browser, "[...document.querySelectorAll('#lengths .tick')].map((t) => t.textContent)"
     )
     assert len(axes) == len(explorer_data(RESULTS))
     assert all(ticks == axes[0] for ticks in axes)
@@ -562,12 +569,7 @@ def test_the_view_follows_the_windows_width(browser: Any, page: Path) -> None:
 @in_a_browser
 def test_a_unit_that_stands_out_is_named(browser: Any, page: Path) -> None:
     opened(browser, page)
-    captions = browser.execute_script(
-        "const c = document.getElementById('network');"
-        "return [...c.options].map((option, index) => { c.value = index;"
-        "c.dispatchEvent(new Event('change'));"
-        "return document.getElementById('units-caption').textContent; })"
-    )
+    captions = by_network(browser, "document.getElementById('units-caption').textContent")
     found = {n["profile"]: text for n, text in zip(explorer_data(RESULTS), captions, strict=True)}
     text = found["mini"]  # there unit 0 costs most of all
     assert "Unit 0 stands out although it does not" in text
