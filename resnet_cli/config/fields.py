@@ -80,7 +80,19 @@ def chance_error(num_classes: int) -> float:
     return 100.0 * (1 - 1 / num_classes)
 
 
+def _positive(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Check that no number is zero.
+
+    Raises:
+        ValueError: one is.
+    """
+    if 0 in numbers:
+        raise ValueError("0 is not valid; the smallest number is 1")
+    return numbers
+
+
 IntRange = Annotated[tuple[int, ...], BeforeValidator(parse_range)]
+PositiveRange = Annotated[IntRange, AfterValidator(_positive)]
 Size = Annotated[int, Field(gt=0, le=100_000)]
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=16)]
 

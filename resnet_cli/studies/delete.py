@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from resnet_cli.config.fields import IntRange
+from resnet_cli.config.fields import IntRange, PositiveRange
 from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.studies import delete_figures
 from resnet_cli.studies.base import (
@@ -84,7 +84,7 @@ class DeleteUnits(LesionStudy):
 
     kind: Literal["delete"] = "delete"
     k: Annotated[
-        IntRange,
+        PositiveRange,
         Option(
             "--blocks",
             "Number of units to delete at random, such as 3 or 1-20; 1 deletes each unit in turn.",

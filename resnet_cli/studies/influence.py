@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from resnet_cli.config.fields import IntRange
+from resnet_cli.config.fields import PositiveRange
 from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
@@ -47,7 +47,7 @@ class BlockInfluence(OnTestImages):
 
     kind: Literal["influence"] = "influence"
     lengths: Annotated[
-        IntRange,
+        PositiveRange,
         Option(
             "--influence",
             "Delete each run of N consecutive units, next to its block influence and angular "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from resnet_cli.config.fields import IntRange
+from resnet_cli.config.fields import PositiveRange
 from resnet_cli.figures.style import PALETTE, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
@@ -52,7 +52,7 @@ class ReorderUnits(LesionStudy):
 
     kind: Literal["reorder"] = "reorder"
     swaps: Annotated[
-        IntRange,
+        PositiveRange,
         Option(
             "--reorder",
             "Number of swaps of two units of equal shape, such as 1-20.",

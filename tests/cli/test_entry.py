@@ -164,6 +164,8 @@ def test_the_module_is_the_command(empty: Path) -> None:
         (["lesion", "--budget", "10"], "--budget '10'"),
         (["run", "quickstart", "--profile", "paper"], "has no profile 'paper'"),
         (["paths", "--k", "x"], "--k"),
+        (["lesion", "--blocks", "0"], "--blocks: 0 is not valid"),
+        (["lesion", "--reorder", "0-3"], "--reorder: 0 is not valid"),
         (["paths", "--device", "gpu"], "--device gpu: use auto, cpu, cuda or cuda:n"),
         (["train", "--device", "gpu"], "--device gpu: use auto, cpu, cuda or cuda:n"),
         (["lesion", "--model", "stride=1"], "did you mean 'strides'?"),

@@ -88,7 +88,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["lesion", "--blocks", "60"],
         ["60 units cannot be deleted; this network has 3 units, so k is 1 to 3"],
     ),
-    "no blocks": (["lesion", "--blocks", "0"], ["0 units cannot be deleted", "1 to 3"]),
+    "no blocks": (["lesion", "--blocks", "0"], ["--blocks: 0 is not valid"]),
     "blocks no number": (
         ["lesion", "--blocks", "x"],
         ["--blocks: 'x' is not a range; write 3, 1-20 or 1,5,9"],
