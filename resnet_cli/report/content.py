@@ -13,7 +13,7 @@ from resnet_cli.claims.compare import Comparison, Row, compare, measured_profile
 from resnet_cli.claims.evidence import dataset_of
 from resnet_cli.claims.judge import CLAIMS
 from resnet_cli.claims.verdict import JUDGED, Claim, Judgement, Verdict, counts
-from resnet_cli.claims.words import decisive, evidence, seeds, source_title
+from resnet_cli.claims.words import source_title
 from resnet_cli.config.experiments import experiment_names, experiment_profiles, load_experiment
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.config.schema import PROFILES, Experiment
@@ -35,9 +35,6 @@ TRAININGS = {
     "table": "test error of each case and the published one",
 }
 """The content of the figures of trainings, by the stem of the file; for studies see `pictures`."""
-
-MARKS: Mapping[Verdict, str] = {"holds": "✓", "does not hold": "✗", "too close": "≈"}
-"""The sign before a verdict; other verdicts get a dash."""
 
 MAX_FINDINGS = 4
 """Number of claims next to a figure; the table of claims has all of them."""
@@ -72,46 +69,11 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class JudgedClaim:
-    """A claim at one profile, for the table of claims."""
-
-    profile: str
-    judgement: Judgement
-
-    @property
-    def mark(self) -> str:
-        """The sign for the verdict."""
-        return MARKS.get(self.judgement.verdict, "–")
-
-    @property
-    def kind(self) -> str:
-        """The verdict as a CSS class."""
-        verdict = self.judgement.verdict
-        return verdict.replace(" ", "-") if verdict in JUDGED else "no-verdict"
-
-    @property
-    def evidence(self) -> list[str]:
-        """The evidence, and the commands that measure what is missing."""
-        return [*evidence(self.judgement), *self.judgement.commands]
-
-    @property
-    def seeds(self) -> str:
-        return seeds(self.judgement)
-
-
-@dataclass(frozen=True)
 class ClaimRow:
     """A claim with its verdict at each profile."""
 
     claim: Claim
-    source: str
-    """`Table 1`."""
-    outcomes: Sequence[JudgedClaim]
-
-    @property
-    def measured(self) -> list[JudgedClaim]:
-        """The outcomes with a measurement."""
-        return [outcome for outcome in self.outcomes if outcome.judgement.parts]
+    judgements: Sequence[Judgement]
 
 
 @dataclass(frozen=True)
@@ -123,8 +85,8 @@ class Figure:
     plot: Plot
     question: str
     published: str
-    findings: Sequence[tuple[JudgedClaim, str]]
-    """The claims shown with it, each with the comparison that decides."""
+    findings: Sequence[Judgement]
+    """The claims shown with it."""
     sentences: Sequence[str] = ()
     """The result in words, for a figure without claims."""
 
@@ -212,13 +174,10 @@ def _setting(comparison: Comparison) -> str:
 
 
 def _claim_rows(paper: str, comparisons: Sequence[Comparison]) -> list[ClaimRow]:
-    by_profile = [
-        [JudgedClaim(comparison.profile, judgement) for judgement in comparison.judgements]
-        for comparison in comparisons
-    ]
+    by_profile = [comparison.judgements for comparison in comparisons]
     return [
-        ClaimRow(claim, source_title(claim.source), outcomes)
-        for claim, *outcomes in zip(CLAIMS[paper], *by_profile, strict=True)
+        ClaimRow(claim, judgements)
+        for claim, *judgements in zip(CLAIMS[paper], *by_profile, strict=True)
     ]
 
 
@@ -233,23 +192,23 @@ def _figure(
         for plot in found.plots
         if found.experiment == story.experiment and plot.path.stem == story.plot
     ]
-    outcomes = [o for row in rows if row.claim.source in story.sources for o in row.outcomes]
-    decided = {o.profile for o in outcomes if o.judgement.verdict in JUDGED}
+    of_story = [row for row in rows if row.claim.source in story.sources]
+    judged = [j for row in of_story for j in row.judgements if j.verdict in JUDGED]
+    decided = {judgement.profile for judgement in judged}
     candidates.sort(key=lambda candidate: candidate[0].profile not in decided)
     if not candidates:
         return None
     measurement, plot = candidates[0]
     experiment = _experiment(f"{paper}/{story.experiment}")
-    judged = [o for o in outcomes if o.judgement.verdict in JUDGED]
-    here = [o for o in judged if o.profile == measurement.profile]
-    here.sort(key=lambda o: not o.judgement.claim.short)
+    here = [judgement for judgement in judged if judgement.profile == measurement.profile]
+    here.sort(key=lambda judgement: not judgement.claim.short)
     return Figure(
         story,
         measurement,
         plot,
         (experiment.question or "") if experiment else "",
         (experiment.published or "") if experiment else "",
-        [(outcome, decisive(outcome.judgement)) for outcome in here[:MAX_FINDINGS]],
+        here[:MAX_FINDINGS],
         recovered(measurement.folder.parent) if story.experiment == "recalibration" else (),
     )
 

@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from resnet_cli import __version__
-from resnet_cli.claims.words import legend
+from resnet_cli.claims.verdict import JUDGED, Judgement, Verdict
+from resnet_cli.claims.words import decisive, evidence, legend, seeds, source_title
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.report.content import content
 from resnet_cli.report.explorer import explorer_data
@@ -30,6 +31,9 @@ WIDEST = 1440
 """Largest width of an embedded plot in pixels; our widest plots have it and are not resampled."""
 WIDE = 1000
 """Least width in pixels of a plot with several panels, which scrolls on a phone."""
+
+MARKS: Mapping[Verdict, str] = {"holds": "✓", "does not hold": "✗", "too close": "≈"}
+"""The sign before a verdict; other verdicts get a dash."""
 
 
 def write_report(results: Path, out: Path) -> Path:
@@ -47,6 +51,12 @@ def write_report(results: Path, out: Path) -> Path:
             "unbroken": _unbroken,
             "provenance": provenance_path,
             "link": lambda path: _link(path, out),
+            "source_title": source_title,
+            "mark": lambda judgement: MARKS.get(judgement.verdict, "–"),
+            "css_class": _css_class,
+            "decisive": decisive,
+            "seeds": seeds,
+            "evidence": lambda judgement: [*evidence(judgement), *judgement.commands],
         },
         parts=parts,
         wide=WIDE,
@@ -86,6 +96,12 @@ def write_page(
     page = environment.get_template(template).render(version=__version__, written=written, **values)
     atomic_write(out, page)
     return out
+
+
+def _css_class(judgement: Judgement) -> str:
+    """The verdict as a CSS class."""
+    verdict = judgement.verdict
+    return verdict.replace(" ", "-") if verdict in JUDGED else "no-verdict"
 
 
 def _unbroken(text: str) -> Markup:

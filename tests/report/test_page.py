@@ -18,6 +18,7 @@ from PIL import Image
 from resnet_cli.claims.compare import compare
 from resnet_cli.claims.papers import published
 from resnet_cli.claims.verdict import JUDGED
+from resnet_cli.claims.words import evidence
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import load_experiment
 from resnet_cli.config.schema import PROFILES, config_hash
@@ -55,18 +56,18 @@ def test_verdicts_and_counts_are_those_of_compare(parts: list[Part], page: Path)
             assert count.verdicts == comparison.to_dict()["counts"]
             if count.profile in PROFILES:
                 shown = [
-                    outcome.judgement
+                    judgement
                     for row in (*part.claims, *part.checks)
-                    for outcome in row.outcomes
-                    if outcome.profile == count.profile
+                    for judgement in row.judgements
+                    if judgement.profile == count.profile
                 ]
                 assert Counter(j.verdict for j in shown) == Counter(
                     j.verdict for j in comparison.judgements
                 )
         for row in part.claims:
             assert html.escape(row.claim.text, quote=False) in html.unescape(text)
-            for outcome in row.outcomes:
-                for line in outcome.evidence:
+            for judgement in row.judgements:
+                for line in (*evidence(judgement), *judgement.commands):
                     assert line in html.unescape(text)
 
 
@@ -76,8 +77,8 @@ def test_each_figure_of_the_article_has_its_findings(parts: list[Part]) -> None:
         for figure in part.figures:
             assert figure.plot.path.is_file()
             assert figure.measurement.profile in PROFILES
-            assert all(o.profile == figure.measurement.profile for o, _ in figure.findings)
-            assert all(o.judgement.verdict in JUDGED for o, _ in figure.findings)
+            assert all(j.profile == figure.measurement.profile for j in figure.findings)
+            assert all(j.verdict in JUDGED for j in figure.findings)
             assert (
                 figure.published
                 == load_experiment(f"{paper.key}/{figure.story.experiment}").published
