@@ -131,6 +131,13 @@ class TrainedCase:
         return case_title(self.case, self.model.depth if self.model is not None else None)
 
     @property
+    def network(self) -> str | None:
+        """The family and depth of the trained network: `ResNet-38`; None if it is unknown."""
+        if self.model is None:
+            return None
+        return f"{'VGG' if self.model.family == 'vgg' else 'ResNet'}-{self.model.depth}"
+
+    @property
     def for_verdicts(self) -> Errors:
         """The errors as input for a verdict."""
         return Errors(self.title, self.errors, self.outcomes, images=self.images)

@@ -6,7 +6,6 @@ from resnet_cli.claims.compare import Comparison, Row
 from resnet_cli.claims.evidence import finite
 from resnet_cli.claims.verdict import VERDICTS, Judgement, counts
 from resnet_cli.claims.words import CAVEATS, COUNTED, evidence, legend, seeds, unpaired_note
-from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.runtime.display import Display
 
@@ -101,13 +100,6 @@ def _show_source(name: str, profile: str, rows: Sequence[Row], display: Display)
     display.table(title, [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in cells])
 
 
-def network_name(model: ModelConfig | None) -> str | None:
-    """The family and depth of a trained network: `ResNet-38`."""
-    if model is None:
-        return None
-    return f"{'VGG' if model.family == 'vgg' else 'ResNet'}-{model.depth}"
-
-
 def _shown(row: Row) -> list[object]:
     """The cells of a row."""
     publication, found = row.publication or None, row.measured
@@ -118,7 +110,7 @@ def _shown(row: Row) -> list[object]:
         row.title,
         publication,
         finite(found.median),
-        network_name(found.model),
+        found.network,
         found.num_seeds,
         f"{interval[0]:.2f} to {interval[1]:.2f}" if interval is not None else None,
         f"{row.difference:+.2f}" if row.difference is not None else None,

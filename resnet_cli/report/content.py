@@ -261,7 +261,7 @@ def _measured(row: Row | None) -> str:
     if found.num_seeds > 1:
         parts.append(f"{found.num_seeds} seeds")
     if found.model is not None and row.network and found.model.label != row.network:
-        parts.append(f"ResNet-{found.model.depth}")
+        parts.append(str(found.network))
     return ", ".join(parts)
 
 

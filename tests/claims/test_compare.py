@@ -1,4 +1,4 @@
-"""Measured next to published: reading tables, medians and intervals, rows, the commands."""
+"""Comparison with the papers: reading tables, medians and intervals, rows, the commands."""
 
 import json
 import math
@@ -24,7 +24,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a table.csv by hand: case -> errors by seed; None stands for a diverged training."""
+    """Write a table.csv: case -> errors by seed; None for a training that diverged."""
 
     def write_table(
         experiment: str,
@@ -283,7 +283,7 @@ def test_claims_come_from_the_papers_module(write: Write, tmp_path: Path, paper:
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no table is cut."""
+    """A terminal that is wide enough for every table."""
     monkeypatch.setenv("COLUMNS", "200")
 
 

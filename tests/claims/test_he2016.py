@@ -1,4 +1,4 @@
-"""Paper 1's claims: on its own numbers, on tables that contradict it, and on curves."""
+"""Paper 1's claims, judged on its own numbers, on tables that contradict it, and on curves."""
 
 import json
 import math
@@ -37,7 +37,7 @@ TABLE1: dict[str, list[float | None]] = {
     "convolution": [12.5],
     "dropout": [88.0],
 }
-"""As the paper's, and none of it too close on 360 images."""
+"""Errors like the paper's; on 360 images, no comparison is too close."""
 
 
 def write_errors(
@@ -54,7 +54,7 @@ def write_errors(
 
 @pytest.fixture
 def judge(tmp_path: Path) -> Judge:
-    """Judge tables by hand (experiment -> case -> errors by seed); judgements by text."""
+    """Judges tables (experiment -> case -> errors by seed); returns judgements by text."""
 
     def judge_tables(profile: str = "mini", **tables: ErrorsByCase) -> dict[str, Judgement]:
         for name, errors in tables.items():
@@ -65,7 +65,7 @@ def judge(tmp_path: Path) -> Judge:
 
 
 def find(judged: Mapping[str, Judgement], text: str) -> Judgement:
-    """The one judgement whose claim has this part."""
+    """The only judgement whose claim contains this text."""
     (found,) = [found for whole, found in judged.items() if text in whole]
     return found
 
@@ -239,7 +239,7 @@ def test_a_missing_row_does_not_save_a_refuted_claim(judge: Judge) -> None:
 
 
 def test_one_bias_does_not_stand_for_six(judge: Judge, tmp_path: Path) -> None:
-    """As in tables of the first edition, which call bias 0 by the paper's row."""
+    """Tables of the first edition name bias 0 after the paper's row."""
     biases = [f"exclusive-gating-bias-{bias}" for bias in (1, 2, 3, 4, 5)]
     table = {case: errors for case, errors in TABLE1.items() if case not in biases}
     path = write_errors(tmp_path, "table1", table) / "table.csv"

@@ -1,4 +1,4 @@
-"""Findings on one network: the claims' judges on tables whose answers are known."""
+"""Findings on one network: the claims' judges on tables with known answers."""
 
 import math
 from typing import Any

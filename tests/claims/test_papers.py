@@ -1,4 +1,4 @@
-"""The papers' numbers: a handful by hand, the rest by shape."""
+"""The papers' numbers: some exact values, and the form of all."""
 
 import math
 import re

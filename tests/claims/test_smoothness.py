@@ -8,7 +8,7 @@ from resnet_cli.claims.smoothness import ACCURACY, STEP_SHARE, Curve, curve_of
 
 K = tuple(range(1, 21))
 SPREADS = tuple(33.0 if 2 <= k <= 12 else 18.0 for k in K)
-"""As in Figure 5a at `cpu`, where draws of a few units scatter most."""
+"""As in Figure 5a at `cpu`, where the spread is largest for draws of a few units."""
 LINE = np.linspace(0, 1, len(K))
 
 

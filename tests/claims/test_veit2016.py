@@ -1,4 +1,4 @@
-"""Paper 2's claims, judged from made tables whose answers are known."""
+"""Paper 2's claims, judged on artificial tables with known answers."""
 
 import json
 import math
@@ -29,7 +29,7 @@ NUM_UNITS = 54
 def write(
     folder: Path, experiment: str, stem: str, rows: Sequence[Mapping[str, Any]], seed: int = 0
 ) -> None:
-    """A table with the provenance that the experiment would give it; all of one network."""
+    """Write a table with the provenance of its experiment, always of the same network."""
     name = experiment.split("/")[0]
     config = load_experiment(f"veit2016/{name}", "mini").model_dump(mode="json")
     provenance = collect(config, seeds=[seed], started=datetime.now(UTC), profile="mini")
@@ -70,7 +70,7 @@ def singles(damages: Sequence[float], baseline: float = 2.0) -> list[Row]:
 
 
 def damages(low: float, **at: float) -> list[float]:
-    """54 damages: `low` but where told, `u18=9.0`."""
+    """54 damages: `low`, except for given units such as `u18=9.0`."""
     found = [low] * NUM_UNITS
     for unit, damage in at.items():
         found[int(unit[1:])] = damage
@@ -206,7 +206,7 @@ def test_seeds_that_disagree_are_too_close(tmp_path: Path) -> None:
 
 
 def test_the_mean_alone_does_not_decide(tmp_path: Path) -> None:
-    """As at `cpu`: two units that stood out fall, and all others rise."""
+    """As at `cpu`: the damage of two harmful units falls, and that of all others rises."""
     pair = (damages(0.4, u0=71.0, u18=79.0, u36=70.0), damages(1.2, u0=71.0, u18=40.0, u36=7.0))
     write_fig8(tmp_path, {0: pair})
     whole = judged(tmp_path, "more resilient")
@@ -272,7 +272,7 @@ def gradients(norms: Sequence[float]) -> list[Row]:
 
 
 def write_intact(folder: Path) -> None:
-    """The error of the network that the paths are of."""
+    """The error of the network that the paths were measured on."""
     write(folder, "fig3/preact110", "lesion_delete", singles(damages(0.1)))
 
 
@@ -297,7 +297,7 @@ def test_norm_by_length(tmp_path: Path, norms: list[float], verdict: str) -> Non
 
 
 def spectrum(ratio: float, exact: float | None, units: int = NUM_UNITS) -> list[Row]:
-    """Norms that fall by `ratio` a unit, exact ones by `exact` (their binomial, in both)."""
+    """Norms that fall by `ratio` for each unit, and exact norms that fall by `exact`."""
     rows = []
     for k in range(units + 1):
         paths = math.comb(units, k)
@@ -317,7 +317,7 @@ def write_spectrum(
 
 
 def binomial_mass(ratio: float, first: int, last: int) -> float:
-    """Totals C(n, k) r^k are a binomial with p = r / (1 + r), up to their sum."""
+    """Totals C(n, k) r^k are proportional to a binomial distribution with p = r / (1 + r)."""
     p = ratio / (1 + ratio)
     return float(stats.binom.cdf(last, NUM_UNITS, p) - stats.binom.cdf(first - 1, NUM_UNITS, p))
 
@@ -351,7 +351,7 @@ def test_published_lengths(
 
 
 def test_the_standard_error_of_a_share_is_that_of_the_draws(tmp_path: Path) -> None:
-    """Against the spread of shares whose means are drawn anew."""
+    """Compare with the spread of shares computed from new draws of the means."""
     import numpy as np
 
     write_intact(tmp_path)

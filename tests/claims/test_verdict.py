@@ -1,4 +1,4 @@
-"""The rule between two standard errors: spreads, images, and what several comparisons make."""
+"""The rule of two standard errors: spreads, images, and several comparisons."""
 
 import math
 

@@ -25,7 +25,7 @@ def run_folder() -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """All files in a folder and its subfolders: path -> content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def summary_of(arguments: list[str], capsys: Captured) -> dict[str, Any]:
-    """What a command says under --json, where stdout is one line."""
+    """The summary that a command prints with --json, as the only line on stdout."""
     capsys.readouterr()
     assert run_command([*arguments, "--json"]) == 0
     out = capsys.readouterr().out
@@ -75,5 +75,5 @@ def refused(arguments: list[str], capsys: Captured, *, code: int = 2, writes: bo
 
 
 def environment() -> dict[str, str]:
-    """One thread, as in the tests' own process, so that sums are in the same order."""
+    """One thread, as in the tests' own process, so that sums have the same order."""
     return os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

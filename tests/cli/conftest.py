@@ -11,7 +11,7 @@ from resnet_cli.cli import run_command
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the shell that runs the tests counts."""
+    """Ignore the settings of the shell that runs the tests."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "RESNET_CLI_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with nothing in it."""
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

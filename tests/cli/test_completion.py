@@ -1,4 +1,4 @@
-"""What the tab key offers, asked for as a shell does, and that the answer comes fast."""
+"""Completion on the tab key, requested as a shell does it, and that it needs nothing heavy."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def offered(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> list[str]:
-    """What bash is told for a line whose last word is being typed."""
+    """The completions that bash gets for a line whose last word is incomplete."""
     words = typed.split(" ")
     monkeypatch.setenv("_RESNET_CLI_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", " ".join(words))

@@ -64,7 +64,7 @@ def test_every_command_says_one_json_line(name: str, work: Path, capsys: Capture
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_page_ends_with_examples(name: str, empty: Path, capsys: Captured) -> None:
-    """Whole commands on lines of their own, with options that there are."""
+    """Each example is a complete command on its own line, with existing options."""
     assert run_command([name, "--help"]) == 0
     page = capsys.readouterr().out
     title, *lines = page.strip().split("\n\n")[-1].splitlines()

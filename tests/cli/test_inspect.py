@@ -1,4 +1,4 @@
-"""The commands that show what there is: list, show, models, data, weights, bench."""
+"""The commands that show what is available: list, show, models, data, weights, bench."""
 
 import re
 from pathlib import Path

@@ -22,7 +22,7 @@ train: {epochs: 1}
 def test_reproduce_he2016_smoke(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """Every experiment of the paper end to end; a second time nothing is trained."""
+    """Run every experiment of the paper end to end; the second time nothing is trained."""
     names = paper_experiments("he2016")
     monkeypatch.chdir(tmp_path)
     command = ["reproduce", "he2016", "--profile", "smoke", "--device", "cpu", "--json"]
@@ -62,7 +62,7 @@ def test_reproduce_he2016_smoke(
 def test_missing_data_stop_one_experiment_alone(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """A paper of two experiments: one on CIFAR-10, which is missing, one on digits."""
+    """A paper with two experiments: one on CIFAR-10, which is missing, and one on digits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNET_CLI_DATA", str(tmp_path / "nothing"))
     shelf = tmp_path / "experiments" / "he2016"

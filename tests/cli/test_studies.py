@@ -150,7 +150,7 @@ def test_each_question_has_a_folder_of_its_own(
 def test_a_folder_is_named_after_the_weights_not_their_network(
     work: Path, capsys: Captured
 ) -> None:
-    """One network by its run, the run's file and a copy of that, and with other data."""
+    """One network given by its run, by the run's file and by a copy of it, and with other data."""
     run, copy = run_folder(), "mine.v2.safetensors"
     shutil.copy(run / "weights.safetensors", copy)
     found = []

@@ -94,7 +94,7 @@ def test_a_diverged_training_is_a_result(empty: Path, capsys: Captured) -> None:
 
 
 def test_deterministic_kernels(empty: Path) -> None:
-    """On a CPU they are deterministic anyway: the same weights come out."""
+    """A CPU is always deterministic, so the weights are the same."""
     command = ["train", "quickstart", "--profile", "smoke"]
     try:
         assert run_command([*command, "--deterministic"]) == 0
@@ -222,7 +222,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(
 def test_a_second_signal_ends_at_once_without_harm(
     empty: Path, uninterrupted: pandas.DataFrame
 ) -> None:
-    """In the midst of an iteration that would not end for a long time."""
+    """Stop in the middle of a very long iteration."""
     script = (
         "import sys, time\n"
         "from resnet_cli.training.loop import Trainer\n"
@@ -267,7 +267,7 @@ def test_a_second_signal_ends_at_once_without_harm(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 def test_folders_that_may_not_be_written(work: Path) -> None:
-    """Also as root, who gives up the right to write everywhere."""
+    """Also as root, after dropping the privilege to write everywhere."""
 
     def without_privilege() -> None:
         drop_bounding, override = 24, 1  # PR_CAPBSET_DROP and CAP_DAC_OVERRIDE

@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, and working in a browser."""
+"""The report is complete and self-contained, and works in a browser."""
 
 import base64
 import html
@@ -103,7 +103,7 @@ def test_the_first_screen_has_each_paper_in_short(page: Path, parts: list[Part])
 
 
 def visible(text: str) -> str:
-    """The words of a page without what is folded, hidden or drawn."""
+    """The text of a page without what is collapsed, hidden or drawn."""
     text = re.sub(r"<(script|style|noscript)\b.*?</\1>", " ", text, flags=re.DOTALL)
     kept, depth = [], 0
     for piece in re.split(r"(<details\b[^>]*>|</details>|<summary>|</summary>)", text):

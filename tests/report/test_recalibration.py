@@ -1,4 +1,4 @@
-"""Sentences on re-estimated batch-norm statistics, from made tables."""
+"""Sentences on re-estimated batch-norm statistics, from artificial tables."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Figures drawn again from committed tables."""
+"""Figures redrawn from committed tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Residual networks as other repositories write them, narrow: one class for each layout.
+"""Narrow residual networks as in other repositories, one class for each layout.
 
 Each is written after the forward pass of the repository that its docstring names; the tests compare
 its logits with those of the network that its state dict is loaded as.
@@ -16,7 +16,7 @@ RELU: Act = functional.relu
 
 
 def fill(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and batch statistics that keep activations moderate and make every entry matter."""
+    """Weights and statistics that keep activations moderate and make every entry matter."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -66,7 +66,7 @@ class Stages(nn.Module):
 
 
 class TheirUnit(nn.Module):
-    """A residual unit in the naming that most CIFAR repositories share."""
+    """A residual unit with the names of most CIFAR repositories."""
 
     def __init__(
         self,

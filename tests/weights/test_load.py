@@ -1,4 +1,4 @@
-"""Our weights files: what they carry, how small they can be, and what is said of bad ones."""
+"""This program's weights files: their content and size, and errors about bad files."""
 
 import json
 import re

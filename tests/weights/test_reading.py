@@ -1,4 +1,4 @@
-"""Files of checkpoints: formats, containers, prefixes and leftovers; what is refused, and how."""
+"""Checkpoint files: formats, containers, prefixes and leftovers, and errors about bad files."""
 
 import argparse
 import contextlib
@@ -45,7 +45,7 @@ def state() -> State:
 
 
 def assert_loads(path: Path, expected: State) -> Loaded:
-    """The file gives the network of these weights: its first and its last are there."""
+    """Check that the file loads as a network whose first and last weights are these."""
     loaded = load_third_party(path)
     assert torch.equal(loaded.network.stem[0].weight, expected["conv1.weight"].float())
     assert torch.equal(loaded.network.head.fc.weight, expected["linear.weight"].float())
@@ -389,7 +389,7 @@ def test_a_truncated_file(zipped: bool, share: float, state: State, tmp_path: Pa
 
 
 def test_every_byte_of_a_small_file_may_be_wrong(tmp_path: Path) -> None:
-    """Whatever one changed byte does, it ends in a network or in one line."""
+    """A file with one changed byte either loads or is refused with one line."""
     generator = torch.Generator().manual_seed(0)
     state = fill(Theirs((1,), (16,))).state_dict()
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Networks of others, built as their repositories write them: loaded with equal logits.
+"""Third-party networks, built as in their repositories, load with equal logits.
 
 One row for each naming and variant; docs/checkpoints.md lists them.
 """
@@ -157,7 +157,7 @@ CODES = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]*\|$", TABLE.partition("\n\n")[
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_documented_row_has_a_network(code: str) -> None:
-    """By the name of its repository or its owner; those of other kinds are in another module."""
+    """Named after its repository or owner; other kinds of networks are in another module."""
     tests = [name for name in globals() if name.startswith("test_")]
     names = " ".join([*ROWS, *tests]).lower()
     parts = re.split(r"/| transformers|,", code.lower())
@@ -334,7 +334,7 @@ def test_full_size_kuangliu_resnet18() -> None:
 
 
 def test_the_configuration_of_a_third_party_network_builds_the_same(tmp_path: Path) -> None:
-    """What `signal` initialises has the shapes of what was loaded."""
+    """The network that `signal` initialises has the shapes of the loaded one."""
     for plan in ({}, {"convs": 3}, {"zero_padding": True}):
         torch.save(fill(Theirs(**plan)).state_dict(), tmp_path / "weights.pt")
         loaded = load_third_party(tmp_path / "weights.pt")

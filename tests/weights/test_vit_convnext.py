@@ -224,7 +224,7 @@ def test_signals_equal_autograd(make: Any) -> None:
 
 
 def test_any_activation_shape_is_adapted() -> None:
-    """Vectors [N, D] and tokens [N, T, D] by hand."""
+    """Vectors [N, D] and tokens [N, T, D], computed by hand."""
     torch.manual_seed(0)
 
     class Perceptron(nn.Module):
@@ -321,7 +321,7 @@ TIMM_CONVNEXT = (
 
 
 def test_convnext_in_timms_names(tmp_path: Path) -> None:
-    """torchvision's network with its keys as timm's code has them."""
+    """torchvision's network with the keys of timm's code."""
     theirs = small_convnext()
     state = {}
     for key, tensor in theirs.state_dict().items():
