@@ -219,20 +219,18 @@ def bench(
     stopper = make_stopper(None)
     folder = writable(out or RESULTS / LOCAL / "bench")
     chosen = pick_device(device)
-    if chosen.type == "cuda" or items == ["gpu"]:
-        from resnet_cli.bench import gpu
-
-        with stopper.listening():
-            path, gpu_rows = gpu.run_gpu_benchmarks(
-                gpu.Settings(chosen, small), folder, display, stopper
-            )
-        display.line(f"wrote {path}")
-        display.summary({"command": "bench", "files": [str(path)], "items": gpu_rows})
-        return
+    rows: object
     with stopper.listening():
-        files, rows = run_benchmarks(
-            items or [], Settings(repeats, small), folder, display, stopper
-        )
+        if chosen.type == "cuda" or items == ["gpu"]:
+            from resnet_cli.bench import gpu
+
+            settings = gpu.Settings(chosen, small)
+            path, rows = gpu.run_gpu_benchmarks(settings, folder, display, stopper)
+            files = [path]
+        else:
+            files, rows = run_benchmarks(
+                items or [], Settings(repeats, small), folder, display, stopper
+            )
     for path in files:
         display.line(f"wrote {path}")
     display.summary({"command": "bench", "files": [str(f) for f in files], "items": rows})

@@ -13,7 +13,7 @@ from resnet_cli.models.units import (
 )
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
-from resnet_cli.weights.plan import Layer, Plan, UnitPlan, known_activation
+from resnet_cli.weights.plan import Layer, Plan, UnitPlan
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -52,7 +52,8 @@ class _Builder:
 
     def __init__(self, plan: Plan, source: str, assume: Assumptions) -> None:
         self.plan, self.source, self.assume = plan, source, assume
-        self.activation = known_activation(assume)
+        likely = ("relu", "silu", "gelu")
+        self.activation = assume.value("activation", "relu", tuple(_ACTIVATIONS), likely)
         self.epsilon = self._number("epsilon", "1e-05")
 
     def _number(self, key: str, usual: str) -> float:

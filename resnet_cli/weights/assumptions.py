@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from resnet_cli.runtime.errors import UserError, unknown
 
-ACTIVATIONS = ("relu", "silu", "gelu", "leaky_relu", "elu", "hardswish", "tanh")
 MEANINGS: Mapping[str, str] = {
     "attention_heads": "heads of each attention",
     "activation": "nonlinearity of all layers",

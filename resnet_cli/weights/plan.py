@@ -12,7 +12,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.weights.assumptions import ACTIVATIONS, Assumptions
+from resnet_cli.weights.assumptions import Assumptions
 from resnet_cli.weights.namings import NAMINGS, UNSUPPORTED_KEYS, Naming
 from resnet_cli.weights.reading import ADAPTER
 
@@ -387,8 +387,3 @@ def _check_unit(plan: Plan, unit: UnitPlan, channels: int, source: str) -> None:
         _refuse(source, f"{conv.name}.weight", why)
     if not rest and not plan.is_preactivation:
         _refuse(source, conv.name, "a projection without batch norm in a post-activation unit")
-
-
-def known_activation(assume: Assumptions) -> str:
-    """The nonlinearity of all layers."""
-    return assume.value("activation", "relu", ACTIVATIONS, ("relu", "silu", "gelu"))
