@@ -25,7 +25,7 @@ from resnet_cli.studies.paths.figures import (
     spectra_figure,
     spectrum_figure,
 )
-from resnet_cli.studies.signal import signal_figure
+from resnet_cli.studies.signal_figures import signal_figure
 
 
 def test_exact_spectra_are_curves_of_their_own() -> None:

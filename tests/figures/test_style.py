@@ -13,7 +13,7 @@ from resnet_cli.figures.style import largest_calm, save
 from resnet_cli.figures.training import training_figure
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths.figures import spectrum_figure
-from resnet_cli.studies.signal import signal_figure
+from resnet_cli.studies.signal_figures import signal_figure
 
 
 def test_the_largest_of_what_did_not_explode() -> None:

@@ -31,13 +31,13 @@ from resnet_cli.studies.paths.exact import (
     exact_spectrum_of_unit,
     gradient_by_length,
 )
-from resnet_cli.studies.paths.lengths import exact_rows, path_lengths, spectrum_rows
 from resnet_cli.studies.paths.sampled import (
     batch_indices,
     draw_path,
     path_gradients_by_image,
     sample_path_gradients,
 )
+from resnet_cli.studies.paths.tables import exact_rows, path_lengths, spectrum_rows
 
 PLACEMENTS = (
     "original",

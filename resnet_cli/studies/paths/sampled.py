@@ -14,7 +14,7 @@ from resnet_cli.runtime.seeding import stream
 from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.base import Row
 from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
-from resnet_cli.studies.paths.lengths import check_lengths
+from resnet_cli.studies.paths.tables import check_lengths
 from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 CHUNK = 16
