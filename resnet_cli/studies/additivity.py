@@ -1,10 +1,10 @@
-"""Additivity: how far the units act independently (beyond paper 2).
+"""Additivity: to what extent the units act independently (beyond paper 2).
 
-Paper 2 calls the paths an ensemble, whose members hardly depend on one another. If the units acted
-independently in this sense, deleting a set of them would damage the network by the sum of what
-deleting each alone does. So each set's joint damage is compared with the sum of its single damages.
-Damage is an increase over the intact network: of the error, which saturates at chance, and of the
-loss, which does not.
+Paper 2 describes the paths as an ensemble whose members do not strongly depend on each other. If
+the units acted independently, the damage of deleting a set of them would be the sum of the damages
+of deleting each alone. So the joint damage of each set is compared with the sum of its single
+damages. Damage is the increase over the intact network: of the error, which saturates at chance
+level, and of the loss, which does not.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from pydantic import model_validator
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number
-from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.base import Measured, NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.lesion import (
     BLOCKS,
     ERRORS,
@@ -42,7 +42,7 @@ DAMAGES = {
     "error": ("joint_damage", "summed_damage"),
     "loss": ("joint_loss_damage", "summed_loss_damage"),
 }
-"""For each measure of damage the columns of the joint one and of the sum."""
+"""For each measure of damage: the columns of the joint damage and of the sum."""
 
 
 LESION_ADDITIVITY = Table(
@@ -54,21 +54,26 @@ LESION_ADDITIVITY = Table(
         BLOCKS,
         number(
             "joint_damage",
-            "test_error - baseline_error, percentage points, with the whole set deleted",
+            "test_error - baseline_error with the whole set deleted, percentage points",
         ),
         number(
             "summed_damage",
-            "the sum of the error increases of its units, each deleted alone",
+            "sum of the error increases of its units, each deleted alone",
         ),
         number(
             "joint_loss_damage",
-            "increase of the loss, nats; it does not saturate; not finite where the loss is not",
+            "increase of the loss, nats; unlike the error it does not saturate; not finite where "
+            "the loss is not",
             infinite=True,
         ),
-        number("summed_loss_damage", "the sum of the loss increases of its units", infinite=True),
+        number(
+            "summed_loss_damage",
+            "sum of the loss increases of its units, each deleted alone",
+            infinite=True,
+        ),
         *ERRORS,
     ),
-    note="For the same seed the sets are those of lesion_delete.csv.",
+    note="With the same seed the sets are those of `lesion_delete.csv`.",
 )
 
 
@@ -98,16 +103,14 @@ class Additivity(LesionStudy):
     @model_validator(mode="after")
     def _sets(self) -> "Additivity":
         if min(self.k) < 2:
-            raise ValueError("k starts at 2: the damage of one unit is its own sum")
+            raise ValueError("k must be 2 or more: with one unit there is no sum to compare with")
         return self
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
         draw_deletions(subject.num_units, self.k, 1, 0)
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         sets = draw_deletions(subject.num_units, self.k, self.samples, seed, progress.check)
         deletions = with_singles(sets)
         if progress.wants("lesion_additivity"):
@@ -151,7 +154,7 @@ class Additivity(LesionStudy):
 
 
 def _in_words(correlation: float | None) -> str:
-    return "none, the damages do not vary" if correlation is None else f"{correlation:.3f}"
+    return "undefined, the damages do not vary" if correlation is None else f"{correlation:.3f}"
 
 
 def with_singles(sets: Sequence[Deletion]) -> list[Deletion]:
@@ -187,7 +190,7 @@ def damage_rows(
 
 
 def correlations(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    """How well the summed damage predicts the joint one, over all sets.
+    """The correlation of the summed with the joint damage, over all sets.
 
     Returns:
         `pearson_error`, `spearman_error`, `pearson_loss`, `spearman_loss`; None where one side
@@ -213,7 +216,7 @@ def correlations(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
 def additivity_figure(sets: "pandas.DataFrame", title: str) -> "Figure":
     """Joint damage of a set of units against the sum of their single damages, error and loss.
 
-    On the diagonal the units act independently; above it they are worse together.
+    On the diagonal the damages add up; above it the joint damage is larger than the sum.
 
     Args:
         sets: rows of lesion_additivity.csv.

@@ -1,11 +1,11 @@
-"""Which assumption about someone's network is right: labelled images tell.
+"""Testing assumptions about third-party weights on labelled images.
 
-The shapes of a checkpoint do not tell where a bottleneck has its stride, whether a pooling follows
-the stem, or which nonlinearity was trained. Where labelled images are at hand, each plausible value
-is compared with the assumed one on the same few hundred images. It replaces the assumed value only
-if it is clearly right: of the images on which the two disagree, so many more are in its favour that
-chance (the sign test's normal approximation) gives that less than once in a thousand times. Of
-several such values the one with the lowest loss is taken.
+The shapes of a checkpoint do not determine where a bottleneck has its stride, whether the stem ends
+with a pooling, or which nonlinearity was trained. If labelled images are available, each plausible
+value is compared with the assumed one on the same few hundred images. It replaces the assumed value
+only if it is significantly better in a sign test (normal approximation, p < 0.001) on the images
+that only one of the two classifies correctly. Of several such values the one with the lowest loss
+is taken.
 """
 
 import math
@@ -23,13 +23,13 @@ from resnet_cli.weights.assumptions import Assumption
 from resnet_cli.weights.load import load_network
 
 IMAGES = 300
-"""Images that the alternatives are compared on: enough to tell 10 % error from 20 %."""
+"""Images on which the alternatives are compared: enough to distinguish 10 % error from 20 %."""
 FEW = 40
-"""Images on which a wrong nonlinearity shows: nothing is recognised."""
+"""Images that are enough to reject a wrong nonlinearity, which misclassifies nearly all."""
 BATCH_SIZE = 20
-"""Images a batch; between batches the command can be stopped."""
+"""Images in a batch; the command can be stopped between batches."""
 CLEAR = 3.3
-"""Standard errors; a difference as large by chance has the probability 0.001."""
+"""Standard errors of a significant difference (p = 0.001)."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Trial:
     error_before: float
     """In percent, with the assumption as it was."""
     is_taken: bool = False
-    """The value is clearly better than the assumed one, and has the lowest loss."""
+    """The value is significantly better than the assumed one, and has the lowest loss."""
     as_good: tuple[str, ...] = ()
-    """Other values, clearly better than the assumed one too, that the images do not tell apart."""
+    """Other values that are significantly better too, and not significantly worse than this one."""
 
     def __str__(self) -> str:
         text = (
@@ -56,7 +56,7 @@ class Trial:
         if self.is_taken:
             text += f"; taken. In other commands, state --model {self.assumption.key}={self.value}"
             if self.as_good:
-                text += f". The images do not tell it from {' or '.join(self.as_good)}"
+                text += f". {' and '.join(self.as_good)}: not significantly worse on these images"
         return text
 
 
@@ -65,9 +65,9 @@ def try_alternatives(
     should_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda done, total: None,
 ) -> tuple[Subject, list[Trial]]:
-    """The subject with the assumptions that labelled images clearly support, and what was tried.
+    """The subject with the assumptions that labelled images support, and the trials.
 
-    Only assumptions that `--model` does not state are tried, one after the other.
+    Only assumptions that `--model` does not state are tested, one after another.
 
     Args:
         report: called with (values tried, all values).
@@ -118,7 +118,7 @@ def _with(subject: Subject, key: str, value: str) -> Subject:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a network makes of the first test images."""
+    """The predictions of a network on the first test images."""
 
     right: Tensor
     """bool [N]."""
@@ -135,11 +135,11 @@ class _Outcome:
         return 100.0 * float((~self.right).float().mean())
 
     def first(self, images: int) -> "_Outcome":
-        """On the first images only; the loss is that of all."""
+        """The outcome on the first images only; the loss is that of all."""
         return _Outcome(self.right[:images], self.loss)
 
     def is_clearly_better_than(self, other: "_Outcome") -> bool:
-        """By the sign test on the images that only one of the two classifies right."""
+        """By the sign test on the images that only one of the two classifies correctly."""
         gained = int((self.right & ~other.right).sum())
         lost = int((other.right & ~self.right).sum())
         return gained - lost > CLEAR * math.sqrt(max(1, gained + lost))
@@ -156,7 +156,7 @@ def _outcome(
         if should_stop():
             raise Interrupted("stopped; nothing was measured")
         x, labels = batches.evaluation(start, min(start + BATCH_SIZE, limit))
-        logits = subject.loaded.network(x)
+        logits = subject.network(x)
         right.append(((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu())
         losses.append(functional.cross_entropy(logits, labels, reduction="none").cpu())
     loss = float(torch.cat(losses).mean())

@@ -1,8 +1,8 @@
 """What a study is: its configuration, options, tables, measurement, figures and summary.
 
-A study is one module with one class, named in `resnet_cli.config.registry.STUDIES`. Its module
-stays light: torch, pandas and matplotlib are imported inside the methods, since the command line
-reads every study's options.
+A study is one module with one class, named in `resnet_cli.config.registry.STUDIES`. Since the
+command line reads the options of every study, the module imports torch, pandas and matplotlib only
+inside its functions.
 """
 
 import math
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 Row = dict[str, Any]
+Measured = Iterator[tuple[str, Sequence[Row], Sequence[str]]]
+"""Name and rows of each table, and the splits it was measured on."""
 Tables = Mapping[str, "DataFrame"]
-"""Tables by name, those that were measured."""
+"""The measured tables by name."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Option:
     help: str
     metavar: str | None = None
     selects: bool = False
-    """Giving it chooses the study, among those of the command; at most one such option is given."""
+    """The option selects the study among those of the command; at most one such option is given."""
     default: Any = None
-    """What the command takes when it is not given; None: the field's default."""
+    """The command's value if the option is not given; None: the default of the field."""
     shown_default: str | None = None
-    """The default in `--help` where the command's argument has none."""
+    """The default in `--help` if the command's argument has none."""
     word: str | None = None
-    """Names the default folder of results; None: the flag without its dashes; empty: does not."""
+    """Stands for the option in the name of the default folder of results; None: the flag without
+    dashes; empty: it is not part of the name."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +56,23 @@ class NamedFigure:
     """A figure of a study."""
 
     name: str
-    """The stem of its file, a key of the study's `pictures`."""
+    """The stem of its file; a key of the study's `pictures`."""
     draw: Callable[[], "Figure"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network of several, for the figures that show them together."""
+    """One network of an experiment, for figures of several networks."""
 
     name: str
-    """In words."""
+    """For labels."""
     tables: Tables
     heading: "Heading"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a study found."""
+    """The results of a study."""
 
     facts: dict[str, Any]
     """For `--json`."""
@@ -77,7 +80,7 @@ class Summary:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
     sentences: Sequence[str] = ()
-    """In words, after the table."""
+    """After the table."""
     more: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = field(default=())
     """Further tables: title, columns, rows."""
 
@@ -85,37 +88,37 @@ class Summary:
 class Study(StudyConfig):
     """A study of a network.
 
-    The fields are the keys of a YAML's `study:` block. Those with an `Option` in their annotation
-    are options of `command` too. Two studies of one command may share a flag.
+    The fields are the keys of a YAML's `study:` block. Fields with an `Option` in their annotation
+    are also options of `command`. Two studies of one command may share a flag.
     """
 
     title: ClassVar[str]
     """The study in a few words."""
     pictures: ClassVar[Mapping[str, str]] = {}
-    """Figure -> what it shows, for those who cannot see it and for the report."""
+    """Figure -> description: its alternative text in the report."""
     command: ClassVar[str | None] = None
-    """The command that offers it."""
+    """The command that runs the study; None: `run` only."""
     shared_options: ClassVar[tuple[str, ...]] = ()
-    """Which of `--images` and `--engine` the command has."""
+    """Those of `--images` and `--engine` that the command has."""
     tables: ClassVar[tuple[Table, ...]]
     needs_network: ClassVar[bool] = True
-    """False: only the number of units counts, nothing is trained and no data are read."""
+    """False: only the number of units is needed; nothing is trained and no data are read."""
     takes_experiment: ClassVar[bool] = False
-    """The command also measures the networks of an experiment, trained or not."""
+    """The command also takes the networks of an experiment, trained or not."""
 
     @property
     def test_images(self) -> int | None:
-        """How many of the test images are measured on; None: all, or none at all."""
+        """The number of test images to measure on; None: all, or no test images."""
         return None
 
     @property
     def split(self) -> "SplitName | None":
-        """The images that it measures on; None: no images."""
+        """The split to measure on; None: no images."""
         return "test" if self.needs_network else None
 
     @property
     def normalises_by_batch(self) -> bool:
-        """Batch norms take the statistics of the images, as in training, not the running ones."""
+        """Batch norms use the statistics of the batch, as in training, not the running ones."""
         return False
 
     def names(self) -> tuple[str, ...]:
@@ -129,31 +132,28 @@ class Study(StudyConfig):
             UserError: the network lacks units or lengths that the study names.
         """
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         """Measure the tables that `progress.wants`.
 
         Yields:
-            Each table as soon as it is whole: its name, its rows, and the splits it was measured
-            on.
+            Each table as soon as it is complete.
         """
         raise NotImplementedError
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterable[NamedFigure]:
-        """The figures of the tables that are there."""
+        """The figures of the measured tables."""
         return ()
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterable[NamedFigure]:
-        """The figures of several networks in one, each case in the order of the experiment."""
+        """The figures of several networks, in the order of the experiment."""
         return ()
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
-        """What was found, from the tables."""
+        """The results, from the tables."""
         raise NotImplementedError
 
     def as_drawn(self, figures: Iterable[str]) -> "Study":
-        """The study with the settings that drew these figures; such settings are not stored."""
+        """The study with the settings, not stored, with which these figures were drawn."""
         return self
 
     @classmethod
@@ -168,10 +168,10 @@ class Study(StudyConfig):
         """
 
     def identity(self, table: str | None = None) -> dict[str, Any]:
-        """What of the settings determines the numbers: the fields not at their default.
+        """The settings that determine the numbers: the fields that are not at their defaults.
 
         Args:
-            table: whose numbers; None: all.
+            table: of whose numbers; None: of all tables.
         """
         return self.model_dump(mode="json", exclude_defaults=True) | {"kind": self.kind}
 
@@ -188,10 +188,10 @@ class OnTestImages(Study):
 
 
 GradientImages = Literal["train", "test"]
-ON = Option("--on", "Images that the gradients are measured on.")
-"""Of a field of `GradientImages`."""
+ON = Option("--on", "Split on which the gradients are measured.")
+"""The option of a field of type `GradientImages`."""
 MAX_SAMPLES = 10_000
-"""Draws for each number of units or swaps, or for each path length."""
+"""Draws for each number of units or swaps, or each path length."""
 Samples = Annotated[
     PositiveInt,
     Field(le=MAX_SAMPLES),
@@ -227,7 +227,7 @@ def studies_of(command: str) -> list[type[Study]]:
 def stored_study(config: Mapping[str, Any]) -> Study | None:
     """The study in the configuration of a provenance file of any edition; None if there is none.
 
-    The first edition stored `only` and `batch_statistics` outside of the study.
+    The first edition stored `only` and `batch_statistics` outside of the `study` block.
 
     Raises:
         UserError: there is no such study.
@@ -243,7 +243,7 @@ def stored_study(config: Mapping[str, Any]) -> Study | None:
 
 
 def check_unit(unit: int, num_units: int) -> None:
-    """Raises UserError for a unit that a network of so many units does not have."""
+    """Raises UserError for a unit that a network with this number of units does not have."""
     if not 0 <= unit < num_units:
         raise UserError(
             f"unit {unit} does not exist; this network has {num_units} units, 0 to {num_units - 1}"
@@ -251,10 +251,10 @@ def check_unit(unit: int, num_units: int) -> None:
 
 
 def known(value: float) -> float | None:
-    """None where nothing was measured: JSON has no NaN."""
+    """None for NaN, which JSON does not have."""
     return None if math.isnan(value) else float(value)
 
 
 def short(value: float) -> str:
-    """Three digits; `-` where nothing was measured."""
+    """The value with three digits; `-` for NaN."""
     return "-" if math.isnan(value) else f"{value:.3g}"

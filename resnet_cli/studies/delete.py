@@ -11,6 +11,7 @@ from resnet_cli.results.columns import Table, number, text, whole
 from resnet_cli.studies import delete_figures
 from resnet_cli.studies.base import (
     Case,
+    Measured,
     NamedFigure,
     Option,
     Row,
@@ -33,6 +34,7 @@ from resnet_cli.studies.lesion import (
     lesion_rows,
     outcomes_of,
     recalibrated,
+    summary_title,
 )
 from resnet_cli.studies.lesion_figures import medians_figure, tables_of
 
@@ -48,10 +50,9 @@ if TYPE_CHECKING:
     from resnet_cli.studies.walks import Outcome
 
 MAX_SHOWN = 60
-"""Deletions listed one by one; more are summarised by k, or cut off when ranked."""
-
+"""Deletions listed one by one; more are summarised by k, or only the worst are listed."""
 MATTERS = 1.0
-"""Percentage points by which deleting a unit that matters raises the error."""
+"""A unit matters if deleting it raises the error by more than this, percentage points."""
 MAX_NAMED = 10
 """Units named in a sentence."""
 
@@ -67,11 +68,11 @@ LESION_CLASSES = Table(
         whole("images", "test images of this class"),
         number(
             "test_error",
-            "percent of them, with the units deleted; empty if there are none",
+            "percent of these images, with the units deleted; empty if there are none",
             empty=True,
         ),
-        number("baseline_error", "percent of them, the intact network", empty=True),
-        text("class_name", "as the data set calls it"),
+        number("baseline_error", "the same for the intact network", empty=True),
+        text("class_name", "name of the class in the data set"),
         K,
         SAMPLE,
         whole("seed", "seed of the draws"),
@@ -103,18 +104,18 @@ class DeleteUnits(LesionStudy):
     per_class: Annotated[
         bool, Option("--per-class", "Also measure the error of each class (--blocks, --only).")
     ] = False
-    """Also the error on each class (lesion_classes.csv)."""
+    """Also measure the error of each class (lesion_classes.csv)."""
     ranked: Annotated[
         bool, Option("--ranked", "Show deletions worst first (--blocks).", word="")
     ] = Field(default=False, exclude=True)
-    """Show single deletions by damage; changes no number, so it is not stored."""
+    """Rank single deletions by damage; this changes no number, so it is not stored."""
 
     title = "Error after deleting units"
     pictures: ClassVar = {
         "lesion_single": "test error after deleting each unit in turn",
-        "lesion_count": "boxes of the test error by the number of units deleted",
-        "lesion_classes": "test error of each class by deletion",
-        "lesion_ranked": "units by the damage of their deletion",
+        "lesion_count": "box plots of the test error by the number of deleted units",
+        "lesion_classes": "increase of the test error of each class by deletion",
+        "lesion_ranked": "units ranked by the damage of their deletion",
     }
     tables = (LESION_DELETE, LESION_CLASSES, recalibrated(LESION_DELETE))
 
@@ -132,7 +133,7 @@ class DeleteUnits(LesionStudy):
         """The sets of units to delete.
 
         Args:
-            check: ends the draws on request.
+            check: called before each draw; stops on request.
 
         Raises:
             UserError: the network has fewer units.
@@ -142,9 +143,7 @@ class DeleteUnits(LesionStudy):
         check_unit(max(self.only), num_units)
         return [Deletion(0, self.only)]
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         deletions = self.deletions(subject.num_units, seed, progress.check)
         if progress.wants("lesion_delete") or progress.wants("lesion_classes"):
             outcomes = outcomes_of(subject, deletions, progress, "deleting units")
@@ -164,7 +163,7 @@ class DeleteUnits(LesionStudy):
             frames = {"as trained": frame, "recalibrated": again}
             changes = {"as trained": heading.changes}
         if self.only is None and single:
-            # Next to a box for each k, the plot of k = 1 is not the paper's figure.
+            # If there are several k, the paper's figure is the box plot, not the plot of k = 1.
             alone = replace(heading, figure=None) if several else heading
             yield NamedFigure(
                 "lesion_single",
@@ -205,7 +204,7 @@ class DeleteUnits(LesionStudy):
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
         """Single deletions of all cases (paper 2, Figures 3 and 8), averaged over seeds, and the
-        medians of larger numbers."""
+        medians by k."""
         if self.only is None and 1 in self.k:
             yield NamedFigure("lesion_single", lambda: _single_of(cases, title))
         if self.only is None and len(self.k) > 1:
@@ -218,7 +217,7 @@ class DeleteUnits(LesionStudy):
         baseline = float(frame["baseline_error"].iloc[0])
         medians = {str(k): float(errors.median()) for k, errors in frame.groupby("k")["test_error"]}
         facts = {"baseline_error": baseline, "rows": len(frame), "median_error_by_k": medians}
-        title = f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %"
+        title = summary_title(subject, frame)
         single = frame[frame["k"] == 1]
         if len(single):
             facts["error_by_unit"] = dict(zip(single["blocks"], single["test_error"], strict=True))
@@ -233,7 +232,7 @@ class DeleteUnits(LesionStudy):
                 .itertuples()
             }
             more.append(_by_class(classes))
-        title, columns, rows = _shown(frame, title, self.ranked, subject.loaded.network.places)
+        title, columns, rows = _shown(frame, title, self.ranked, subject.network.places)
         worst = frame.iloc[int(frame["test_error"].fillna(-1).argmax())]
         deleted = str(worst["blocks"]).replace(" ", ", ")
         units = "units" if "," in deleted else "unit"
@@ -252,7 +251,7 @@ class DeleteUnits(LesionStudy):
             }
             sentences.append(_recovered(frame, again))
         if len(single) > 1:
-            changes = [p.index for p in subject.loaded.network.places if p.changes_shape]
+            changes = [p.index for p in subject.network.places if p.changes_shape]
             plain = subject.loaded.is_plain
             sentences.append(which_matter(single, changes, is_plain=plain))
         return Summary(facts, title, columns, rows, sentences, more)
@@ -264,7 +263,7 @@ class DeleteUnits(LesionStudy):
 def which_matter(
     single: "pandas.DataFrame", changes: Sequence[int], *, is_plain: bool = False
 ) -> str:
-    """How many units matter, which, and why, in words.
+    """A sentence on how many units matter, which, and why.
 
     Args:
         single: rows of lesion_delete.csv with k = 1.
@@ -284,22 +283,22 @@ def which_matter(
     verb = "raises" if len(matter) == 1 else "raise"
     found = (
         f"{len(matter)} of {len(single)} units {verb} the error by more than {points} when deleted "
-        f"alone, the worst first: {listed}"
+        f"alone, worst first: {listed}"
     )
     if is_plain:
-        return f"{found}; without shortcuts there is one path, and each deletion cuts it"
+        return f"{found}; without shortcuts there is one path only, and each deletion breaks it"
     of_changes = [unit for unit in matter if unit in changes]
     if not changes:
         return found
     return (
         f"{found}; {len(of_changes)} of the {len(changes)} units that change the shape of the "
-        "activations are among them: there the shortcut alone has to change it, while elsewhere "
-        "it passes the activations on unchanged"
+        "activations are among them: with the residual branch deleted, the shortcut alone has to "
+        "change the shape, while other shortcuts pass the activations on unchanged"
     )
 
 
 def _recovered(frame: "pandas.DataFrame", again: "pandas.DataFrame") -> str:
-    """What re-estimating the batch-norm statistics recovers, in words."""
+    """A sentence on the error with re-estimated batch-norm statistics."""
     position = int(frame["test_error"].fillna(-1).argmax())
     worst, intact = again.iloc[position], float(again["baseline_error"].iloc[0])
     return (
@@ -323,7 +322,8 @@ def _single_of(cases: Sequence[Case], title: str) -> "Figure":
 def _shown(
     frame: "pandas.DataFrame", title: str, ranked: bool, places: Sequence["Place"]
 ) -> tuple[str, list[str], list[list[Any]]]:
-    """Each deletion in a row, in order or worst first; or a summary by k where they are many."""
+    """Title, columns and rows of the summary: each deletion, in order or worst first, or a summary
+    by k if there are many."""
     if ranked:
         worst = frame.sort_values(["test_error", "loss"], ascending=False, kind="stable")
         if len(worst) > MAX_SHOWN:
@@ -343,13 +343,13 @@ def _shown(
 
 
 def _place(place: "Place") -> str:
-    """Where a unit is: its stage. The first of a stage is named: it may change the shape."""
+    """The stage of a unit, and whether it is the first one, which may change the shape."""
     return f"stage {place.stage}{', first' if place.number == 1 else ''}"
 
 
 def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[Any]]]:
-    """The error of each class, intact and by deletion."""
-    columns = ["class", "images", "intact (%)", "mean with units deleted (%)", "worst (%)"]
+    """Title, columns and rows: the error of each class, intact and with units deleted."""
+    columns = ["class", "images", "intact (%)", "mean (%)", "worst (%)", "worst deletion"]
     rows = [
         [
             name,
@@ -361,7 +361,7 @@ def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[An
         ]
         for (_, name), rows in classes.groupby(["class", "class_name"], sort=True)
     ]
-    return "by class", [*columns, "units deleted there"], rows
+    return "error by class with units deleted", columns, rows
 
 
 # --- measurement ---------------------------------------------------------------------------------
@@ -370,12 +370,12 @@ def _by_class(classes: "pandas.DataFrame") -> tuple[str, list[str], list[list[An
 def class_rows(
     deletions: Sequence[Deletion], outcomes: Sequence["Outcome"], batches: "Batches", seed: int
 ) -> list[Row]:
-    """Rows of lesion_classes.csv: each deletion's error on the images of each class. A class
-    without images has no error.
+    """Rows of lesion_classes.csv: the error of each deletion on the images of each class; None for
+    a class without images.
 
     Args:
         outcomes: of `evaluate_lesions`.
-        batches: the images measured on.
+        batches: the images that were evaluated.
     """
     import torch
 
@@ -397,5 +397,5 @@ def class_rows(
 
 
 def _share(wrong: int, images: int) -> float | None:
-    """Percent; None of no images."""
+    """In percent; None if there are no images."""
     return 100.0 * wrong / images if images else None

@@ -37,8 +37,8 @@ def lesion_single_figure(
     """Error after deleting one unit, by its index: paper 2, Figures 3, 4 and 8.
 
     Args:
-        networks: name -> rows of lesion_delete.csv, of which those with k = 1 count; the mean is
-            drawn where a unit was deleted more than once (several trainings).
+        networks: name -> rows of lesion_delete.csv, of which those with k = 1 are drawn; the mean
+            over several trainings.
         changes: name -> the units that change the shape, each marked by a vertical line.
         chance: the error of guessing, percent.
 
@@ -66,7 +66,7 @@ def lesion_single_figure(
         axes.plot(errors.index, errors, color=color, marker="o", markersize=3, linewidth=1.1)
         intact_color = color if len(networks) > 1 else INTACT
         axes.axhline(baseline, color=intact_color, linestyle="--", linewidth=1.0)
-        # Their order is that of a legend of two columns: deleted on the left, intact on the right.
+        # The legend has two columns: deleted on the left, intact on the right.
         of_name = f"{name}, " if len(networks) > 1 else ""
         label = name if len(networks) > 1 else f"one {what} deleted"
         deleted.append(Line2D([], [], color=color, marker="o", markersize=3, label=label))
@@ -96,14 +96,14 @@ def lesion_count_figure(
     chance: float | None = None,
     recalibrated: "pandas.DataFrame | None" = None,
 ) -> "Figure":
-    """Error against the number of units deleted, one box each: paper 2, Figure 5a.
+    """Error by the number of deleted units, as box plots: paper 2, Figure 5a.
 
-    Boxes hold the middle half, the line is the median, whiskers reach 1.5 box heights.
+    Boxes show the middle half, lines the median; whiskers extend to 1.5 box heights.
 
     Args:
         lesions: rows of lesion_delete.csv.
         chance: the error of guessing, percent.
-        recalibrated: rows of lesion_delete_recalibrated.csv, drawn as their medians.
+        recalibrated: rows of lesion_delete_recalibrated.csv, of which the medians are drawn.
     """
     from matplotlib.lines import Line2D
 
@@ -134,10 +134,10 @@ def lesion_count_figure(
 def lesion_ranked_figure(
     lesions: "pandas.DataFrame", title: str, *, changes: Sequence[int] = ()
 ) -> "Figure":
-    """The increase of the error by each deleted unit, worst first; units named by their index.
+    """The increase of the error by deleted unit, worst first.
 
     Args:
-        lesions: rows of lesion_delete.csv, of which those with k = 1 count.
+        lesions: rows of lesion_delete.csv, of which those with k = 1 are drawn.
         changes: the units that change the shape, in another colour.
 
     Raises:
@@ -172,10 +172,10 @@ def lesion_ranked_figure(
 
 @styled
 def lesion_classes_figure(classes: "pandas.DataFrame", title: str) -> "Figure":
-    """The increase of the error of each class: by unit, or by k where several were deleted.
+    """The increase of the error of each class, by deleted unit, or by k if several were deleted.
 
     Args:
-        classes: rows of lesion_classes.csv; of several rows the mean is drawn.
+        classes: rows of lesion_classes.csv; the mean over deletions is drawn.
     """
     import numpy
     from matplotlib.ticker import MaxNLocator

@@ -1,16 +1,16 @@
-"""How much each later unit depends on an earlier one: skip unit i and see what every later residual
-branch computes (Csordas, Manning and Potts 2025, arXiv:2505.13898).
+"""How much each later unit depends on an earlier one: delete unit i and compare the output of every
+later residual branch (Csordas, Manning and Potts 2025, arXiv:2505.13898).
 
-With F_j the output of unit j's residual branch in the intact network and F_j^(i) that with unit i
-deleted, the effect of i on j is |F_j^(i) - F_j| / |F_j|, L2 norms of the whole activation of an
-image, averaged over the images. The paper takes the maximum over the positions of a text instead.
-A chain of units that build on one another has effects near or above 1 far from the diagonal; an
-ensemble of units that work in parallel has small ones.
+Let F_j be the output of unit j's residual branch in the intact network, and F_j^(i) its output with
+unit i deleted. The effect of i on j is |F_j^(i) - F_j| / |F_j|, with L2 norms over the whole
+activation of an image, averaged over the images. (The paper takes the maximum over the positions of
+a text.) If units build on the outputs of earlier ones, effects are near or above 1 also far from
+the diagonal; if they work in parallel, as in an ensemble, effects are small.
 
-Deleting a unit leaves its shortcut, so units that change the shape are skipped like any other.
+A deleted unit keeps its shortcut, so units that change the shape are deleted like any other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -18,7 +18,15 @@ from pydantic import PositiveInt
 from resnet_cli.figures.style import WIDTH, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
+from resnet_cli.studies.base import (
+    Measured,
+    NamedFigure,
+    OnTestImages,
+    Option,
+    Summary,
+    Tables,
+    known,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -62,8 +70,8 @@ class Effects(OnTestImages):
                 whole("unit", "j, a later unit"),
                 number(
                     "relative_change",
-                    "mean over the images of |F_j without i - F_j| / |F_j|, L2 norms; images on "
-                    "which F_j is zero do not count",
+                    "mean over the images of the L2 norm of the change of F_j when i is deleted, "
+                    "relative to that of F_j; images on which F_j is zero are left out",
                     empty=True,
                 ),
                 whole("images", "test images measured on"),
@@ -73,14 +81,12 @@ class Effects(OnTestImages):
 
     def check(self, subject: "Subject") -> None:
         if subject.num_units < 2:
-            raise UserError("this network has one unit; effects on later units take at least two")
+            raise UserError("this network has one unit; --effects needs at least two")
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         batches = subject.first(self.images).batches("test")
         with progress.of(f"effects of deleting units of {subject.label}") as report:
-            found = effects(subject.loaded.network, batches, report)
+            found = effects(subject.network, batches, report)
         rows = [
             {"deleted": i, "unit": j, "relative_change": known(change), "images": len(batches)}
             for (i, j), change in found.items()
@@ -122,8 +128,8 @@ def effects(
     batches: "Batches",
     report: "Report" = lambda done, total: None,
 ) -> dict[tuple[int, int], float]:
-    """(deleted unit, later unit) -> the relative change of the later one's residual branch; NaN
-    where that is zero on every image."""
+    """(deleted unit, later unit) -> the relative change of the later unit's residual branch; NaN
+    where its output is zero on every image."""
     import torch
 
     from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
@@ -158,8 +164,8 @@ def effects(
 
 @styled
 def effects_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
-    """A heat map: the relative change of each later unit's residual branch, by deleted unit; from 1
-    on one colour, where the change is as large as the branch itself.
+    """A heat map of the relative change of each later unit's residual branch, by deleted unit.
+    Changes of 1 and more, as large as the branch's output itself, have one colour.
 
     Args:
         frame: rows of effects.csv.

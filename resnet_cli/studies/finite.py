@@ -9,23 +9,23 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.subject import Subject
 
 IMAGES = 16
-"""Images that are checked before a measurement begins."""
+"""Number of images that are checked before a measurement."""
 
 
 def check_outputs(subject: Subject, split: SplitName, *, batch_statistics: bool = False) -> None:
-    """Send the first images of a split through the intact network.
+    """Check the activations of the first images of a split in the intact network.
 
     Weights that are not finite are refused when they are loaded
-    (`weights.state_dict.check_values`); here finite ones overflow.
+    (`weights.state_dict.check_values`); this finds finite ones that overflow.
 
     Args:
         batch_statistics: normalise by the statistics of these images, as in training.
 
     Raises:
-        UserError: a value is not finite; the line names the part of the network that it comes from.
+        UserError: a value is not finite; the message names the part of the network.
     """
     images, _ = subject.batches(split).evaluation(0, IMAGES)
-    part = first_not_finite(subject.loaded.network, images, batch_statistics=batch_statistics)
+    part = first_not_finite(subject.network, images, batch_statistics=batch_statistics)
     if part is not None:
         raise UserError(
             f"{subject.loaded.source}: on the first {len(images)} {split} images {part} is not "

@@ -1,10 +1,11 @@
-"""Greedy deletion: remove the least harmful unit, again and again (beyond paper 2).
+"""Greedy deletion: delete the least harmful unit, one after another (beyond paper 2).
 
-Random deletions (paper 2, Figure 5a) say what an average set of k units is worth; the greedy curve
-says how many units the network hardly needs. Each step looks at every unit that is left.
+Random deletions (paper 2, Figure 5a) measure the error without an average set of k units. The
+greedy curve shows how many units can be deleted at little cost. Each step tries every remaining
+unit.
 
-The units are chosen by the images they are chosen on, so on these same images the curve flatters
-itself; choosing on training images and measuring on test images does not.
+If the units are chosen on the images on which the error is then measured, that error is too low
+(selection bias). Choosing on training images and measuring on test images avoids this.
 """
 
 import math
@@ -17,7 +18,7 @@ from pydantic import PositiveInt
 from resnet_cli.figures.style import PALETTE, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, units, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.base import Measured, NamedFigure, Option, Row, Samples, Summary, Tables
 from resnet_cli.studies.delete import LESION_DELETE
 from resnet_cli.studies.lesion import (
     ERRORS,
@@ -28,6 +29,7 @@ from resnet_cli.studies.lesion import (
     lesion_rows,
     outcomes_of,
     recalibrated,
+    summary_title,
 )
 from resnet_cli.studies.lesion_figures import reference_lines
 
@@ -52,21 +54,21 @@ LESION_GREEDY = Table(
         whole("k", "units deleted so far"),
         whole(
             "unit",
-            "the unit this step deleted: the least harmful of those left, by images wrong, "
-            "then by loss",
+            "the unit deleted in this step: of the remaining units the one whose deletion "
+            "leaves the fewest errors, then the lowest loss",
         ),
         units("blocks", "all units deleted so far, in ascending order"),
         *ERRORS,
         *PREDICTIONS,
     ),
-    note="The provenance's `config.study.choose_on` says which images the units were "
-    "chosen on. Chosen on\nthe test images that they are measured on, the curve flatters "
-    "itself. The random deletions to compare\nwith are in `lesion_delete.csv`.",
+    note="`config.study.choose_on` in the provenance names the images on which the units were "
+    "chosen. If these are\nthe test images, on which the error is measured too, the error is "
+    "biased downwards. The random deletions\nfor comparison are in `lesion_delete.csv`.",
 )
 
 
 class GreedyDeletion(LesionStudy):
-    """Delete the least harmful unit again and again; random deletions to compare with (beyond
+    """Delete the least harmful unit, one after another; random deletions for comparison (beyond
     paper 2)."""
 
     kind: Literal["greedy"] = "greedy"
@@ -81,11 +83,12 @@ class GreedyDeletion(LesionStudy):
         ),
     ] = 20
     samples: Samples = 20
-    """Random sets for each number of units, to compare with."""
+    """Random sets for each number of units, for comparison."""
     choose_on: Literal["test", "train"] = "test"
-    """The images the units are chosen on. `test`: those that are measured, which flatters."""
+    """The split on which the units are chosen. `test`: the images that are measured, which biases
+    the error downwards."""
     choose_images: PositiveInt | None = None
-    """Only the first N images to choose on; for `choose_on: train`."""
+    """With `choose_on: train`, choose on the first N training images only; null: all."""
 
     title = "Error after deleting the least harmful units"
     pictures: ClassVar = {
@@ -97,12 +100,10 @@ class GreedyDeletion(LesionStudy):
         super().check(subject)
         check_count(self.max_units, subject.num_units)
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         from resnet_cli.studies.progress import quietly
 
-        network, engine = subject.loaded.network, subject.context.engine
+        network, engine = subject.network, subject.context.engine
         batches = subject.batches("test")
         if progress.wants("lesion_greedy"):
             chosen_on, splits = batches, ["test"]
@@ -141,7 +142,7 @@ class GreedyDeletion(LesionStudy):
         baseline = float(frame["baseline_error"].iloc[0])
         steps = list(frame[["k", "unit", "test_error"]].itertuples(index=False))
         k, _, last = steps[-1]
-        images = "these same" if self.choose_on == "test" else "training"
+        images = "the same" if self.choose_on == "test" else "training"
         return Summary(
             {
                 "baseline_error": baseline,
@@ -150,8 +151,7 @@ class GreedyDeletion(LesionStudy):
                 "error_by_k": {str(k): error for k, _, error in steps},
                 "mean_random_error_by_k": {str(k): float(error) for k, error in random.items()},
             },
-            f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %; units "
-            f"chosen on {images} images",
+            f"{summary_title(subject, frame)}; units chosen on {images} images",
             ["k", "unit deleted", "error (%)", "mean error, random (%)"],
             [[k, unit, error, float(random[k])] for k, unit, error in steps],
             [
@@ -163,7 +163,7 @@ class GreedyDeletion(LesionStudy):
 
 @dataclass(frozen=True)
 class GreedyStep:
-    """The units deleted up to a step, in the order in which they were chosen."""
+    """The units deleted up to one step, in the order in which they were chosen."""
 
     order: tuple[int, ...]
 
@@ -201,13 +201,13 @@ def choose_units(
     report: "Report" = lambda done, total: None,
     engine: "Engine" = "fast",
 ) -> list[int]:
-    """The units in the order in which greedy deletion removes them.
+    """The units in the order in which greedy deletion deletes them.
 
-    Least harmful is the deletion that leaves the fewest images wrong; of equals, the one with the
-    lower loss, then the unit with the lower index.
+    The least harmful deletion is the one with the fewest misclassified images; among equals, the
+    one with the lowest loss, then the unit with the lowest index.
 
     Args:
-        max_units: how many to remove.
+        max_units: how many to delete.
         report: called with (candidates tried, candidates in all) after each step.
 
     Raises:
@@ -223,18 +223,18 @@ def choose_units(
     chosen: list[int] = []
     tried = 0
     for _ in range(max_units):
-        left = [unit for unit in range(num_units) if unit not in chosen]
-        walks = [delete(whole, [*chosen, unit]) for unit in left]
+        remaining = [unit for unit in range(num_units) if unit not in chosen]
+        walks = [delete(whole, [*chosen, unit]) for unit in remaining]
         outcomes = evaluate_walks(network, batches, walks, quietly(report), engine)
-        harms = [(*_harm(outcome), unit) for outcome, unit in zip(outcomes, left, strict=True)]
+        harms = [(*_harm(outcome), unit) for outcome, unit in zip(outcomes, remaining, strict=True)]
         chosen.append(min(harms)[-1])
-        tried += len(left)
+        tried += len(remaining)
         report(tried, total)
     return chosen
 
 
 def _harm(outcome: "Outcome") -> tuple[int, float]:
-    """What a step keeps low: images wrong, then the loss; a loss that is no number is the worst."""
+    """What a step minimises: errors, then the loss. A loss that is not finite is the worst."""
     return outcome.wrong, outcome.loss if math.isfinite(outcome.loss) else math.inf
 
 
@@ -246,7 +246,7 @@ def lesion_greedy_figure(
     random: "pandas.DataFrame | None" = None,
     chance: float | None = None,
 ) -> "Figure":
-    """Error against the number of deleted units: the least harmful ones against random ones.
+    """Error by the number of deleted units: greedy and random deletion.
 
     Args:
         greedy: rows of lesion_greedy.csv.

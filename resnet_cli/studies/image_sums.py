@@ -1,4 +1,4 @@
-"""Sums over the images of a split, a chunk at a time: on a CPU one on each core."""
+"""Sums over the images of a split, in chunks: on a CPU one on each core."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from resnet_cli.studies.progress import Report, pieces_of
 from resnet_cli.studies.walks import chunk_size
 
 MAX_IMAGES = 64
-"""In a chunk, whose activations may all be kept for a backward pass."""
+"""Images in a chunk, since all their activations may be kept for a backward pass."""
 
 
 def sum_over_images(
@@ -21,10 +21,10 @@ def sum_over_images(
     measure: Callable[[Tensor, Tensor], Tensor],
     report: Report = lambda done, total: None,
 ) -> Tensor:
-    """The sum of `measure(images, labels)` over all images, the network in evaluation mode.
+    """The sum of `measure(images, labels)` over all chunks, with the network in evaluation mode.
 
     Args:
-        measure: sums over some images [N, C, H, W] and labels [N]; float64 of one shape.
+        measure: (images [N, C, H, W], labels [N]) -> float64 sums over these images.
         report: called with (images done, all images); keeps the chunks' sums if it keeps pieces.
     """
     count, chunk = len(batches), min(MAX_IMAGES, chunk_size(network, batches))
@@ -44,11 +44,11 @@ def sum_over_images(
 
 
 def finite_sum(values: Tensor) -> Tensor:
-    """[2]: the sum of the finite values and their number, float64; for a mean over many chunks."""
+    """float64 [2]: the sum of the finite values and their number, for a mean over many chunks."""
     finite = values.isfinite()
     return torch.stack([values.where(finite, 0.0).double().sum(), finite.double().sum()])
 
 
 def means(sums: Tensor) -> Tensor:
-    """[..., 2] of `finite_sum` -> [...]: the means; NaN where nothing was finite."""
+    """The means of `finite_sum`s, [..., 2] -> [...]; NaN where no value was finite."""
     return sums[..., 0] / sums[..., 1]

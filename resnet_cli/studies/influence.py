@@ -1,5 +1,5 @@
-"""Block influence and angular distance next to the damage of a deletion: does a score that takes
-one forward pass predict the lesion?
+"""Block influence and angular distance compared with the damage of a deletion: does a score that
+takes one forward pass predict the damage?
 
 The block influence of unit l is 1 - E[cos(x_l, x_{l+1})], one minus the mean over images and
 positions of the cosine between its input and its output (ShortGPT, Men et al. 2024,
@@ -7,11 +7,12 @@ arXiv:2403.03853). The angular distance of n consecutive units is E[arccos(cos(x
 between the input of unit l and the output of unit l+n-1 (Gromov et al. 2024, arXiv:2403.17887).
 
 Both papers compare hidden states of tokens. Here a vector holds the channels at one position: a
-token of [N, T, D], a pixel of [N, C, H, W], or the whole of [N, D]. Gromov et al. use the last
-token of a text; here all positions are averaged. Positions where a vector is zero have no angle and
-do not count. Where the shape changes, x_l and x_{l+n} cannot be compared. So x_l is first passed
-through the shortcuts of these units, as when they are deleted. Where h is the identity, with no
-activation before both branches, this leaves x_l as it is.
+token of [N, T, D], a pixel of [N, C, H, W], or all of [N, D]. Gromov et al. use the last token of a
+text; here the mean is over all positions. Positions where a vector is zero are left out.
+
+Where the shape changes, x_l and x_{l+n} cannot be compared directly. So x_l is first passed through
+the shortcuts of these units, as when they are deleted. If h is the identity, without an activation
+before both branches, this does not change x_l.
 """
 
 import math
@@ -22,7 +23,15 @@ from resnet_cli.config.fields import PositiveRange
 from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
+from resnet_cli.studies.base import (
+    Measured,
+    NamedFigure,
+    OnTestImages,
+    Option,
+    Summary,
+    Tables,
+    known,
+)
 from resnet_cli.studies.intervals import RankCorrelation, rank_correlation
 from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
 
@@ -38,11 +47,11 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 SCORES = {"block_influence": "block influence", "angular_distance": "angular distance"}
-"""The scores, in words."""
+"""Column -> name of the score."""
 
 
 class BlockInfluence(OnTestImages):
-    """Block influence and angular distance next to the damage of deleting the units
+    """Block influence and angular distance compared with the damage of deleting the units
     (arXiv:2403.03853, arXiv:2403.17887)."""
 
     kind: Literal["influence"] = "influence"
@@ -50,8 +59,8 @@ class BlockInfluence(OnTestImages):
         PositiveRange,
         Option(
             "--influence",
-            "Delete each run of N consecutive units, next to its block influence and angular "
-            "distance; 1 takes single units.",
+            "Delete each run of N consecutive units, and measure its block influence and angular "
+            "distance; 1: single units.",
             metavar="N|N1-N2",
             selects=True,
         ),
@@ -70,8 +79,8 @@ class BlockInfluence(OnTestImages):
             "influence",
             "run of consecutive units",
             (
-                whole("n", "consecutive units, deleted together"),
-                whole("unit", "the first of them"),
+                whole("n", "number of consecutive units, deleted together"),
+                whole("unit", "the first of these units"),
                 number(
                     "block_influence",
                     "1 - mean cosine, over images and positions, between the first unit's input "
@@ -80,14 +89,15 @@ class BlockInfluence(OnTestImages):
                 ),
                 number(
                     "angular_distance",
-                    "mean of the same angles, as a share of 180 degrees (arXiv:2403.17887)",
+                    "mean angle between the same vectors, as a share of 180 degrees "
+                    "(arXiv:2403.17887)",
                     empty=True,
                 ),
                 *ERRORS,
                 *PREDICTIONS,
             ),
-            note="The input is passed through the units' shortcuts before it is compared, so "
-            "that shapes agree. A score is empty\nwhere every activation is zero.",
+            note="The input is first passed through the shortcuts of the units, so that the shapes "
+            "agree. A score is empty where\nevery activation is zero.",
         ),
     )
 
@@ -98,10 +108,8 @@ class BlockInfluence(OnTestImages):
                 f"{subject.num_units}, so 1 to {subject.num_units} can be deleted"
             )
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        network, batches = subject.loaded.network, subject.batches("test")
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
+        network, batches = subject.network, subject.batches("test")
         with progress.of(f"scores of {subject.label}") as report:
             scores = influence(network, batches, self.lengths, report)
         runs = [Deletion(unit, tuple(range(unit, unit + n))) for n, unit in scores]
@@ -139,12 +147,12 @@ class BlockInfluence(OnTestImages):
                 if name in SCORES
             ]
             sentences.append(
-                f"rank correlation with the rise of the error without {_units(int(str(n)))}: "
+                f"rank correlation with the error increase of deleting {_units(int(str(n)))}: "
                 f"{'; '.join(words)}"
             )
         first = correlations(frame[frame["n"] == frame["n"].min()])["block_influence"]
         sentences.append(f"the block influence {prediction(first)} the damage of a deletion")
-        places = subject.loaded.network.places
+        places = subject.network.places
         shown = ["block_influence", "angular_distance", "error_rise", "loss"]
         return Summary(
             facts,
@@ -172,7 +180,11 @@ def influence(
     lengths: Sequence[int],
     report: "Report" = lambda done, total: None,
 ) -> dict[tuple[int, int], tuple[float, float]]:
-    """(n, first unit) -> (block influence, angular distance), of each run of n units."""
+    """(n, first unit) -> (block influence, angular distance), for each run of n units.
+
+    Args:
+        lengths: the values of n.
+    """
     import torch
 
     from resnet_cli.studies.image_sums import finite_sum, means, sum_over_images
@@ -204,8 +216,7 @@ def influence(
 
 
 def position_cosines(x: "Tensor", y: "Tensor") -> "Tensor":
-    """The cosine between the channels of x and y at each position, float64; NaN where a vector is
-    zero.
+    """The cosine of the channels of x and y at each position, float64; NaN where a vector is zero.
 
     Args:
         x, y: of one shape: [N, C, H, W], or channels last, such as tokens [N, T, D].
@@ -218,13 +229,13 @@ def position_cosines(x: "Tensor", y: "Tensor") -> "Tensor":
 
 
 def with_damage(frame: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Rows of influence.csv with `error_rise`, points."""
+    """Rows of influence.csv with `error_rise`, percentage points."""
     return frame.assign(error_rise=frame["test_error"] - frame["baseline_error"])
 
 
 def correlations(frame: "pandas.DataFrame") -> dict[str, RankCorrelation | None]:
-    """Spearman's rank correlation of each score with the rise of the error, and, under
-    `<score>_loss`, with the loss, which ties less often. None where one does not vary."""
+    """Spearman's rank correlation of each score with the increase of the error and, under
+    `<score>_loss`, with the loss, which has fewer ties. None if one of both does not vary."""
     damages = {"": "error_rise", "_loss": "loss"}
     return {
         score + suffix: rank_correlation(list(frame[score]), list(frame[damage]))
@@ -234,7 +245,7 @@ def correlations(frame: "pandas.DataFrame") -> dict[str, RankCorrelation | None]
 
 
 def prediction(found: RankCorrelation | None) -> str:
-    """What a rank correlation says of a score, as a verb."""
+    """Whether a score with this rank correlation predicts the damage, as a verb."""
     if found is None or not (found.low > 0 or found.high < 0):
         return "is not shown to predict"
     return "predicts" if found.low > 0 else "predicts the reverse of"
@@ -242,7 +253,7 @@ def prediction(found: RankCorrelation | None) -> str:
 
 @styled
 def influence_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
-    """Error increase by block influence and by angular distance, a point for each deletion.
+    """Error increase by block influence and by angular distance; each deletion is a point.
 
     Args:
         frame: rows of influence.csv.

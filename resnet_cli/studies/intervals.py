@@ -1,4 +1,4 @@
-"""Intervals that hold a stated share of something, and a rank correlation with its own."""
+"""Shortest intervals that hold a share of a distribution, and rank correlations with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ ALMOST_ONE = 1 - 1e-12
 def shortest_interval(
     lengths: Sequence[float], weights: Sequence[float], share: float
 ) -> tuple[int, int]:
-    """The shortest run of path lengths that holds at least `share` of the weights' sum.
+    """The shortest range of path lengths that holds at least `share` of the sum of the weights.
 
-    Of equally short ones the one that holds most, and of these the first.
+    Of several, the one that holds most, and of these the first.
 
     Args:
-        lengths: rising.
-        weights: as many; those not finite or negative count as zero.
+        lengths: in ascending order.
+        weights: of the lengths; negative ones and those that are not finite count as zero.
         share: above 0, at most 1.
 
     Returns:
@@ -32,7 +32,7 @@ def shortest_interval(
     total = math.fsum(held)
     if not total > 0:
         raise ValueError("no weight is positive: there is no interval")
-    # The sum of all rounds to 1 - 1e-16 or so: the tolerance lets share 1 be met.
+    # The tolerance lets a share of 1 be reached despite rounding.
     enough = (share - 1e-12) * total
     for width in range(1, len(held) + 1):
         sums = [math.fsum(held[i : i + width]) for i in range(len(held) - width + 1)]
@@ -57,8 +57,8 @@ class RankCorrelation:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
-    """Spearman's rank correlation of the pairs that are finite; None where fewer than 4 are, or one
-    side does not vary.
+    """Spearman's rank correlation of the finite pairs; None if there are fewer than 4, or if x or y
+    does not vary.
 
     The interval is that of Fisher's z with the standard error sqrt((1 + r^2 / 2) / (n - 3))
     (Bonett and Wright 2000, Psychometrika 65).

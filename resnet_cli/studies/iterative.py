@@ -1,18 +1,19 @@
-"""Iterative inference: does each unit move its input against the gradient of the loss, and how good
-is the answer after each unit? (Jastrzebski et al. 2018, arXiv:1710.04773)
+"""Iterative inference: does each unit move its input against the gradient of the loss, and what is
+the error after each unit? (Jastrzebski et al. 2018, arXiv:1710.04773)
 
-To first order a residual branch changes the loss by F(x_l) . dE/dx_l, so a unit refines the answer
-where the cosine of F(x_l) with -dE/dx_l is above zero. Measured for each image of the test split in
-evaluation mode, and averaged over the images: that cosine over the whole activation, the ratio
-|F(x_l)| / |x_l|, and the error when the network stops after unit l.
+To first order a residual branch changes the loss by F(x_l) . dE/dx_l, so a unit lowers the loss
+where the cosine of F(x_l) with -dE/dx_l is positive. Measured for each image of the test split in
+evaluation mode and averaged over the images: this cosine over the whole activation, the ratio
+|F(x_l)| / |x_l|, and the error of the network stopped after unit l.
 
-A unit that changes the shape has F(x_l) in another space than x_l. Its gradient is taken at the
+If a unit changes the shape, F(x_l) and x_l have different shapes. Its gradient is then taken at the
 sum y_l = h(x_l) + F(x_l), and its ratio is |F(x_l)| / |h(x_l)|. Images on which a gradient or a
-norm is zero do not count.
+norm is zero are left out.
 
 To stop after unit l, the residual branches of all later units that keep the shape are deleted.
-Later units that change the shape run whole: the head takes the shape that they make, and their
-shortcut alone is no trained network's input. So a stop in the last stage skips all later units.
+Later units that change the shape are kept: the head needs the shape of their output, and the
+network was not trained on the output of their shortcut alone. In the last stage a stop thus deletes
+all later units.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,8 +33,23 @@ from resnet_cli.figures.style import (
 )
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables, known
-from resnet_cli.studies.lesion import ERRORS, PREDICTIONS, Deletion, measured_columns, outcomes_of
+from resnet_cli.studies.base import (
+    Measured,
+    NamedFigure,
+    OnTestImages,
+    Option,
+    Summary,
+    Tables,
+    known,
+)
+from resnet_cli.studies.lesion import (
+    ERRORS,
+    PREDICTIONS,
+    Deletion,
+    measured_columns,
+    outcomes_of,
+    summary_title,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -57,8 +73,8 @@ class IterativeInference(OnTestImages):
         PositiveInt | None,
         Option(
             "--iterative",
-            "Compare each unit's residual branch with the negative gradient, and stop after each "
-            "unit, on the first N test images.",
+            "Compare each residual branch with the negative gradient of the loss, and measure the "
+            "error when the network stops after each unit, on the first N test images.",
             metavar="N",
             selects=True,
         ),
@@ -79,21 +95,22 @@ class IterativeInference(OnTestImages):
                 whole("unit", "l, from 0"),
                 number(
                     "cosine",
-                    "mean over the images of the cosine of F(x_l) with -dE/dx_l, E an image's "
-                    "cross-entropy; empty where all gradients are zero",
+                    "mean over the images of the cosine of F(x_l) with -dE/dx_l, where E is an "
+                    "image's cross-entropy; empty where all gradients are zero",
                     empty=True,
                 ),
                 number(
                     "norm_ratio",
-                    "mean over the images of the L2 norm of F(x_l) over x_l's",
+                    "mean over the images of the L2 norm of F(x_l) relative to that of x_l",
                     empty=True,
                 ),
                 *ERRORS,
                 *PREDICTIONS,
             ),
-            note="`test_error` and what follows it are of the network stopped after the unit: all "
-            "later units that keep\nthe shape are deleted. Of a unit that changes the shape the "
-            "gradient is that at h(x_l) + F(x_l), and the\nratio that to the norm of h(x_l).",
+            note="`test_error` and the columns after it refer to the network stopped after the "
+            "unit: all later units that\nkeep the shape are deleted. For a unit that changes the "
+            "shape, the gradient is taken at h(x_l) + F(x_l),\nand the ratio is |F(x_l)| / "
+            "|h(x_l)|.",
         ),
     )
 
@@ -104,10 +121,8 @@ class IterativeInference(OnTestImages):
                 "network"
             )
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        subject, network = subject.first(self.images), subject.loaded.network
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
+        subject, network = subject.first(self.images), subject.network
         with progress.of(f"gradients of {subject.label}") as report:
             refined = refinement(network, subject.batches("test"), report)
         stopped_after = stops(network.places)
@@ -144,8 +159,8 @@ class IterativeInference(OnTestImages):
         columns = ["unit", "cosine", "norm_ratio", "test_error", "kl_divergence"]
         return Summary(
             facts,
-            f"{subject.label}: {frame['images'].iloc[0]:,} images, intact {baseline:.2f} %",
-            ["unit", "cosine with -gradient", "|F| / |x|", "error after it", "KL divergence"],
+            summary_title(subject, frame),
+            ["unit", "cosine with -gradient", "|F| / |x|", "error (%)", "KL divergence (nats)"],
             [list(row) for row in frame[columns].itertuples(index=False)],
             [
                 f"{against} of {len(frame)} units move their input against the gradient of the "
@@ -162,7 +177,7 @@ def refinement(
     report: "Report" = lambda done, total: None,
 ) -> list[tuple[float, float]]:
     """For each unit the mean cosine of F with the negative gradient, and the mean ratio of norms;
-    NaN where no image has one."""
+    NaN where it is not defined on any image."""
     import torch
     from torch.nn import functional
 
@@ -199,7 +214,8 @@ def refinement(
 
 
 def stops(places: "Sequence[Place]") -> list[Deletion]:
-    """The deletion that stops after each unit: of all later units that keep the shape."""
+    """For each unit the deletion that stops the network after it: all later units that keep the
+    shape."""
     kept = [place.index for place in places if not place.changes_shape]
     return [
         Deletion(unit, tuple(later for later in kept if later > unit))

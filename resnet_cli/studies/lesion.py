@@ -1,7 +1,7 @@
 """What the studies that delete or move units share: draws, columns and measurement."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -9,9 +9,10 @@ from pydantic import PositiveInt
 
 from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import OnTestImages, Option, Row
+from resnet_cli.studies.base import Measured, OnTestImages, Option, Row
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
     from resnet_cli.datasets.batches import Batches
@@ -27,7 +28,7 @@ K = whole("k", "units deleted together")
 SAMPLE = whole("sample", "number of the draw within this k, from 0")
 BLOCKS = units("blocks", "the deleted units' indices, joined by spaces")
 ERRORS = (
-    number("test_error", "percent, of the changed network"),
+    number("test_error", "percent, of the modified network"),
     number("baseline_error", "percent, of the intact network on the same images"),
     whole("images", "test images measured on"),
     whole("seed", "seed of the draws"),
@@ -35,20 +36,20 @@ ERRORS = (
 PREDICTIONS = (
     number(
         "loss",
-        "mean cross-entropy, nats; not finite where an output of the changed network is not",
+        "mean cross-entropy, nats; not finite where an output of the modified network is not",
         infinite=True,
     ),
     number(
         "kl_divergence",
-        "mean KL(intact ‖ changed) of the predicted distributions, nats",
+        "mean KL(intact ‖ modified) of the predicted distributions, nats",
         infinite=True,
     ),
-    number("agreement", "percent of images for which the intact network predicts the same class"),
+    number("agreement", "percent of images for which both networks predict the same class"),
 )
 
 
 RECALIBRATED = "_recalibrated"
-"""Ends the name of a table measured with re-estimated batch-norm statistics."""
+"""Suffix of tables measured with re-estimated batch-norm statistics."""
 RECALIBRATION = (
     whole("recalibration_images", "training images that the statistics were re-estimated on"),
     whole("subset", "number of the random draw of these images"),
@@ -56,26 +57,30 @@ RECALIBRATION = (
 
 
 def recalibrated(table: Table) -> Table:
-    """The table of the same measurement with re-estimated batch-norm statistics."""
+    """The table of the same measurement, with re-estimated batch-norm statistics."""
     return Table(
         f"{table.name}{RECALIBRATED}",
         f"{table.row}, with batch-norm statistics re-estimated",
         (*table.columns, *RECALIBRATION),
-        "As the table of the same name without `_recalibrated`. The intact network, to which "
-        "`baseline_error`,\n`kl_divergence` and `agreement` refer, is recalibrated on the same "
+        f"As `{table.name}.csv`. The statistics of the intact network, to which "
+        "`baseline_error`, `kl_divergence`\nand `agreement` refer, are re-estimated on the same "
         "images.",
     )
 
 
 class Lesion(Protocol):
-    """A change of the network: units deleted or moved."""
+    """A modification of the network: units deleted or moved."""
 
     @property
     def columns(self) -> Row:
-        """The columns of its row that identify it."""
+        """The columns that identify it."""
 
     def walk(self, places: Sequence["Place"]) -> "Walk":
-        """The walk through the changed network, whose units are at `places`."""
+        """The walk through the modified network.
+
+        Args:
+            places: of the network's units.
+        """
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Deletion:
         return {"k": len(self.units), "sample": self.sample, "blocks": blocks}
 
     def walk(self, places: Sequence["Place"]) -> "Walk":
-        """The walk without these units.
+        """The walk with these units deleted.
 
         Raises:
             UserError: a unit does not exist.
@@ -109,15 +114,15 @@ def draw_deletions(
     seed: int,
     check: Callable[[], None] = lambda: None,
 ) -> list[Deletion]:
-    """The sets of units to delete: k = 1 takes each unit in turn, k > 1 `samples` random sets.
+    """The sets of units to delete: each unit in turn for k = 1, `samples` random sets for k > 1.
 
-    A draw depends on (seed, k, sample) alone, so a longer study contains a shorter one.
+    A draw depends on (seed, k, sample) only, so a longer study contains a shorter one.
 
     Args:
-        check: called before each draw; ends them on request (`progress.check_of`).
+        check: called before each draw; stops on request (`progress.check_of`).
 
     Raises:
-        UserError: k is larger than the number of units, or 0.
+        UserError: k is larger than the number of units, or below 1.
     """
     import torch
 
@@ -168,12 +173,12 @@ def outcomes_of(
     label: str,
     statistics: "Mapping[Walk, Statistics] | None" = None,
 ) -> list["Outcome"]:
-    """`evaluate_lesions` on the subject's test images.
+    """`evaluate_lesions` on the subject's test images, with a progress bar.
 
     Args:
-        label: what is done, for the progress bar.
+        label: of the progress bar.
     """
-    network, engine = subject.loaded.network, subject.context.engine
+    network, engine = subject.network, subject.context.engine
     batches = subject.batches("test")
     with progress.of(f"{label} of {subject.label}") as report:
         return evaluate_lesions(network, batches, lesions, report, engine, statistics)
@@ -197,12 +202,12 @@ def re_estimated(
 
     shared = shared_steps(walks, engine=subject.context.engine)
     with progress.of(label) as report:
-        found = estimate(subject.loaded.network, images, walks, shared, report)
+        found = estimate(subject.network, images, walks, shared, report)
     return dict(zip(walks, found, strict=True))
 
 
 def lesion_rows(lesions: Sequence[Lesion], outcomes: Sequence["Outcome"], seed: int) -> list[Row]:
-    """A row for each lesion: its own columns, ERRORS and PREDICTIONS.
+    """A row for each lesion: the columns that identify it, ERRORS and PREDICTIONS.
 
     Args:
         outcomes: of `evaluate_lesions`.
@@ -214,16 +219,22 @@ def lesion_rows(lesions: Sequence[Lesion], outcomes: Sequence["Outcome"], seed: 
     ]
 
 
+def summary_title(subject: "Subject", frame: "DataFrame") -> str:
+    """The title of a summary: network, number of images and error of the intact network."""
+    images, error = frame["images"].iloc[0], frame["baseline_error"].iloc[0]
+    return f"{subject.label}: {images:,} images, intact {error:.2f} %"
+
+
 def measured_columns(outcome: "Outcome", baseline: "Outcome", seed: int) -> Row:
-    """The columns ERRORS and PREDICTIONS of one changed network.
+    """The columns ERRORS and PREDICTIONS of one modified network.
 
     Raises:
         UserError: the loss of the intact network is not finite.
     """
     if not math.isfinite(baseline.loss):
         raise UserError(
-            f"the loss of the intact network on {baseline.images:,} images is {baseline.loss}; a "
-            "change cannot be measured against it"
+            f"the loss of the intact network on {baseline.images:,} images is {baseline.loss}, so "
+            "nothing can be compared with it"
         )
     return {
         "test_error": outcome.error,
@@ -243,12 +254,12 @@ class LesionStudy(OnTestImages):
         PositiveInt | None,
         Option(
             "--recalibrate",
-            "Measure also with batch-norm statistics re-estimated on N training images (1000 is "
+            "Also measure with batch-norm statistics re-estimated on N training images (1000 is "
             "usual), without labels or gradients.",
             metavar="N",
         ),
     ] = None
-    """Also with batch-norm statistics re-estimated on this number of training images."""
+    """Also measure with batch-norm statistics re-estimated on this number of training images."""
 
     command = "lesion"
     shared_options = ("images", "engine")
@@ -267,7 +278,7 @@ class LesionStudy(OnTestImages):
         if self.recalibrate is not None:
             from resnet_cli.studies import recalibrate
 
-            recalibrate.check(subject.loaded.network)
+            recalibrate.check(subject.network)
 
     def measure_recalibrated(
         self,
@@ -277,7 +288,7 @@ class LesionStudy(OnTestImages):
         seed: int,
         progress: "Progress",
         rows: Callable[[Sequence[Any], Sequence["Outcome"], int], list[Row]] = lesion_rows,
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    ) -> Measured:
         """Measure `recalibrated(table)` if it is wanted.
 
         Args:
@@ -295,7 +306,7 @@ class LesionStudy(OnTestImages):
         outcomes: list[Outcome] = []
         for start in range(0, len(lesions), MAX_TOGETHER):
             some = lesions[start : start + MAX_TOGETHER]
-            walks = [lesion.walk(subject.loaded.network.places) for lesion in some]
+            walks = [lesion.walk(subject.network.places) for lesion in some]
             label = f"re-estimating batch-norm statistics of {subject.label}"
             statistics = re_estimated(
                 subject, visited(subject.num_units, walks), images, progress, label

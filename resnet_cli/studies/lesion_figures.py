@@ -21,7 +21,7 @@ def boxes(
     *,
     outliers: bool = True,
 ) -> None:
-    """Box plots at numeric positions; the axis keeps its own ticks."""
+    """Box plots at numeric positions; the ticks of the axis do not change."""
     if not samples:
         return
     axes.boxplot(
@@ -66,8 +66,8 @@ def reference_lines(axes: "Axes", lesions: "pandas.DataFrame", chance: float | N
 def medians_figure(
     networks: Mapping[str, "pandas.DataFrame"], column: str, label: str, title: str
 ) -> "Figure":
-    """The median error of several networks over a number of units or swaps; bands hold the middle
-    half of the draws, and dashed lines are the intact networks.
+    """The median error of several networks by the number of units or swaps. Bands show the middle
+    half of the draws, dashed lines the intact networks.
 
     Args:
         networks: name -> rows with `column`, `test_error` and `baseline_error`.
@@ -91,7 +91,7 @@ def medians_figure(
 
 
 def tables_of(cases: Sequence[Case], stem: str) -> dict[str, "pandas.DataFrame"]:
-    """A table of each case; those of several trainings of a case follow one another."""
+    """A table of each case; those of several trainings of a case are concatenated."""
     import pandas
 
     frames: dict[str, list[pandas.DataFrame]] = {}

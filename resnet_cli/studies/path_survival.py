@@ -1,7 +1,7 @@
-"""What deleting units does to the number of paths (paper 2, Figure 7): arithmetic, no network.
+"""The number of paths after deleting units (paper 2, Figure 7): computed, without a network.
 
-A path of length k passes k of the n units by their residual branch. When d units are deleted, the
-paths that are left are those whose k units are all among the n - d others: C(n - d, k) of C(n, k),
+A path of length k passes k of the n units through their residual branch. If d units are deleted,
+the remaining paths are those whose k units are all among the other n - d: C(n - d, k) of C(n, k),
 whichever units were deleted.
 """
 
@@ -14,7 +14,7 @@ from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import PALETTE, integer_ticks, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, Row, Study, Summary, Tables
+from resnet_cli.studies.base import Measured, NamedFigure, Row, Study, Summary, Tables
 
 if TYPE_CHECKING:
     import pandas
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 MAX_ROWS = 500_000
-"""Of the table: numbers of a large network have hundreds of digits."""
+"""Of the table: the numbers of a large network have hundreds of digits."""
 
 
 class PathSurvival(Study):
-    """The share of paths of each length left after deleting units (paper 2, Figure 7).
+    """The share of paths of each length that remain after deleting units (paper 2, Figure 7).
 
-    Arithmetic: nothing is trained."""
+    It is computed; nothing is trained."""
 
     kind: Literal["path_survival"] = "path_survival"
     deleted: IntRange = (1, 10, 20)
 
-    title = "Paths left after deleting units"
+    title = "Remaining paths after deleting units"
     pictures: ClassVar = {
-        "path_survival": "share of paths of each length left after deleting units",
+        "path_survival": "share of paths of each length that remain after deleting units",
     }
     needs_network = False
     tables = (
@@ -47,10 +47,12 @@ class PathSurvival(Study):
             "path_survival",
             "number of deleted units and path length",
             (
-                whole("deleted", "units deleted, d"),
-                whole("k", "units that a path passes by their residual branch"),
-                whole("paths", "paths of this length before the deletion, C(n, k)"),
-                whole("remaining", "paths of this length left, C(n - d, k)"),
+                whole("deleted", "number of deleted units, d"),
+                whole(
+                    "k", "length: number of units that a path passes through their residual branch"
+                ),
+                whole("paths", "number of paths of this length before the deletion, C(n, k)"),
+                whole("remaining", "number of these paths after the deletion, C(n - d, k)"),
                 number("fraction", "remaining / paths, 0 to 1"),
             ),
         ),
@@ -59,9 +61,7 @@ class PathSurvival(Study):
     def check(self, subject: "Subject") -> None:
         check_deleted(subject.num_units, self.deleted)
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         with progress.of(f"counting the paths of {subject.num_units} units") as report:
             rows = path_survival(subject.num_units, self.deleted, report)
         yield "path_survival", rows, ()
@@ -90,14 +90,14 @@ class PathSurvival(Study):
                 "paths_left": {str(d): n / total for d, n in left.items()},
             },
             f"{subject.num_units} units, {total:,} paths",
-            ["units deleted", "paths left", "share of all"],
+            ["deleted units", "remaining paths", "share of all"],
             rows,
-            [f"{rows[-1][2]} of all paths are left after deleting {rows[-1][0]} units"],
+            [f"{rows[-1][2]} of all paths remain after deleting {rows[-1][0]} units"],
         )
 
 
 def check_deleted(num_units: int, deleted: Sequence[int]) -> None:
-    """Raises UserError if more units are to be deleted than there are, or the table would be too
+    """Raises UserError if there are fewer units than are to be deleted, or the table would be too
     long."""
     if max(deleted) > num_units:
         raise UserError(
@@ -106,21 +106,21 @@ def check_deleted(num_units: int, deleted: Sequence[int]) -> None:
         )
     if len(deleted) * (num_units + 1) > MAX_ROWS:
         raise UserError(
-            f"{len(deleted)} numbers of deleted units, of {num_units}, give a table of more than "
-            f"{MAX_ROWS:,} rows; name fewer"
+            f"{len(deleted)} numbers of deleted units, of {num_units} units, give a table of more "
+            f"than {MAX_ROWS:,} rows; give fewer numbers"
         )
 
 
 def path_survival(
     num_units: int, deleted: Sequence[int], report: "Report" = lambda done, total: None
 ) -> list[Row]:
-    """Rows of path_survival.csv: for each number of deleted units the share of paths left.
+    """Rows of path_survival.csv: the share of remaining paths by deleted units and length.
 
     Args:
         report: called with (rows done, rows in all).
 
     Raises:
-        UserError: more units are to be deleted than there are, or the table would be too long.
+        UserError: there are fewer units than are to be deleted, or the table would be too long.
     """
     check_deleted(num_units, deleted)
     rows: list[Row] = []
@@ -142,7 +142,7 @@ def path_survival(
 
 @styled
 def path_survival_figure(survival: "pandas.DataFrame", title: str) -> "Figure":
-    """The share of paths of each length left after deleting units: paper 2, Figure 7.
+    """The share of paths of each length that remain after deleting units: paper 2, Figure 7.
 
     Args:
         survival: rows of path_survival.csv.
@@ -156,7 +156,7 @@ def path_survival_figure(survival: "pandas.DataFrame", title: str) -> "Figure":
         axes.plot(rows["k"], 100 * rows["fraction"], color=color, label=f"{count} deleted")
     axes.set_ylim(bottom=0)
     integer_ticks(axes.xaxis, 8)
-    axes.set_xlabel("path length k (units passed)")
-    axes.set_ylabel("paths left (% of this length)")
+    axes.set_xlabel("path length k (residual branches)")
+    axes.set_ylabel("remaining paths (% of this length)")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

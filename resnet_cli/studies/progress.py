@@ -1,9 +1,9 @@
-"""The progress of a measurement: reported, ended on request, and kept to resume from.
+"""The progress of a measurement: reported, stopped on request, and kept for resuming.
 
-A measurement is a sequence of pieces, such as a chunk of images or one sampled gradient. Each is
-appended to a file next to the unfinished table. A measurement that resumes reads them instead of
-computing them again; a piece is a function of the study, the network, the images and the seed, so
-the table has the same bytes.
+A measurement is a sequence of pieces, such as a chunk of images or one sampled gradient. Each piece
+is appended to a file next to the unfinished table. A resumed measurement reads them instead of
+computing them again. A piece is a function of the study, the network, the images and the seed, so
+the resumed table has the same bytes.
 """
 
 import base64
@@ -33,8 +33,8 @@ Report = Callable[[int, int], None]
 class Pieces:
     """The pieces of an unfinished table, one line of JSON each.
 
-    The first line says what they belong to; a file of anything else is replaced. A last line cut
-    short by a crash is dropped. Under torchrun each process has a file of its own.
+    The first line identifies the measurement; a file of another one is replaced. A last line
+    truncated by a crash is dropped. Under torchrun each process has its own file.
     """
 
     def __init__(self, table: Path, identity: Mapping[str, Any]) -> None:
@@ -47,14 +47,14 @@ class Pieces:
         self.begin(table)
 
     def begin(self, table: Path) -> None:
-        """Start with another table, whose pieces are read if there are any."""
+        """Continue with another table, and read its pieces if there are any."""
         self.close()
         self.path = partial_table(table, processes.rank())
         self._kept, self._length = self._read()
         self._position = 0
 
     def _read(self) -> tuple[list[Any], int]:
-        """The pieces, and the bytes of the file up to the last whole one."""
+        """The pieces, and the number of bytes of the file up to the last complete one."""
         try:
             content = self.path.read_bytes()
             content = content[: content.rfind(b"\n") + 1]
@@ -66,14 +66,14 @@ class Pieces:
             return [], 0
 
     def take(self) -> tuple[bool, Any]:
-        """(True, the next piece), or (False, None) when no more are kept."""
+        """(True, the next piece), or (False, None) if there are no more."""
         if self._position == len(self._kept):
             return False, None
         self._position += 1
         return True, self._kept[self._position - 1]
 
     def add(self, piece: Any) -> None:
-        """Keep a piece that was measured."""
+        """Append a measured piece."""
         with as_user_error(self.path):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +90,13 @@ class Pieces:
         self._file.write(json.dumps(content).encode() + b"\n")
 
     def close(self) -> None:
-        """Leave the file for the next time."""
+        """Close the file and keep it for the next run."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """The table is whole: its pieces are not needed any more."""
+        """Delete the file: the table is complete."""
         self.close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
@@ -123,10 +123,10 @@ def _decode(content: Any) -> Any:
 
 
 class KeptReport:
-    """Reports (done, total), stops on request, and keeps the pieces of what it reports on.
+    """Reports (done, total), stops on request, and keeps the pieces of the measurement.
 
     Raises:
-        Interrupted: when it is called before the end and `should_stop` says so.
+        Interrupted: it is called before the end, and `should_stop` returns true.
     """
 
     def __init__(
@@ -144,17 +144,17 @@ class KeptReport:
         self._report(done, total)
 
     def check(self) -> None:
-        """End the measurement within a piece, which is then not kept.
+        """Stop within a piece, which is then not kept.
 
         Raises:
-            Interrupted: `should_stop` says so.
+            Interrupted: `should_stop` returns true.
         """
         if self._should_stop():
             raise Interrupted(self._message)
 
     @property
     def quiet(self) -> "KeptReport":
-        """The same, showing nothing: for a part of what the caller reports on."""
+        """The same without display, for a part of what the caller reports."""
         return self.replaced(lambda done, total: None)
 
     def replaced(self, report: Report) -> "KeptReport":
@@ -163,7 +163,7 @@ class KeptReport:
 
 
 def shifted(report: Report, number: int, parts: int) -> Report:
-    """A report for one of several parts of equal size, as a share of the whole."""
+    """A report for one of several parts of equal size, in terms of the whole."""
 
     def report_all(done: int, total: int) -> None:
         report(number * total + done, parts * total)
@@ -174,23 +174,22 @@ def shifted(report: Report, number: int, parts: int) -> Report:
 
 
 def quietly(report: Report) -> Report:
-    """A report for a part of what `report` is called for: it shows nothing."""
+    """A report without display, for a part of what `report` is called for."""
     return report.quiet if isinstance(report, KeptReport) else lambda done, total: None
 
 
 def check_of(report: Report) -> Callable[[], None]:
-    """What a piece that takes long calls every second or more often: it ends the measurement on
-    request."""
+    """A function that long pieces call at least once a second: it stops on request."""
     return report.check if isinstance(report, KeptReport) else lambda: None
 
 
 class Progress:
-    """A study's measurement under way: which tables are wanted, and where it reports.
+    """The progress of a study: which tables are wanted, and how it is reported.
 
     Args:
         pieces: where pieces are kept; None: nowhere.
-        wanted: the tables that are not there yet.
-        rows: the rows of a table that is there.
+        wanted: the missing tables.
+        rows: returns the rows of a finished table.
     """
 
     def __init__(
@@ -204,25 +203,25 @@ class Progress:
         self.display, self.should_stop, self.kept = display, should_stop, pieces
         self.rows = rows
         self.facts: dict[str, Any] = {}
-        """What only the measurement knows, for `--json`."""
+        """Facts for `--json` that are not in the tables."""
         self._wanted = set(wanted)
 
     def wants(self, table: str) -> bool:
-        """Whether a table is still to be measured."""
+        """Whether a table is to be measured."""
         return table in self._wanted
 
     def check(self) -> None:
-        """End the measurement before a piece.
+        """Stop before the first piece.
 
         Raises:
-            Interrupted: `should_stop` says so.
+            Interrupted: `should_stop` returns true.
         """
         if self.should_stop():
             raise Interrupted("stopped before the first measurement; the same command starts again")
 
     @contextmanager
     def of(self, label: str) -> Iterator[KeptReport]:
-        """A report for one part of the measurement, with a bar of its own."""
+        """A report for one part of the measurement, with its own progress bar."""
         message = f"stopped ({label}); the same command continues from here"
         with self.display.progress(label) as update:
             yield KeptReport(update, self.should_stop, message, self.kept)
@@ -231,11 +230,11 @@ class Progress:
 def pieces_of(
     report: Report, items: Sequence[T], measure: Callable[[Sequence[T]], Iterable[Any]]
 ) -> Iterator[Any]:
-    """The piece of each item, in order: those kept from an earlier run, then measured ones.
+    """The piece of each item, in order: those kept by an earlier run, then measured ones.
 
     Args:
-        report: if it keeps pieces (`KeptReport`), each is kept when it is measured.
-        measure: measures some of the items, in order, as the results are needed.
+        report: if it keeps pieces (`KeptReport`), each measured piece is kept.
+        measure: yields the pieces of some of the items, in order.
     """
     kept = report.kept if isinstance(report, KeptReport) else None
     if kept is None:

@@ -1,18 +1,19 @@
 """Batch-norm statistics re-estimated along a walk.
 
-After a lesion every later batch norm still normalises with the statistics of activations that no
-longer occur. Here the statistics are reset and averaged cumulatively over training images: only the
-batch norms are in training mode, no label and no gradient is used. Re-estimating statistics after a
-change of the network is established (EagleEye, arXiv:2007.02491; universally slimmable networks,
+After a lesion the running statistics of later batch norms no longer match their inputs. Here the
+statistics are reset and re-estimated as cumulative averages over training images: only the batch
+norms are in training mode, and neither labels nor gradients are used. Re-estimation after a change
+of the network is established (EagleEye, arXiv:2007.02491; universally slimmable networks,
 arXiv:1903.05134; REPAIR, arXiv:2211.08403).
 
-Walks that share their first steps share the activations there, and with them the statistics: batch
-norms before a lesion are those of the intact network.
+Walks with the same first steps have the same activations and statistics there: the statistics
+before a lesion are those of the intact network.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from resnet_cli.studies.walks import Walk
 
 BATCH = 100
-"""Training images normalised together, by their own mean and variance."""
+"""Training images in a batch, normalised by its own mean and variance."""
 GROUP = 8
-"""Walks whose statistics are estimated together; groups run in parallel."""
+"""Walks whose statistics are estimated together. Groups run in parallel."""
 
 NormStatistics = tuple[Tensor, Tensor, Tensor]
 """Running mean [C], running variance [C], and the number of batches averaged."""
@@ -55,13 +56,13 @@ def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def attach(norms: Sequence[nn.BatchNorm2d], part: Part) -> None:
-    """Make batch norms use these statistics, and update them where they are in training mode."""
+    """Make batch norms use these statistics; in training mode they update them in place."""
     for norm, (mean, variance, batches) in zip(norms, part, strict=True):
         norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
 
 
 def stored(norms: Sequence[nn.BatchNorm2d]) -> Part:
-    """The statistics that batch norms have."""
+    """The running statistics of batch norms."""
     found = []
     for norm in norms:
         assert norm.running_mean is not None
@@ -72,7 +73,7 @@ def stored(norms: Sequence[nn.BatchNorm2d]) -> Part:
 
 
 def own_statistics(network: "Network", walk: "Walk") -> Statistics:
-    """The statistics that the network was stored with, along a walk."""
+    """The network's own statistics along a walk."""
     units = [stored(norms_of(unit)) for unit in network.unit_list]
     steps = tuple(units[step.unit] for step in walk)
     return Statistics(stored(norms_of(network.stem)), steps, stored(norms_of(network.head)))
@@ -87,14 +88,14 @@ def training_images(
         batches: of the training split.
         count: images; at most BATCH, or a multiple of it.
         subset: number of the random draw.
-        augmented: as in training, instead of plain.
+        augmented: augment the images as in training.
 
     Raises:
         UserError: there are fewer training images, or the last batch would be smaller.
     """
     if count > BATCH and count % BATCH:
         raise UserError(
-            f"--recalibrate {count}: batches have {BATCH} images; use a multiple of {BATCH}"
+            f"--recalibrate {count}: a batch has {BATCH} images; use a multiple of {BATCH}"
         )
     if not 2 <= count <= len(batches):
         raise UserError(f"--recalibrate {count}: there are {len(batches)} training images")
@@ -112,13 +113,13 @@ def whole_batches(count: int) -> int:
 
 
 def can_recalibrate(network: "Network") -> bool:
-    """It has batch norms, and all keep statistics."""
+    """Whether the network has batch norms, all of them with running statistics."""
     norms = norms_of(network)
     return bool(norms) and all(norm.track_running_stats for norm in norms)
 
 
 def check(network: "Network") -> None:
-    """Raises UserError for a network without batch norms, or with some that keep no statistics."""
+    """Raises UserError for a network without batch norms or without running statistics."""
     norms = norms_of(network)
     if not norms:
         raise UserError("--recalibrate: this network has no batch norms, so no statistics")
@@ -133,25 +134,22 @@ def estimate(
     shared: Sequence[int],
     report: Report = lambda done, total: None,
 ) -> list[Statistics]:
-    """The statistics of each walk: the cumulative mean over the batches of each batch's own.
+    """The statistics of each walk: the mean of the batches' statistics.
 
     Args:
         images: batches, [B, C, H, W] each (`training_images`).
         walks: in the order in which they are visited.
-        shared: for each walk, the first steps that it shares with the one before.
-        report: called with (walks done, all walks); keeps what was estimated if it keeps pieces.
+        shared: for each walk, the number of first steps that it shares with the previous one.
+        report: called with (walks done, all walks); keeps the estimates if it keeps pieces.
     """
     check(network)
     groups = [range(start, min(start + GROUP, len(walks))) for start in range(0, len(walks), GROUP)]
-
     stop_check = check_of(report)
 
     def of_group(group: range) -> list[tuple[Part, list[Part], Part]]:
         return _estimated(network, images, walks, shared, group, stop_check)
 
-    def measured(groups: Sequence[range]) -> Iterator[list[tuple[Part, list[Part], Part]]]:
-        return map_in_threads(of_group, groups, parallel=network.device.type == "cpu")
-
+    measured = partial(map_in_threads, of_group, parallel=network.device.type == "cpu")
     found: list[Statistics] = []
     for group, parts in zip(groups, pieces_of(report, groups, measured), strict=True):
         for index, (stem, steps, head) in zip(group, parts, strict=True):
@@ -170,8 +168,8 @@ def _estimated(
     group: range,
     stop_check: Callable[[], None],
 ) -> list[tuple[Part, list[Part], Part]]:
-    """Of each walk of a group the statistics of the stem, of the steps that it does not share with
-    the walk before, and of the head."""
+    """For each walk of a group the statistics of the stem, of the steps that it does not share with
+    the previous walk, and of the head."""
     own = copy.deepcopy(network).eval()
     for norm in norms_of(own):
         norm.train()
@@ -207,7 +205,7 @@ def _estimated(
 
 
 def _reset(norms: Sequence[nn.BatchNorm2d]) -> Part:
-    """Statistics of no batch yet."""
+    """Initial statistics, of no batch."""
     return tuple(
         (
             torch.zeros_like(mean),

@@ -1,9 +1,9 @@
-"""How much of a lesion's damage re-estimated batch-norm statistics recover, with controls.
+"""How much of a lesion's damage is due to its batch-norm statistics, with controls.
 
-Each unit is deleted in turn, as in Figure 3 of paper 2, and measured with batch-norm statistics of
-several kinds (`resnet_cli.studies.recalibrate`). The controls answer what a reviewer would ask.
-Does the choice of the images matter, or their number? Does the intact network change as well? Would
-the statistics of any other lesion do? Is it the means or the variances?
+Each unit is deleted in turn, as in Figure 3 of paper 2, and the error is measured with several
+kinds of batch-norm statistics (`resnet_cli.studies.recalibrate`). The controls vary the images and
+their number, re-estimate the statistics of the intact network too, use the statistics of another
+lesion, and replace only the means or only the variances.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,15 @@ from resnet_cli.figures.style import (
 )
 from resnet_cli.results.columns import Table, text, units
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import NamedFigure, OnTestImages, Option, Row, Summary, Tables
+from resnet_cli.studies.base import (
+    Measured,
+    NamedFigure,
+    OnTestImages,
+    Option,
+    Row,
+    Summary,
+    Tables,
+)
 from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
@@ -53,26 +61,26 @@ KINDS = {
     VARIANCES: "re-estimated variances, the trained network's means",
     OTHER: "re-estimated with another unit deleted, half of the network away",
 }
-"""The kinds of statistics, in the order of the table."""
+"""Kind of statistics -> meaning, in the order of the table."""
 
 
 class Recalibration(OnTestImages):
-    """Single deletions with batch-norm statistics of several kinds (beyond paper 2)."""
+    """Single deletions with several kinds of batch-norm statistics (beyond paper 2)."""
 
     kind: Literal["recalibration"] = "recalibration"
     counts: Annotated[
         IntRange,
         Option(
             "--recalibration",
-            "Delete each unit with batch-norm statistics re-estimated on these numbers of training "
-            "images, such as 100,1000, and with controls.",
+            "Delete each unit in turn, with batch-norm statistics re-estimated on these numbers of "
+            "training images, such as 100,1000, and with controls.",
             metavar="N|N1,N2",
             selects=True,
         ),
     ] = (100, 1000, 10_000)
-    """Numbers of training images to re-estimate on."""
+    """Numbers of training images on which the statistics are re-estimated."""
     count: PositiveInt = 1000
-    """Training images of the controls."""
+    """Number of training images of the controls."""
     subsets: Annotated[PositiveInt, Field(le=1000)] = 3
     """Random draws of the training images, for each number of them."""
 
@@ -91,29 +99,30 @@ class Recalibration(OnTestImages):
                 text("statistics", "; ".join(f"`{kind}`: {what}" for kind, what in KINDS.items())),
                 *RECALIBRATION,
                 units("blocks", "the deleted unit; empty for the intact network"),
-                units("statistics_of", "the unit that was deleted when they were re-estimated"),
+                units(
+                    "statistics_of",
+                    "the unit that was deleted when the statistics were re-estimated",
+                ),
                 *ERRORS,
                 *PREDICTIONS,
             ),
             note="`baseline_error`, `kl_divergence` and `agreement` refer to the intact network "
-            "with statistics of the same\nkind, for `of another lesion` to the one re-estimated.",
+            "with the same kind of\nstatistics; for `of another lesion`, with re-estimated ones.",
         ),
     )
 
     def check(self, subject: "Subject") -> None:
         from resnet_cli.studies import recalibrate
 
-        recalibrate.check(subject.loaded.network)
+        recalibrate.check(subject.network)
         if subject.num_units < 2:
-            raise UserError("this network has one unit; the controls take at least two")
+            raise UserError("this network has one unit; --recalibration needs at least two")
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         from resnet_cli.studies.recalibrate import own_statistics
         from resnet_cli.studies.walks import delete, intact, visited
 
-        network, units = subject.loaded.network, subject.num_units
+        network, units = subject.network, subject.num_units
         whole = intact(units)
         walks = visited(units, [delete(whole, [unit]) for unit in range(units)])
         own = {walk: own_statistics(network, walk) for walk in walks}
@@ -168,7 +177,7 @@ class Recalibration(OnTestImages):
         walks = list(statistics)
         with progress.of(f"deleting units, statistics {kind}") as report:
             outcomes = evaluate_walks(
-                subject.loaded.network,
+                subject.network,
                 subject.batches("test"),
                 walks,
                 report,
@@ -233,12 +242,12 @@ class Recalibration(OnTestImages):
 
 
 def _other(unit: int, units: int) -> int:
-    """The unit whose lesion gives the statistics of the placebo, half of the network away."""
+    """The unit whose deletion provides the statistics OTHER, half of the network away."""
     return (unit + units // 2) % units
 
 
 def _of_another(statistics: "Mapping[Walk, Statistics]", units: int) -> "dict[Walk, Statistics]":
-    """The placebo: along each deletion the statistics of another one."""
+    """For each deletion the statistics of another one."""
     by_unit = {
         next((step.unit for step in walk if step.deleted), None): found
         for walk, found in statistics.items()
@@ -252,8 +261,8 @@ def _of_another(statistics: "Mapping[Walk, Statistics]", units: int) -> "dict[Wa
 def _combined(
     again: "Mapping[Walk, Statistics]", own: "Mapping[Walk, Statistics]", *, variances: bool
 ) -> "dict[Walk, Statistics]":
-    """Re-estimated means with the network's own variances, or the reverse. Parts that walks share
-    stay shared."""
+    """Re-estimated means with the network's own variances, or the reverse. Statistics that walks
+    share are still shared."""
     from resnet_cli.studies.recalibrate import Statistics
 
     made: dict[tuple[int, int], Part] = {}
@@ -280,7 +289,7 @@ def _combined(
 
 @styled
 def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
-    """Error by deleted unit for each kind of statistics; and by the number of images.
+    """Error by deleted unit for each kind of statistics, and by the number of images.
 
     Args:
         frame: rows of recalibration.csv.

@@ -8,7 +8,16 @@ from resnet_cli.config.fields import PositiveRange
 from resnet_cli.figures.style import PALETTE, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number, units, whole
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Case, NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.base import (
+    Case,
+    Measured,
+    NamedFigure,
+    Option,
+    Row,
+    Samples,
+    Summary,
+    Tables,
+)
 from resnet_cli.studies.lesion import (
     ERRORS,
     PREDICTIONS,
@@ -16,6 +25,7 @@ from resnet_cli.studies.lesion import (
     lesion_rows,
     outcomes_of,
     recalibrated,
+    summary_title,
 )
 from resnet_cli.studies.lesion_figures import boxes, medians_figure, reference_lines, tables_of
 
@@ -34,12 +44,12 @@ LESION_REORDER = Table(
     "lesion_reorder",
     "network with units in another order",
     (
-        whole("swaps", "random swaps of two units of equal shape"),
+        whole("swaps", "number of random swaps of two units of equal shape"),
         whole("sample", "number of the draw within this number of swaps, from 0"),
-        units("order", "the units' old indices in their new order, joined by spaces"),
+        units("order", "the units' original indices in their new order, joined by spaces"),
         number(
             "kendall_tau",
-            "rank correlation of the new order with the old; 1 is the old order",
+            "Kendall's rank correlation of the new with the original order; 1: they are equal",
         ),
         *ERRORS,
         *PREDICTIONS,
@@ -70,12 +80,10 @@ class ReorderUnits(LesionStudy):
 
     def check(self, subject: "Subject") -> None:
         super().check(subject)
-        draw_reorderings(subject.loaded.network.places, self.swaps, 0, 0)
+        draw_reorderings(subject.network.places, self.swaps, 0, 0)
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
-        places = subject.loaded.network.places
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
+        places = subject.network.places
         draws = draw_reorderings(places, self.swaps, self.samples, seed, progress.check)
         if progress.wants("lesion_reorder"):
             outcomes = outcomes_of(subject, draws, progress, "reordering units")
@@ -105,7 +113,7 @@ class ReorderUnits(LesionStudy):
         most = list(medians)[-1]
         return Summary(
             {"baseline_error": baseline, "rows": len(frame), "median_error_by_swaps": medians},
-            f"{subject.label}: {frame['images'].iloc[0]} images, intact {baseline:.2f} %",
+            summary_title(subject, frame),
             ["swaps", "median Kendall tau", "median error (%)"],
             list(by_swaps.itertuples()),
             [f"intact {baseline:.2f} %; after {most} swaps the median is {medians[most]:.2f} %"],
@@ -114,7 +122,7 @@ class ReorderUnits(LesionStudy):
 
 @dataclass(frozen=True)
 class Reordering:
-    """One draw: the network's units in another order, after this number of swaps."""
+    """One draw: the order of the network's units after this number of swaps."""
 
     swaps: int
     sample: int
@@ -150,12 +158,12 @@ def draw_reorderings(
     seed: int,
     check: Callable[[], None] = lambda: None,
 ) -> list[Reordering]:
-    """Orders made by random swaps of two units of equal shape (paper 2, section 4.2).
+    """Orders obtained by random swaps of two units of equal shape (paper 2, section 4.2).
 
-    Each swap picks uniformly among all pairs that may be exchanged.
+    Each swap is drawn uniformly from all pairs of units of equal shape.
 
     Args:
-        check: called before each draw; ends them on request (`progress.check_of`).
+        check: called before each draw; stops on request (`progress.check_of`).
 
     Raises:
         UserError: a number of swaps is 0, or no two units have the same shape.
@@ -200,10 +208,10 @@ def lesion_reorder_figure(
     recalibrated: "pandas.DataFrame | None" = None,
     bins: int = 12,
 ) -> "Figure":
-    """Error against the Kendall tau between new and old order: paper 2, Figure 5b.
+    """Error by Kendall's tau of the new and the original order: paper 2, Figure 5b.
 
-    Every sample is a point; the range of tau is cut into equal bins, and a bin of five samples or
-    more has a box, as the axis says. Tau falls to the right: more disorder.
+    Each draw is a point. The range of tau is divided into bins of equal width, and each bin with
+    five draws or more has a box plot. Tau decreases to the right.
 
     Args:
         lesions: rows of lesion_reorder.csv.

@@ -1,4 +1,4 @@
-"""Runs one study of one network: measures the tables that are missing, draws, and summarises."""
+"""Running a study of a network: measure the missing tables, draw the figures, and summarise."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,12 +30,12 @@ from resnet_cli.studies.subject import Subject
 
 @dataclass
 class Written:
-    """The files a command wrote, and what it found, for its summary."""
+    """The files that a command wrote, and its results."""
 
     files: list[Path] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     kept: list[Path] = field(default_factory=list)
-    """Files that were there already, whole."""
+    """Files that were complete already."""
 
 
 def run_study(
@@ -51,13 +51,13 @@ def run_study(
     should_stop: Callable[[], bool] = lambda: False,
     shows_tables: bool = True,
 ) -> Written:
-    """Measure a study's tables that `out` does not have yet, draw its figures, show its summary.
+    """Measure the tables that are missing in `out`, draw the figures, and show the summary.
 
     Args:
-        config: the resolved experiment; None for a command typed by hand.
-        heading: the setting in the figures' titles; None: network and data set.
+        config: the resolved experiment; None: a command without an experiment.
+        heading: the setting in the titles of figures; None: network and data set.
         should_stop: called after every piece of the measurement.
-        shows_tables: False: only the summary's sentences are shown.
+        shows_tables: show the tables of the summary, not only its sentences.
 
     Raises:
         Interrupted: `should_stop` returned true; the same call continues from there.
@@ -93,8 +93,8 @@ def run_together(
     display: Display,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Written:
-    """Run one study of several networks: the tables of each in a folder of its own below `out`,
-    and one table on the screen and one figure of all of them.
+    """Run one study of several networks: write the tables of each to its own folder below `out`,
+    show one table, and draw one figure of all.
 
     Raises:
         Interrupted: `should_stop` returned true; the same call continues from there.
@@ -141,8 +141,8 @@ def run_together(
 
 
 def heading_for(subject: Subject, heading: Heading) -> Heading:
-    """A heading with what the figures mark in a network."""
-    places = subject.loaded.network.places
+    """A heading with what figures mark: units that change the shape, and the error of guessing."""
+    places = subject.network.places
     return replace(
         heading,
         changes=tuple(place.index for place in places if place.changes_shape),
@@ -151,7 +151,7 @@ def heading_for(subject: Subject, heading: Heading) -> Heading:
 
 
 def draw(figures: Iterable[NamedFigure], folder: Path, kind: FigureKind = "png") -> list[Path]:
-    """Draw figures into a folder; the files written."""
+    """Draw figures into a folder. Returns the files written."""
     return [save(figure.draw(), folder / f"{figure.name}.{kind}") for figure in figures]
 
 
@@ -162,11 +162,11 @@ def read_tables(study: Study, folder: Path) -> dict[str, DataFrame]:
 
 
 def identity(config: Mapping[str, Any], table: str | None = None) -> dict[str, Any]:
-    """What determines a study's numbers besides the weights and the images.
+    """The settings that, with the weights and the images, determine a study's numbers.
 
     Args:
-        config: of a provenance file, of any edition.
-        table: whose numbers; None: those of all tables.
+        config: of a provenance file of any edition.
+        table: of whose numbers; None: of all tables.
     """
     study = stored_study(config)
     data = config.get("data")
@@ -180,7 +180,7 @@ def identity(config: Mapping[str, Any], table: str | None = None) -> dict[str, A
 
 
 class _StudyRun:
-    """One study of one network, with the tables that its folder has."""
+    """One study of one network, with the tables in its folder."""
 
     def __init__(
         self,
@@ -203,8 +203,8 @@ class _StudyRun:
             by_hand["assumptions"] = {a.key: a.value for a in subject.loaded.assumptions}
         if subject.loaded.overrides:
             by_hand["overrides"] = dict(subject.loaded.overrides)
-        # An experiment's data stay as it names them, so that it can be run again from its
-        # provenance; how many of the images were measured stands in the study and in the table.
+        # An experiment's data are stored as it names them, so that it can be run again from its
+        # provenance. The number of measured images is part of the study and of the table.
         self.config = dict(config or by_hand) | {
             "study": study.model_dump(mode="json"),
             "seed": seed,
@@ -217,7 +217,7 @@ class _StudyRun:
         self.written = Written()
 
     def measure(self) -> dict[str, Any]:
-        """Measure and write what is missing; facts that only the measurement knows."""
+        """Measure and write the missing tables. Returns `Progress.facts`."""
         missing = [name for name in self.study.names() if not self._is_done(name)]
         if not missing:
             return {}
@@ -259,7 +259,7 @@ class _StudyRun:
         return [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
 
     def _is_done(self, name: str) -> bool:
-        """This very table is there, whole: same study, weights, images and seed."""
+        """Whether the table of this study, weights, images and seed is complete."""
         done = processes.from_first(lambda: self._is_there(self._path(name)))
         if done:
             self.written.kept.append(self._path(name))
@@ -280,8 +280,8 @@ class _StudyRun:
         return False
 
     def _check_images(self) -> str | None:
-        """The fingerprint of the images that are measured on. Says so if they are not those that
-        the network's own training used."""
+        """The fingerprint of the images to measure on. Shows a line if they are not those of the
+        network's training."""
         split = self.study.split
         if split is None:
             return None
@@ -291,8 +291,7 @@ class _StudyRun:
         return self._fingerprint(split)
 
     def _has_these_images(self, recorded: Mapping[str, str]) -> bool:
-        """Whether the fingerprints by `data set/split` are those of the images at hand; images that
-        are not at hand are not compared."""
+        """Whether the fingerprints by `data set/split` are those of the available images."""
         context, data = self.subject.context, self.subject.data
         return all(
             context.fingerprint(data, name) in (None, recorded.get(f"{data.dataset}/{name}"))

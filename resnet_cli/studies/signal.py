@@ -1,18 +1,18 @@
 """Signals through a residual network, forward and backward (paper 1, section 2, equations 3-8).
 
 With h(x) = lambda x and f the identity, equation (8) splits the gradient at the input of unit l
-into a term that comes by the shortcuts alone and the rest:
+into the term that passes through shortcuts only and the rest:
 
     dE/dx_l = dE/dx_L ( prod_{i=l}^{L-1} lambda_i  +  d/dx_l sum_{i=l}^{L-1} F^(x_i) ).
 
-The product explodes or vanishes with depth unless every lambda is 1. Here each part is measured at
-one batch of images: the activations x_l, the gradients dE/dx_l, the product of the lambdas (or of
-the mean gates), and what the shortcuts alone make of the gradient that arrives at the last unit's
-output. The last is that same product where shortcuts are scalars, and is defined for any.
+The product explodes or vanishes with depth unless every lambda is 1. Here these quantities are
+measured on one batch of images: the activations x_l, the gradients dE/dx_l, the product of the
+lambdas (or of the mean gates), and the gradient at the last unit's output propagated to x_l through
+the shortcuts only. The last equals the product if shortcuts are scalars, and is defined for all.
 
-Batch norm takes the batch's own statistics, as in training: an untrained network has no others.
-Dropout is inactive; torch scales what it keeps by 1 / (1 - p), so as a shortcut it has factor 1 in
-expectation.
+Batch norm uses the statistics of the batch, as in training: an untrained network has no others.
+Dropout is inactive. PyTorch scales the kept activations by 1 / (1 - p), so dropout on the shortcut
+has the factor 1 in expectation.
 """
 
 import math
@@ -27,6 +27,7 @@ from resnet_cli.studies.base import (
     ON,
     Case,
     GradientImages,
+    Measured,
     NamedFigure,
     Option,
     Row,
@@ -62,14 +63,14 @@ class Signal(Study):
         PositiveInt,
         Option("--batch-size", "Images in the batch.", metavar="N", word="batch"),
     ] = 128
-    """Images in the one batch that is measured."""
+    """Images in the batch."""
 
     on: Annotated[GradientImages, ON] = "train"
     """The split that the batch is drawn from."""
 
     title = "Signals by unit"
     pictures: ClassVar = {
-        "signal": "activation and gradient norms and the shortcut's factor, by unit",
+        "signal": "norms of activations and gradients, and shortcut factors, by unit",
     }
     command = "signal"
     takes_experiment = True
@@ -78,36 +79,38 @@ class Signal(Study):
             "signal",
             "state of a network and unit (paper 1, section 2)",
             (
-                text("state", "`initial`: the network its training started from; `trained`"),
+                text("state", "`initial`: the network at the start of its training; `trained`"),
                 whole("unit", "l; the last row of a state is the output of the last unit"),
                 number(
                     "activation_norm",
                     "root mean square over the images of the L2 norm of x_l, the unit's input",
                 ),
                 number(
-                    "gradient_norm", "the same of the gradient, at x_l, of an image's cross-entropy"
+                    "gradient_norm",
+                    "the same for the gradient of an image's cross-entropy at x_l",
                 ),
                 number(
                     "shortcut_factor",
-                    "lambda of the unit: its constant scale, times the mean of 1 - g(x) of a gate; "
-                    "empty where a convolution is the shortcut, and in the last row",
+                    "lambda of the unit: its constant scale, times the mean of 1 - g(x) if it has "
+                    "a gate; empty if the shortcut is a convolution, and in the last row",
                     empty=True,
                 ),
                 number(
                     "shortcut_product",
-                    "product of these from this unit to the last, as in equation (8)",
+                    "product of the factors from this unit to the last, as in equation (8)",
                     empty=True,
                 ),
                 number(
                     "shortcut_gain",
-                    "the gradient at the last unit's output backpropagated to here by the "
-                    "shortcuts alone (without after-addition activations, with projections and the "
-                    "derivative of gates): its L2 norm over that at the last unit's output",
+                    "the gradient at the last unit's output propagated to this unit's input "
+                    "through the shortcuts only (with projections and the derivative of gates, "
+                    "without activations after the addition): L2 norm relative to that at the last "
+                    "unit's output",
                 ),
                 whole(
                     "images",
-                    "images of the batch; batch norm takes this batch's statistics, "
-                    "dropout is inactive",
+                    "images in the batch; batch norm uses the statistics of this batch, dropout "
+                    "is inactive",
                 ),
                 whole("seed", "seed of the batch's draw"),
             ),
@@ -126,9 +129,7 @@ class Signal(Study):
         if subject.loaded.is_plain:
             raise UserError(PLAIN)
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         from resnet_cli.studies.paths.sampled import batch_indices
 
         batches = subject.batches(self.on)
@@ -150,24 +151,24 @@ class Signal(Study):
         )
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
-        """The signals of all cases; of several seeds, each case's first."""
+        """The signals of all cases; of several seeds, the first."""
         frames = first_tables(cases, "signal")
         yield NamedFigure("signal", lambda: signal_figure(frames, title))
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["signal"]
-        places = subject.loaded.network.places
+        places = subject.network.places
         milestones = {place.index for place in places if place.number == 1} | {len(places)}
         facts: dict[str, Any] = {}
         sentences = []
         for state in frame["state"].unique():
             rows = frame[frame["state"] == state]
-            deviation = closed_form_deviation(subject.loaded.network, rows.to_dict("records"))
+            deviation = closed_form_deviation(subject.network, rows.to_dict("records"))
             if deviation is not None:
                 facts[f"closed_form_deviation_{state}"] = deviation
                 sentences.append(
-                    f"{state}: shortcuts that are scalars pass the gradient on by their lambda "
-                    f"to within {deviation:.1e} (relative)"
+                    f"{state}: shortcuts that are scalars scale the gradient by their lambda "
+                    f"(largest relative deviation {deviation:.1e})"
                 )
             facts[f"{state}_at_first_unit"] = {name: known(rows[name].iloc[0]) for name in SHOWN}
         return Summary(
@@ -184,7 +185,7 @@ class Signal(Study):
 
 
 def _states(subject: "Subject", seed: int) -> dict[str, "Network"]:
-    """The network as its training started from it, if that is known, and trained, if it is."""
+    """The network at initialisation, if it is known, and trained, if it is."""
     from resnet_cli.models import build
     from resnet_cli.models.survival import set_survival
 
@@ -207,23 +208,22 @@ def measure_signal(
 ) -> list[Row]:
     """Signals at the input of every unit, and at the output of the last, for one batch.
 
-    Only the inputs of the units are kept; each unit is computed once more for its gradients.
+    Only the inputs of the units are kept; each unit is recomputed for its gradients.
 
     Args:
         images: float32 [N, 3, H, W].
         labels: int64 [N].
-        report: called after every unit, forward and then backward, with the number of these steps
-            done, and of all.
+        report: called after every unit, forward and backward, with (steps done, all steps).
 
     Returns:
         For l = 0..L, with L the number of units:
         unit: l; x_L is the last unit's output.
         activation_norm: root mean square, over the images, of the L2 norm of x_l.
-        gradient_norm: the same of the gradient, at x_l, of an image's cross-entropy.
+        gradient_norm: the same for the gradient of an image's cross-entropy at x_l.
         shortcut_factor: lambda of unit l (`shortcut_factor`); None at L.
-        shortcut_product: the product of these from unit l on; 1 at L; None where one is None.
-        shortcut_gain: the gradient at x_L backpropagated to x_l through the shortcuts alone, with f
-            taken for the identity as in the derivation: its L2 norm over that at x_L.
+        shortcut_product: the product of the factors from unit l on; 1 at L; None if one is None.
+        shortcut_gain: the gradient at x_L propagated to x_l through the shortcuts only, with f
+            taken as the identity as in the derivation: its L2 norm relative to that at x_L.
 
     Raises:
         UserError: the network has no shortcuts.
@@ -249,7 +249,7 @@ def measure_signal(
             loss = functional.cross_entropy(network.head(leaf), labels)
             (gradient,) = torch.autograd.grad(loss, leaf)
         gradients, gains = [gradient], [1.0]
-        # The direct gradient is kept at norm 1 and its size apart: 0.5^333 is no float32.
+        # The direct gradient is normalised and its norm kept apart: 0.5^333 underflows float32.
         direct = gradient / float(gradient.double().norm())
         for unit, x in zip(reversed(units), reversed(inputs[:-1]), strict=True):
             gradient, direct = _backpropagate(unit, x, gradient, direct)
@@ -267,7 +267,7 @@ def measure_signal(
         {
             "unit": index,
             "activation_norm": float(inputs[index].double().norm()) / math.sqrt(total),
-            # The loss is the mean over N images, so an image's own gradient is N times as large.
+            # The loss is the mean over N images, so the gradient of one image is N times as large.
             "gradient_norm": float(gradients[index].double().norm()) * math.sqrt(total),
             "shortcut_factor": factors[index] if index < len(units) else None,
             "shortcut_product": products[index],
@@ -280,8 +280,8 @@ def measure_signal(
 def _backpropagate(
     unit: "Unit", x: "Tensor", gradient: "Tensor", direct: "Tensor"
 ) -> tuple["Tensor", "Tensor"]:
-    """A gradient at a unit's output backpropagated to x through the whole unit, and another
-    through its shortcut alone, without f."""
+    """`gradient` at a unit's output propagated to x through the whole unit, and `direct` propagated
+    through its shortcut only, without f."""
     import torch
 
     with torch.enable_grad():
@@ -298,10 +298,10 @@ def shortcut_factor(unit: "Unit", x: "Tensor") -> float | None:
     """lambda of equation (6) for one unit at its input x [N, C, H, W].
 
     Returns:
-        The constant scale of h, times the mean over images, channels and pixels of 1 - g(x) where
-        a gate stands on the shortcut; 1 for the identity, and for dropout in expectation. What
-        only fits the shapes (zero padding, projection) does not count. None where a convolution
-        is the shortcut of a unit that keeps the shape, and for units of others.
+        The constant scale of h, times the mean over images, channels and pixels of 1 - g(x) if the
+        shortcut has a gate; 1 for the identity, and for dropout in expectation. Zero padding and
+        projections that only change the shape have the factor 1. None if the shortcut of a unit
+        that keeps the shape is a convolution, and for third-party units.
     """
     import torch
     from torch import nn
@@ -321,16 +321,16 @@ def shortcut_factor(unit: "Unit", x: "Tensor") -> float | None:
 
 
 def closed_form_deviation(network: "Network", rows: Sequence[Row]) -> float | None:
-    """How far the shortcuts that are scalars are from the closed form of equation (8).
+    """The deviation of the measured gains from the closed form of equation (8).
 
-    Over all units whose shortcut is the identity or a constant scale, shapes kept, what the unit
-    does to the direct gradient is compared with its lambda.
+    For all units whose shortcut is the identity or a constant scale, the gain of the direct
+    gradient is compared with lambda.
 
     Args:
-        rows: as `measure_signal` gives them for this network.
+        rows: of `measure_signal` for this network.
 
     Returns:
-        The largest | gain / lambda - 1 |; None when the network has no such unit.
+        The largest | gain / lambda - 1 |; None if the network has no such unit.
     """
     from torch import nn
 

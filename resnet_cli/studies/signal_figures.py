@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXPLODED = 1e6
-"""A curve whose maximum is this many times the middle one's does not stretch the axis."""
+"""A curve whose maximum exceeds the median one by this factor does not extend the axis."""
 STATES = {"initial": "at initialisation", "trained": "trained"}
-"""The states of a network, in signal.csv and in words."""
+"""State in signal.csv -> label."""
 PANELS = {
     "activation_norm": "activation norm",
     "gradient_norm": "gradient norm",
-    "shortcut_gain": "gradient by the shortcuts alone, from the last unit's output",
+    "shortcut_gain": "gradient through shortcuts only, from the last unit's output",
 }
-"""What the figures show, in words."""
+"""Column of signal.csv -> label of its panel."""
 
 
 @styled
 def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
-    """Activation norm, gradient norm and what the shortcuts alone do, by unit, log scales.
+    """Activation norm, gradient norm and gain of the shortcuts by unit, log scales.
 
-    Of one network both states are drawn in one row of panels; of up to four, a row for each state
-    and a colour for each network; of more, a panel for each network and a colour for each
-    quantity. The product of the lambdas (equation 8) is drawn dotted. A network whose signals
-    exploded is cut off, and its label says so.
+    One network: both states in one row of panels. Up to four: a row for each state and a colour for
+    each network. More: a panel for each network and a colour for each quantity. The product of the
+    lambdas (equation 8) is dotted. Networks whose signals exploded are off the scale, as their
+    labels say.
 
     Args:
         tables: name -> rows of signal.csv.
@@ -98,7 +98,7 @@ def signal_figure(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figu
 
 
 def _small_multiples(tables: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
-    """A panel for each network, with a colour for each quantity, on common axes."""
+    """A panel for each network, with a colour for each quantity and common axes."""
     from matplotlib.lines import Line2D
 
     columns = 4

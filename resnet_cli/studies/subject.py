@@ -13,7 +13,7 @@ from resnet_cli.datasets import catalogue
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import SplitName
 from resnet_cli.datasets.normalisation import Normalization
-from resnet_cli.models import build
+from resnet_cli.models import Network, build
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
@@ -22,12 +22,12 @@ from resnet_cli.training.run_folder import recorded_fingerprint
 from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_safetensors
 
 INITIALISATION = "initialisation"
-"""What stands for the file of weights that no training has changed."""
+"""The source of untrained weights, instead of a file."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network under study and the data it is asked about."""
+    """A network under study and the data it is evaluated on."""
 
     loaded: Loaded
     data: DataConfig
@@ -35,7 +35,7 @@ class Subject:
     context: Context
 
     def batches(self, name: SplitName) -> Batches:
-        """The batches of a split, as the network was trained to see them.
+        """The batches of a split, normalised as in the network's training.
 
         Raises:
             UserError: the data set has other classes than the network.
@@ -43,13 +43,13 @@ class Subject:
         split = self.context.split(self.data, name)
         if len(split.classes) != self.loaded.num_classes:
             raise UserError(
-                f"{self.loaded.source} tells {self.loaded.num_classes} classes apart, "
-                f"{self.data.dataset} has {len(split.classes)}; name its data set by --dataset"
+                f"{self.loaded.source} has {self.loaded.num_classes} classes, but "
+                f"{self.data.dataset} has {len(split.classes)}; give its data set with --dataset"
             )
         return self.context.batches(self.data, name, self.normalization)
 
     def first(self, images: int | None) -> "Subject":
-        """The network with the first test images only; None: all of them."""
+        """The subject with only this number of first test images; None: all."""
         if images is None:
             return self
         available = len(self.batches("test"))
@@ -57,8 +57,8 @@ class Subject:
         return replace(self, data=data)
 
     def other_images(self, name: SplitName) -> str | None:
-        """A line for people if the images at hand are not those that the network's own training
-        used; None where they are, where that is not known, or where other data were named."""
+        """A message if the available images are not those of the network's training; None if they
+        are, if it is not known, or if another data set was given."""
         run, path = self.loaded.run, Path(self.loaded.source)
         if run is None or run.data != self.data:
             return None
@@ -69,25 +69,30 @@ class Subject:
             return None
         return (
             f"these {name} images are not those of the training of {self.loaded.source}: "
-            f"fingerprint {found[:12]}…, there {str(recorded)[:12]}…"
+            f"fingerprint {found[:12]}… instead of {str(recorded)[:12]}…"
         )
 
     @property
+    def network(self) -> Network:
+        """The network itself."""
+        return self.loaded.network
+
+    @property
     def num_units(self) -> int:
-        """Units of the network."""
-        return len(self.loaded.network.units)
+        """The number of units."""
+        return len(self.network.units)
 
     @property
     def label(self) -> str:
-        """For titles: the network and the data set."""
+        """The network and the data set, for titles."""
         return f"{self.loaded.label}, {self.data.dataset}"
 
     @property
     def name(self) -> str:
-        """For folders: the bundled weights' name, the run's folder or the file's stem, and the data
-        set where it is not the weights' own."""
+        """For names of folders: the name of bundled weights, the run's folder or the stem of the
+        file, and the data set if the network was trained on another one."""
         path = Path(os.path.abspath(self.loaded.source))
-        if path.name == WEIGHTS_FILE:  # the run's folder says more
+        if path.name == WEIGHTS_FILE:  # the name of the run's folder says more
             path = path.parent
         name = path.stem if path.is_file() else path.name
         other = self.data.dataset != own_dataset(self.loaded)
@@ -95,8 +100,8 @@ class Subject:
 
 
 def own_dataset(loaded: Loaded) -> str | None:
-    """The data set that a network was trained on; for weights of others, what the number of classes
-    suggests, if anything."""
+    """The data set that a network was trained on; for third-party weights, the one that the number
+    of classes suggests, if any."""
     if loaded.run is not None:
         return loaded.run.data.dataset
     assumed = (e.name for e in catalogue.datasets() if e.assumed_for == loaded.num_classes)
@@ -114,14 +119,14 @@ def find_subject(
 ) -> Subject:
     """The network that `--checkpoint` names, else the newest finished run, else bundled weights.
 
-    Its data follow from it (`subject_of`).
+    Its data are those of `subject_of`.
 
     Args:
         overrides: see `load_network`.
 
     Raises:
-        UserError: there is no such network, nothing says which data it takes, or these have
-            images of one size only.
+        UserError: there is no such network, its data set is not known, or `test_size` is given for
+            a data set whose images have one size.
     """
     reference = checkpoint if checkpoint is not None else _newest(context.runs)
     loaded = load_network(reference, overrides)
@@ -138,17 +143,17 @@ def subject_of(
 ) -> Subject:
     """A network with its data.
 
-    Its data set and normalisation are those of its training. For weights of others the data set
-    follows from the number of classes and the normalisation defaults to that set's usual one,
-    unless given.
+    By default the data set and the normalisation are those of its training. For third-party weights
+    the data set is inferred from the number of classes, and the normalisation is the usual one of
+    the data set.
 
     Args:
-        test_size: pixels a side of the test images of an image folder (paper 1 tests at 320 what
-            was trained at 224), see `DataConfig.test_size`.
+        test_size: side of the test images of an image folder, pixels (paper 1 trains at 224 and
+            tests at 320), see `DataConfig.test_size`.
 
     Raises:
-        UserError: nothing says which data the network takes, or these have images of one size
-            only.
+        UserError: the data set is not known, or `test_size` is given for a data set whose images
+            have one size.
     """
     entry = None if dataset is None else catalogue.dataset(dataset)
     if loaded.run is not None:
@@ -157,8 +162,8 @@ def subject_of(
         guess = dataset or own_dataset(loaded)
         if guess is None:
             raise UserError(
-                f"{loaded.source} tells {loaded.num_classes} classes apart and says nothing of "
-                "its data; name the data set by --dataset"
+                f"{loaded.source} has {loaded.num_classes} classes and does not record its data "
+                "set; give it with --dataset"
             )
         entry = catalogue.dataset(guess)
         data = DataConfig(dataset=guess, normalize=entry.usual_normalize)
@@ -171,7 +176,7 @@ def subject_of(
     if test_size is not None:
         entry = entry or catalogue.dataset(data.dataset)
         if entry.image_sizes:
-            raise UserError(f"--test-size: {entry.name} is tested at its own size")
+            raise UserError(f"--test-size: the images of {entry.name} have one size")
         changes["test_size"] = test_size
     if changes:
         data = DataConfig.model_validate(data.model_dump() | changes)
@@ -183,10 +188,10 @@ def subject_of(
 
 
 def untrained_subject(context: Context, run: RunConfig) -> Subject:
-    """The network that a training starts from, with the data of that training.
+    """The network at the start of a training, with the data of the training.
 
     Raises:
-        UserError: the data set is not found or damaged.
+        UserError: the data set is not found, or is damaged.
     """
     num_classes = len(context.split(run.data, "train").classes)
     network = build(run.model, num_classes, run.seed).eval().to(context.device)
@@ -204,8 +209,8 @@ def untrained_subject(context: Context, run: RunConfig) -> Subject:
 
 
 def dataless_subject(context: Context, run: RunConfig) -> Subject:
-    """The network of a training for a study that needs neither its weights nor its data."""
-    with torch.device("meta"):  # its units are counted, its weights never used
+    """The network of a training, for a study that needs neither its weights nor its data."""
+    with torch.device("meta"):  # its weights are not used
         network = build(run.model, 10)
     loaded = Loaded(
         network,
@@ -221,7 +226,7 @@ def dataless_subject(context: Context, run: RunConfig) -> Subject:
 
 
 def _newest(runs: Path) -> str:
-    """The newest finished run's folder, but none that diverged; else bundled weights."""
+    """The folder of the newest finished run that did not diverge; else bundled weights."""
     found = [path for path in runs.glob(f"*/{WEIGHTS_FILE}") if path.is_file()]
     finished = sorted(found, key=lambda p: (p.stat().st_mtime, str(p)))
     for weights in reversed(finished):
@@ -231,9 +236,9 @@ def _newest(runs: Path) -> str:
 
 
 def _diverged(weights: Path) -> bool:
-    """The training of these weights diverged: there is nothing to study in them."""
+    """Whether the training of these weights diverged."""
     try:
         outcome = json.loads(read_safetensors(weights)[1]["outcome"])
         return bool(outcome.get("test_error", 0) is None)
     except (ValueError, KeyError, AttributeError, RecursionError):
-        return False  # damaged: loading it says how
+        return False  # damaged; loading the file reports it

@@ -1,8 +1,8 @@
-"""Walks: in which order an image visits a network's units, and which of them are deleted.
+"""Walks: the order in which an image passes a network's units, and which of them are deleted.
 
 An intervention is a function from a walk to a new walk. One engine evaluates any set of walks
-together: they are visited in sorted order, and the activations that a walk shares with the one
-before it, from the stem up to the first step where they part, are computed once.
+together, in sorted order: the activations that a walk shares with the previous one, from the stem
+to the first step where they differ, are computed once.
 """
 
 import copy
@@ -32,7 +32,7 @@ from resnet_cli.training.evaluation import BATCH_SIZE
 
 
 class Step(NamedTuple):
-    """One step of a walk: through unit `unit`, whole or with its residual branch deleted."""
+    """One step of a walk: through unit `unit`, intact or with its residual branch deleted."""
 
     unit: int
     deleted: bool = False
@@ -42,14 +42,12 @@ Walk = tuple[Step, ...]
 
 
 def intact(num_units: int) -> Walk:
-    """Every unit whole, in its own order."""
+    """The walk through the intact network."""
     return tuple(Step(index) for index in range(num_units))
 
 
 def delete(walk: Walk, units: Collection[int]) -> Walk:
-    """The walk with these units deleted: F is zero, h and f stay (paper 2, section 4.1).
-
-    A unit that changes the shape keeps its projection, since the shapes must fit.
+    """The walk with these units deleted: F is zero, h and f are kept (paper 2, section 4.1).
 
     Raises:
         UserError: a unit does not exist.
@@ -60,20 +58,22 @@ def delete(walk: Walk, units: Collection[int]) -> Walk:
 
 
 def reorder(walk: Walk, order: Sequence[int], places: Sequence[Place]) -> Walk:
-    """The walk in another order: position i takes what stood at position order[i].
+    """The walk in another order: step order[i] moves to position i.
 
     Raises:
-        UserError: `order` is no permutation, or moves a unit to where the shapes differ.
+        UserError: `order` is not a permutation, or moves a unit to where the shapes differ.
     """
     if sorted(order) != list(range(len(walk))):
-        raise UserError(f"the order names {len(order)} units; each of {len(walk)} must stand once")
+        raise UserError(
+            f"the order must contain each of the {len(walk)} units once (got {len(order)} entries)"
+        )
     for position, moved in enumerate(order):
         here, there = places[position], places[moved]
         shapes = [(p.stage, p.in_channels, p.out_channels, p.stride) for p in (here, there)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"unit {moved} cannot stand at {position}: only units of one stage that keep the "
-                "shape can be exchanged"
+                f"unit {moved} cannot move to position {position}: only units of one stage that "
+                "keep the shape can be exchanged"
             )
     return tuple(walk[index] for index in order)
 
@@ -82,10 +82,10 @@ def along(network: Network, walk: Walk) -> Network:
     """The network whose units are the steps of a walk. It shares the weights of `network`.
 
     Raises:
-        UserError: the walk visits a unit twice.
+        UserError: the walk passes a unit twice.
     """
     if len({step.unit for step in walk}) != len(walk):
-        raise UserError("a network has each unit once; this walk visits one twice")
+        raise UserError("this walk passes a unit twice, but a network has each unit once")
     units: list[Unit] = []
     for place, step in zip(network.places, walk, strict=True):
         unit = copy.copy(network.unit_list[step.unit])
@@ -96,7 +96,7 @@ def along(network: Network, walk: Walk) -> Network:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a walk does to the predictions on a split, against the intact network."""
+    """The predictions along a walk on a split, compared with those of the intact network."""
 
     images: int
     wrong: int
@@ -115,10 +115,10 @@ class Outcome:
 
 
 MAX_TOGETHER = 1000
-"""Walks visited by a chunk of images before the next one comes: their sums are held in memory, and
-an interrupted study measures that chunk again."""
+"""Walks that a chunk of images takes before the next chunk: their sums are kept in memory, and an
+interrupted study measures the chunk again."""
 CHUNK_BYTES = 1 << 21
-"""The largest activation of a chunk of images: about a core's second-level cache."""
+"""The largest activation of a chunk of images: about the second-level cache of a core."""
 
 
 def evaluate_walks(
@@ -133,14 +133,14 @@ def evaluate_walks(
 
     Under torchrun each process takes its share of the chunks, and all return the same.
 
-    Memory beside the network: one activation for each unit, of a chunk (2 MB on a CPU) for each
-    thread.
+    Memory in addition to the network: for each thread one activation of a chunk (2 MB on a CPU) for
+    each unit.
 
     Args:
-        report: called with (images done, images in all of this process) after each chunk; keeps
-            the chunks' results if it keeps pieces (`pieces_of`).
+        report: called with (images done, all images of this process) after each chunk; keeps the
+            chunks' results if it keeps pieces (`pieces_of`).
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
-            a core.
+            on each core.
         statistics: batch-norm statistics along each walk and along the intact one
             (`recalibrate.estimate`); batch norms are then not folded. None: the network's own.
 
@@ -192,11 +192,11 @@ def _evaluate_together(
     chunk: int,
     statistics: Mapping[Walk, Statistics] | None,
 ) -> dict[Walk, Outcome]:
-    """The outcome of each walk, all visited by one chunk of images before the next one comes.
+    """The outcome of each walk. Each chunk of images takes all walks before the next chunk.
 
     Args:
         visits: the intact walk first.
-        chunk: images.
+        chunk: number of images.
     """
     shared = shared_steps(visits, statistics, engine)
     parallel = engine == "fast" and network.device.type == "cpu"
@@ -209,7 +209,7 @@ def _evaluate_together(
 
     check = check_of(report)
     along_walks = None if statistics is None else [statistics[walk] for walk in visits]
-    # Each thread attaches the statistics of its walk to a network of its own.
+    # Each thread sets the statistics of its walk in its own copy of the network.
     copies = SimpleQueue[Network]()
     for _ in range(torch.get_num_threads() if parallel and statistics is not None else 1):
         copies.put(network if statistics is None else copy.deepcopy(network))
@@ -231,8 +231,8 @@ def _evaluate_together(
         sums.append(found[0])
         by_class = found[1] if by_class is None else by_class.to(found[1].device) + found[1]
         report(min(start + chunk, end) - first, end - first)
-    # With more processes than chunks, some have no result. Sums are added up chunk by chunk in
-    # the order of the images, so that they do not depend on the number of processes.
+    # With more processes than chunks, some have no result. The sums of the chunks are added in the
+    # order of the images, so that the result does not depend on the number of processes.
     of_chunks = processes.gather_lists([torch.stack([each.cpu() for each in sums])] if sums else [])
     of_classes = processes.gather_lists([] if by_class is None else [by_class.cpu()])
     total = torch.cat(of_chunks).sum(0)
@@ -275,18 +275,18 @@ def _visit_all(
     check: Callable[[], None],
     statistics: Sequence[Statistics] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Send a batch along every walk.
+    """Evaluate a batch along every walk.
 
     Args:
         images: [N, 3, H, W].
         visits: the intact walk first.
-        shared: for each walk, the number of steps it has in common with the one before.
-        check: called before each step; ends the measurement on request.
-        statistics: of the batch norms, for each walk; all have one stem. None: the network's own.
+        shared: for each walk, the number of first steps that it shares with the previous one.
+        check: called before each step; stops on request.
+        statistics: of the batch norms along each walk, with the same stem; None: the network's own.
 
     Returns:
-        float64 [walks, 4], sums over the images: wrong, cross-entropy, KL(intact || this), same
-        prediction as the intact network; and int64 [walks, classes], the wrong of each class.
+        float64 [walks, 4], sums over the images: errors, cross-entropy, KL(intact || this), same
+        prediction as the intact network; and int64 [walks, classes], the errors of each class.
     """
     units = network.unit_list
     if statistics is not None:
@@ -325,7 +325,7 @@ def _visit_all(
 
 
 def units_computed(visits: Sequence[Walk], shared: Sequence[int]) -> int:
-    """Residual branches that an image passes in all, where walks share their prefixes."""
+    """The number of residual branches computed for an image, if walks share their prefixes."""
     return sum(
         not step.deleted
         for walk, prefix in zip(visits, shared, strict=True)
@@ -334,7 +334,7 @@ def units_computed(visits: Sequence[Walk], shared: Sequence[int]) -> int:
 
 
 def visited(num_units: int, walks: Sequence[Walk]) -> list[Walk]:
-    """The intact walk, and these, each once and in the order in which they are visited."""
+    """The intact walk and these, each once, in the order in which they are visited."""
     whole = intact(num_units)
     visits = sorted({whole, *walks})
     assert visits[0] == whole, "the intact walk sorts first: no step of it is deleted or moved"
@@ -346,8 +346,8 @@ def shared_steps(
     statistics: Mapping[Walk, Statistics] | None = None,
     engine: Engine = "fast",
 ) -> list[int]:
-    """For each walk, the first steps whose activations are those of the walk before; the plain
-    engine shares none."""
+    """For each walk, the number of first steps whose activations are those of the previous walk;
+    none with the plain engine."""
     if engine == "plain":
         return [0] * len(visits)
     shared = [0]

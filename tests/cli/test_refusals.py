@@ -186,7 +186,7 @@ def test_a_checkpoint_whose_classes_are_not_the_data_sets(work: Path, capsys: Ca
         for number in range(2):
             Image.new("RGB", (40, 40), (number * 90, 10, 200)).save(folder / f"{number}.png")
     line = refused(["eval", "--dataset", "imagefolder", "--data-dir", "animals"], capsys)
-    assert f"{run_folder()} tells 10 classes apart, imagefolder has 3" in line
+    assert f"{run_folder()} has 10 classes, but imagefolder has 3" in line
     assert "--dataset" in line
 
 

@@ -85,7 +85,7 @@ LONG_WORK = {
             "sampling paths of preact8, digits",
             "exact spectrum of preact8, digits",
             *(f"exact spectrum of stage {stage}" for stage in (1, 2, 3)),
-            "exact spectrum at unit 1",
+            "exact spectrum of unit 1",
         ],
     ),
     "signal": (

@@ -654,7 +654,7 @@ def test_another_test_size_is_for_folders(tmp_path: Path, root: Path) -> None:
     context = Context(torch.device("cpu"), data_dir=root, runs=tmp_path / "runs")
     run = run_of(folder_config(image_size=32, augment="scale_aspect"), iterations=1)
     finished = train_run(context, run, experiment="e", case="main", profile=None, stopper=Stopper())
-    with pytest.raises(UserError, match=r"--test-size: digits is tested at its own size"):
+    with pytest.raises(UserError, match="--test-size: the images of digits have one size"):
         find_subject(context, str(finished.folder), dataset="digits", test_size=48)
     subject = find_subject(context, str(finished.folder), dataset="digits")
     assert subject.data.explicit().augment == "crop"  # what was asked of folders does not stay

@@ -45,7 +45,7 @@ def test_paths_are_three_axes_in_a_row() -> None:
     assert second.get_yscale() == "log"
     assert list(second.lines[0].get_ydata())[:2] == pytest.approx([1.2, 1.2 * math.exp(-1)])
     assert len(second.collections) == 2
-    assert "(c) sampled: (a) × (b), 5 paths a length" in texts(figure)
+    assert "(c) sampled: (a) × (b), 5 paths per length" in texts(figure)
     sampled, exact = third.lines
     assert sum(sampled.get_ydata()) == pytest.approx(100)
     assert sum(exact.get_ydata()) == pytest.approx(100)

@@ -70,7 +70,7 @@ def test_units_that_do_nothing_add_up_to_nothing() -> None:
 
 
 def test_a_set_has_two_units_or_more() -> None:
-    with pytest.raises(ValidationError, match="k starts at 2"):
+    with pytest.raises(ValidationError, match="k must be 2 or more"):
         Additivity(k=(1, 2))
 
 

@@ -354,7 +354,7 @@ BAD = {
     "greedy too many": (["--greedy", "99"], "--greedy 99: this network has 9 units, so 1 to 9"),
     "greedy none": (["--greedy", "0"], "--greedy"),
     "greedy word": (["--greedy", "few"], "--greedy"),
-    "additivity of one": (["--additivity", "1-3"], "--additivity: k starts at 2"),
+    "additivity of one": (["--additivity", "1-3"], "--additivity: k must be 2 or more"),
     "additivity word": (["--additivity", "x"], "--additivity: 'x' is not a range; write 3, 1-20"),
     "additivity too many": (["--additivity", "2,12"], "12 units cannot be deleted"),
     "two studies": (["--greedy", "2", "--blocks", "1"], "exclude each other; give one"),
@@ -377,7 +377,7 @@ def test_bad_options_are_one_line(name: str, network: str, capsys: Captured) -> 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("study={kind: additivity, k: 1-3}", r"study: k starts at 2: the damage"),
+        ("study={kind: additivity, k: 1-3}", r"study: k must be 2 or more"),
         ("study={kind: greedy, max_units: 0}", r"study\.max_units: .*greater than 0"),
         ("study={kind: greedy, choose_on: validation}", r"choose_on: .*'test' or 'train'"),
         ("study={kind: path_survival, deleted: many}", r"deleted: 'many' is not a range"),

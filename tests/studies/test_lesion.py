@@ -11,15 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from plain_lesions import measured
+from plain_lesions import make_batches, measured
 from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.config.schema import DataConfig, ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
-from resnet_cli.datasets.normalisation import Normalization, parse_normalization
-from resnet_cli.datasets.split import Split
+from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.models import Network, build
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import column_names
@@ -40,14 +39,6 @@ def make_network() -> Network:
     """Eight pre-activation units; 3 and 6 change the shape, so 0 1 2, 4 5 and 7 do not."""
     config = ModelConfig(depth=18, units=(3, 3, 2), widths=(4, 8, 12))
     return build(config, 5, seed=8)
-
-
-def make_batches(count: int = 30) -> Batches:
-    generator = torch.Generator().manual_seed(2)
-    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(5, (count,), generator=generator)
-    normalization = Normalization(torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
-    return Batches(Split("tiny", "test", pixels, labels, tuple("abcde"), "made"), normalization)
 
 
 def places_of(**fields: object) -> list[Place]:
@@ -206,7 +197,7 @@ def test_swaps_that_cannot_be_are_refused() -> None:
 
 
 def test_rows_of_deletions() -> None:
-    network, batches = make_network(), make_batches()
+    network, batches = make_network(), make_batches(30)
     deletions = [Deletion(3, (5,)), Deletion(0, (1, 4, 7)), Deletion(2, (0,)), Deletion(9, (5,))]
     rows = measured(network, batches, deletions, seed=77)
     assert [row["k"] for row in rows] == [1, 3, 1, 1]
@@ -227,7 +218,7 @@ def test_rows_of_deletions() -> None:
 
 
 def test_rows_of_reorderings() -> None:
-    network, batches = make_network(), make_batches()
+    network, batches = make_network(), make_batches(30)
     draws = draw_reorderings(network.places, (1, 3), 4, seed=12)
     draws.append(Reordering(2, 0, tuple(range(8))))  # swapped back
     rows = measured(network, batches, draws, seed=12)
@@ -264,19 +255,19 @@ def test_deleting_a_unit_that_does_not_exist_is_refused_before_anything_runs() -
     network = resnet110()  # on the meta device, where no evaluation could run
     message = "^unit 57 does not exist; this network has 54 units, 0 to 53$"
     with pytest.raises(UserError, match=message):
-        measured(network, make_batches(), [Deletion(0, (3,)), Deletion(0, (4, 57))], seed=0)
+        measured(network, make_batches(30), [Deletion(0, (3,)), Deletion(0, (4, 57))])
 
 
 def test_reordering_across_stages_is_refused_before_anything_runs() -> None:
     order = list(range(54))
     order[17], order[20] = 20, 17
-    message = "^unit 20 cannot stand at 17: only units of one stage that keep the shape"
+    message = "^unit 20 cannot move to position 17: only units of one stage that keep the shape"
     with pytest.raises(UserError, match=message):
-        measured(resnet110(), make_batches(), [Reordering(1, 0, tuple(order))], seed=0)
+        measured(resnet110(), make_batches(30), [Reordering(1, 0, tuple(order))])
 
 
 def test_progress_passes_through() -> None:
-    network, batches = make_network(), make_batches()
+    network, batches = make_network(), make_batches(30)
     seen: list[tuple[int, int]] = []
     evaluate_lesions(network, batches, [Deletion(0, (0,))], lambda *done: seen.append(done))
     order = (1, 0, *range(2, 8))

@@ -689,7 +689,7 @@ def test_sampling_a_path_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_path_for_each_image_needs_running_statistics() -> None:
-    with pytest.raises(UserError, match="--estimator image takes images one by one"):
+    with pytest.raises(UserError, match="--estimator image needs images that do not influence"):
         sampled(single(), (1,), estimator="image", batch_statistics=True)
 
 

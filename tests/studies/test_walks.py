@@ -549,7 +549,7 @@ def test_an_exchange_of_unequal_shapes_is_refused(name: str, pair: tuple[int, in
     a, b = pair
     order = list(range(len(places(name))))
     order[a], order[b] = b, a
-    message = rf"^unit {b} cannot stand at {a}: only units of one stage that keep the shape"
+    message = rf"^unit {b} cannot move to position {a}: only units of one stage that keep the shape"
     with pytest.raises(UserError, match=message):
         reorder(intact(len(order)), order, places(name))
 
@@ -559,7 +559,7 @@ def test_equal_widths_do_not_join_stages(width: int) -> None:
     config = ModelConfig(depth=14, units=(2, 2, 2), widths=(width,) * 3)
     with torch.device("meta"):
         network = build(config, CLASSES)
-    with pytest.raises(UserError, match="unit 3 cannot stand at 1: only units of one stage"):
+    with pytest.raises(UserError, match="unit 3 cannot move to position 1: only units of one"):
         reorder(intact(6), [0, 3, 2, 1, 4, 5], network.places)
 
 
@@ -567,6 +567,6 @@ def test_equal_widths_do_not_join_stages(width: int) -> None:
     "order", [[0, 1, 2], [0, 0, 2, 3, 4, 5, 6, 7], [*range(8), 8], [*range(1, 9)]]
 )
 def test_an_order_must_name_each_unit_once(order: list[int]) -> None:
-    message = rf"^the order names {len(order)} units; each of 8 must stand once$"
+    message = rf"^the order must contain each of the 8 units once \(got {len(order)} entries\)$"
     with pytest.raises(UserError, match=message):
         reorder(intact(8), order, places())

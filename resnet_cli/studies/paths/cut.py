@@ -1,4 +1,4 @@
-"""One forward pass of a network, cut into the pieces that gradients pass on their way back.
+"""One forward pass of a network, split into the parts through which gradients are propagated.
 
 Shapes: N images, C channels, H and W pixels, K gradients.
 """
@@ -19,7 +19,7 @@ from resnet_cli.studies.paths.pullback import Pullback, identity, trace, trace_a
 
 @dataclass(frozen=True)
 class Cut:
-    """How gradients pass one unit, at the activations of one forward pass."""
+    """The pullbacks of one unit, at the activations of one forward pass."""
 
     after: Pullback
     """From the unit's output to its sum, through f."""
@@ -30,19 +30,18 @@ class Cut:
 
 
 class CutNetwork:
-    """A network at one batch, cut between its units, so that gradients can be sent through either
-    branch of each.
+    """A network at one batch, cut between its units, so that gradients can be propagated through
+    either branch of each.
 
     The loss is the mean cross-entropy over the batch.
 
     Args:
         images: float32 [N, 3, H, W].
         labels: int64 [N].
-        batch_statistics: normalise by the batch's own statistics, as in training; the running
-            statistics are left as they are. Default: the running statistics.
-        engine: `plain` backpropagates every gradient by autograd.
-        check: called at every unit that activations or gradients pass; ends the measurement on
-            request (`progress.check_of`).
+        batch_statistics: normalise by the statistics of the batch, as in training, without
+            updating the running statistics; default: by the running statistics.
+        engine: `plain` propagates all gradients by autograd.
+        check: called at every unit, forward and backward; stops on request (`progress.check_of`).
 
     Raises:
         UserError: the network has no shortcuts.
@@ -73,16 +72,18 @@ class CutNetwork:
             self.top = head(torch.ones(1, device=x.device, dtype=x.dtype))
             """The loss's gradient at the last unit's output, [1, N, C, H, W]."""
             self.boost = self._boost()
-            """What the gradient of every residual branch is multiplied by on its way back, a power
-            of two: a path of length k arrives boost^k times too large."""
+            """The factor by which the gradient of every residual branch is multiplied, a power of
+            two: the gradient along a path of length k is boost^k times too large."""
 
     def __len__(self) -> int:
         return len(self.units)
 
     def _boost(self) -> float:
-        """The power of two nearest to 1 / (mean gain of a residual branch): the geometric mean of
-        the factors by which the branches change the norm of the ordinary gradient. Dead branches
-        do not count; 1 where none does."""
+        """The power of two nearest to 1 / (mean gain of a residual branch).
+
+        The mean is the geometric mean of the factors by which the branches change the norm of the
+        ordinary gradient, without branches that are zero; 1 if all are.
+        """
         gradient, gains = self.top.clone(), []
         for unit in reversed(self.units):
             self.check()
@@ -96,7 +97,7 @@ class CutNetwork:
         return 2.0 ** -round(float(logs.mean())) if len(logs) else 1.0
 
     def unboosted(self, gradient: Tensor, k: int | Tensor) -> Tensor:
-        """The gradients at the images that paths of length k delivered, as float64."""
+        """Gradients along paths of length k, without the boost, in float64."""
         return gradient.double() * torch.as_tensor(self.boost, dtype=torch.float64) ** -k
 
 
@@ -126,10 +127,11 @@ def _after(first: Pullback, second: Pullback) -> Pullback:
 
 
 def path_gradient(cut: CutNetwork, units: Iterable[int]) -> Tensor:
-    """The gradient at the images, float64 [N, 3, H, W], that one path delivers.
+    """The gradient at the images along one path, float64 [N, 3, H, W].
 
     Args:
-        units: the units passed through their residual branch; all others by their shortcut.
+        units: the units passed through their residual branch; all others are passed through their
+            shortcut.
     """
     chosen = set(units)
     gradient = cut.top.clone()

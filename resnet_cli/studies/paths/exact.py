@@ -1,8 +1,9 @@
-"""The exact spectrum: the gradient that all paths of a length deliver together."""
+"""The exact spectrum: the sum of the gradients along all paths of each length."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,25 +18,25 @@ from resnet_cli.studies.paths.cut import Cut, CutNetwork
 from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 UNIT_CHUNK = 16
-"""Images whose gradients at one unit's parameters autograd carries at a time."""
+"""Images whose gradients at one unit's parameters autograd computes together."""
 SWEEP_CHUNK = 4
-"""Images carried through an exact sweep at a time."""
+"""Images propagated together in an exact sweep."""
 CACHED_BYTES = 1 << 20
-"""Of the gradients sent through a unit at a time on a CPU core."""
+"""Size of the gradients propagated through a unit together on a CPU core."""
 
 
 @dataclass(frozen=True)
 class ExactSpectrum:
-    """The gradient by path length over one batch, and how well its sum was checked."""
+    """The gradient by path length over one batch, and the check of its sum."""
 
     norms: list[float]
-    """For each k, the L2 norm of the gradient that all paths of length k deliver together."""
+    """For each k, the L2 norm of the sum of the gradients along all paths of length k."""
     check: float
     """|| sum over k - ordinary gradient || / || ordinary gradient ||."""
     images: int
     cumulative: Sequence[tuple[float, float]] = ()
-    """For each k, of the gradient that all paths of at most length k deliver together: its cosine
-    with the ordinary gradient, and its norm over that one's. NaN where a norm is zero."""
+    """For each k, of the sum of the gradients along all paths of length at most k: the cosine with
+    the ordinary gradient, and the norm relative to it. NaN where a norm is zero."""
 
 
 def exact_spectrum(
@@ -46,16 +47,16 @@ def exact_spectrum(
     report: Report = lambda done, total: None,
     engine: Engine = "fast",
 ) -> ExactSpectrum:
-    """The exact gradient spectrum of the mean loss over a batch, by running batch statistics.
+    """The exact spectrum of the gradient of the mean loss over a batch, with running statistics.
 
-    In evaluation mode images do not see one another, so the sweep takes a chunk at a time, on a CPU
-    one on each core; memory is, for each, (n + 1) gradients of a chunk at the widest activation.
-    Under torchrun each process takes its share of the chunks, and all return the same.
+    In evaluation mode images do not influence each other, so the sweep takes chunks of images, on a
+    CPU one on each core. Each holds (n + 1) gradients of a chunk at the largest activation. Under
+    torchrun each process takes its share of the chunks, and all return the same.
 
     Args:
         images: float32 [N, 3, H, W].
         labels: int64 [N].
-        counted: the units that count for a path's length; None: all (`gradient_by_length`).
+        counted: the units that count towards a path's length; None: all (`gradient_by_length`).
     """
     num_counted = len(network.units) if counted is None else len(set(counted))
     sums = torch.zeros(3, num_counted + 1, dtype=torch.float64)
@@ -83,12 +84,9 @@ def exact_spectrum(
 
     own: list[tuple[Tensor, float, float]] = []
     end = min(starts.stop, total)
-    with evaluation_mode(network):  # for all threads at once: each would restore it to the others
+    with evaluation_mode(network):  # set once: threads would restore it for each other
         in_threads = engine == "fast" and images.device.type == "cpu"
-
-        def measured(starts: Sequence[int]) -> Iterator[tuple[Tensor, float, float]]:
-            return map_in_threads(sweep, starts, parallel=in_threads)
-
+        measured = partial(map_in_threads, sweep, parallel=in_threads)
         for start, found in zip(starts, pieces_of(report, starts, measured), strict=True):
             own.append(found)
             report(min(start + chunk, end) - starts.start, end - starts.start)
@@ -117,8 +115,8 @@ def exact_spectrum_of_unit(
 ) -> ExactSpectrum:
     """The exact spectrum of the gradient at the parameters of one unit's residual branch.
 
-    The paths lead from the loss through the units after it and end in its F, which counts as one:
-    k is 1 to (units after it) + 1, and norms[0] is zero.
+    The paths go from the loss through the units after this one and end in its F, which counts
+    towards their length: k is 1 to (units after it) + 1, and norms[0] is zero.
 
     Args:
         images: float32 [N, 3, H, W].
@@ -150,12 +148,12 @@ def exact_spectrum_of_unit(
 def _at_unit(
     network: Network, cut: CutNetwork, x: Tensor, y: Tensor, unit: int, share: float
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The gradient at each parameter of a unit's residual branch, for some images of a batch:
-    float64 [lengths, *shape] by length, and [*shape] by an ordinary backward pass.
+    """The gradient at each parameter of a unit's residual branch, for a chunk of a batch: float64
+    [lengths, *shape] by length, and [*shape] by an ordinary backward pass.
 
     Args:
-        cut: the network at these images.
-        share: of these images in the batch.
+        cut: the network at the chunk.
+        share: of the chunk in the batch.
     """
     target = network.unit_list[unit]
     parameters = list(target.residual_parameters())
@@ -181,7 +179,7 @@ def _relative(difference_square: float, reference_square: float) -> float:
 
 
 def _ordinary_gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the mean loss at the images by a plain backward pass, [N, 3, H, W]."""
+    """The gradient of the mean loss at the images by an ordinary backward pass, [N, 3, H, W]."""
     with evaluation_mode(network), torch.enable_grad():
         leaf = images.detach().requires_grad_()
         loss = functional.cross_entropy(network(leaf), labels)
@@ -190,33 +188,33 @@ def _ordinary_gradient(network: Network, images: Tensor, labels: Tensor) -> Tens
 
 
 def gradient_by_length(cut: CutNetwork, counted: Collection[int] | None = None) -> Tensor:
-    """The exact spectrum: float64 [n + 1, N, 3, H, W], entry k the gradient at the images that all
-    paths of length k deliver together. Its sum over k is the ordinary gradient.
+    """The exact spectrum: float64 [n + 1, N, 3, H, W]. Entry k is the sum of the gradients at the
+    images along all paths of length k; the sum over k is the ordinary gradient.
 
     Args:
-        counted: the units whose residual branches count for a path's length, n of them; the
-            others pass the gradient whole, by both branches. None: all.
+        counted: the n units whose residual branches count towards a path's length; the others pass
+            the whole gradient, through both branches. None: all.
     """
     gradients = cut.stem(_sweep(cut, range(len(cut)), counted))
     return cut.unboosted(gradients, _lengths_of(gradients))
 
 
 def _lengths_of(gradients: Tensor) -> Tensor:
-    """The length of each of a stack of gradients, of a shape that multiplies them."""
+    """The lengths of a stack of gradients, in a shape that broadcasts over it."""
     lengths = torch.arange(len(gradients), device=gradients.device)
     return lengths.view(-1, *[1] * (gradients.ndim - 1))
 
 
 def _sweep(cut: CutNetwork, units: range, counted: Collection[int] | None = None) -> Tensor:
-    """The gradients by length at the input of the first of `units`, backpropagated from the top;
-    those of length k are boosted k times (`CutNetwork.boost`).
+    """The gradients by length at the input of the first of `units`, propagated from the top; those
+    of length k are boosted k times (`CutNetwork.boost`).
 
-    All lengths lie in one stack, which a unit changes in place, a few lengths at a time: as many as
-    a core's cache holds, since leading more of them through at once only moves memory.
+    All lengths are in one stack, which each unit changes in place, a few lengths at a time: as many
+    as fit the cache of a core, since more would only move memory.
     """
     is_counted = [counted is None or index in counted for index in range(len(cut))]
     num_lengths = 1 + sum(is_counted[index] for index in units)
-    reached = 1  # lengths that there are so far
+    reached = 1  # number of lengths so far
     gradients = _stack(num_lengths, cut.top[0])
     gradients[:1] = cut.top
     for index in reversed(units):
@@ -237,19 +235,19 @@ def _stack(num_lengths: int, like: Tensor) -> Tensor:
 
 
 def _pass_unit(unit: Cut, gradients: Tensor, reached: int, boost: float | None) -> Tensor:
-    """Lead a stack of gradients through a unit, from its output to its input.
+    """Propagate a stack of gradients through a unit, from its output to its input.
 
     Args:
-        gradients: [K, N, C, H, W], of which the first `reached` are led, and memory for the rest;
-            changed in place where the unit keeps the shape.
-        boost: what passes the residual branch becomes one longer, and is multiplied by this. None:
-            it does not count.
+        gradients: [K, N, C, H, W], of which the first `reached` are propagated; the others are
+            memory for later ones. Changed in place if the unit keeps the shape.
+        boost: the factor of the residual branch, which makes paths one longer; None: it does not
+            count towards the length.
     """
     step = reached
     if gradients.device.type == "cpu":
         step = max(1, CACHED_BYTES // (gradients[0].numel() * gradients.element_size()))
     at_input: Tensor | None = None
-    for start in reversed(range(0, reached, step)):  # long ones first: k + 1 is done before k
+    for start in reversed(range(0, reached, step)):  # entry k is read before k - 1 is added
         end = min(start + step, reached)
         after = unit.after(gradients[start:end])
         # The residual branch goes first and on a copy: pullbacks may reuse their argument.

@@ -37,16 +37,16 @@ def paths_figure(
     *,
     spectrum: "pandas.DataFrame | None" = None,
 ) -> "Figure":
-    """Path lengths, gradient by length, and their product, in a row: paper 2, Figures 6a-c.
+    """Path lengths, gradient by length, and their product: paper 2, Figures 6a-c.
 
-    In (b) the line is the median, the bands hold 50 and 90 % of the samples. In (c) everything is
-    a share of its own total, and the band is the sampling error: one standard error of the mean
-    norm of each length; the interval published for 54 units is drawn for 54 units only.
+    In (b) the line is the median, and bands show 50 and 90 % of the samples. In (c) each curve is
+    normalised by its sum, and the band is one standard error of the mean norm of each length. The
+    interval published for 54 units is drawn for 54 units only.
 
     Args:
         lengths: rows of path_lengths.csv.
         gradients: rows of path_gradients.csv.
-        spectrum: rows of path_spectrum.csv, whose exact column is drawn beside the product.
+        spectrum: rows of path_spectrum.csv, of which the exact column is drawn in (c).
     """
     import numpy
     from matplotlib.ticker import MaxNLocator
@@ -62,7 +62,7 @@ def paths_figure(
     first.plot(lengths["k"], 100 * lengths["fraction"], color=PATHS)
     first.set_ylim(bottom=0)
     first.set_ylabel("paths of this length (% of all)")
-    first.set_title("(a) how many paths")
+    first.set_title("(a) number of paths")
 
     by_length = gradients[gradients["grad_norm"] > 0].groupby("k")["grad_norm"]
     if len(by_length):
@@ -90,7 +90,7 @@ def paths_figure(
     samples = gradients.groupby("k").size()
     sampled = product[product["share_total"].notna()]
     k, shares = sampled["k"].to_numpy(), 100 * sampled["share_total"].to_numpy(dtype=float)
-    label = f"sampled: (a) × (b), {_range(samples)} paths a length"
+    label = f"sampled: (a) × (b), {_range(samples)} paths per length"
     third.plot(k, shares, color=SAMPLED, label=label)
     with numpy.errstate(divide="ignore", invalid="ignore"):
         relative = sampled["std_norm"].to_numpy(dtype=float) / sampled["mean_norm"].to_numpy(float)
@@ -122,16 +122,16 @@ def paths_figure(
     handles, labels = third.get_legend_handles_labels()
     figure.legend(handles, [f"(c) {labels[0]}", *labels[1:]], loc="outside lower right", ncols=4)
     for axes in (first, second, third):
-        axes.set_xlabel("path length k (units passed)")
+        axes.set_xlabel("path length k (residual branches)")
         integer_ticks(axes.xaxis, 6)
     return figure
 
 
 @styled
 def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
-    """Sampled total and exact norm by path length, log scale, 90 % intervals shaded.
+    """Sampled total and exact norm by path length, log scale, with shaded 90 % intervals.
 
-    The interval is the shortest run of lengths that holds 90 % of the curve's own total.
+    An interval is the shortest range of lengths that holds 90 % of the curve's sum.
 
     Args:
         spectrum: rows of path_spectrum.csv.
@@ -165,7 +165,7 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
                 inside["k"], bottom, inside[column], color=color, alpha=0.18, linewidth=0
             )
     integer_ticks(axes.xaxis, 8)
-    axes.set_xlabel("path length k (units passed)")
+    axes.set_xlabel("path length k (residual branches)")
     axes.set_ylabel("gradient norm at the input")
     if drawn:
         figure.legend(loc="outside lower center", ncols=1)
@@ -174,8 +174,8 @@ def spectrum_figure(spectrum: "pandas.DataFrame", title: str) -> "Figure":
 
 @styled
 def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
-    """Cosine with the whole gradient, and relative norm, of what all paths of up to each length
-    deliver together.
+    """Cosine with the ordinary gradient, and relative norm, of the summed gradient of all paths up
+    to each length.
 
     Args:
         cumulative: rows of path_cumulative.csv.
@@ -184,7 +184,7 @@ def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
     figure = new_figure(title)
     axes = figure.subplots()
     k = cumulative["k"]
-    axes.plot(k, cumulative["cosine"], color=PALETTE[0], label="cosine with the whole gradient")
+    axes.plot(k, cumulative["cosine"], color=PALETTE[0], label="cosine with the ordinary gradient")
     axes.set_ylabel("cosine")
     axes.set_ylim(min(0.0, float(cumulative["cosine"].min())) - 0.05, 1.05)
     norms = axes.twinx()
@@ -193,7 +193,7 @@ def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
     norms.set_ylim(bottom=0)
     norms.grid(visible=False)
     norms.spines["right"].set_visible(True)
-    axes.set_xlabel("longest path length k (units passed)")
+    axes.set_xlabel("largest path length k (residual branches)")
     integer_ticks(axes.xaxis, 8)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -201,7 +201,7 @@ def cumulative_figure(cumulative: "pandas.DataFrame", title: str) -> "Figure":
 
 @styled
 def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
-    """Exact spectra by path length, one curve for each stage or unit, each as shares of its sum.
+    """Exact spectra by path length, one curve for each stage or unit, normalised by its sum.
 
     Args:
         spectra: rows of path_spectrum_stages.csv or path_spectrum_unit.csv.
@@ -226,7 +226,7 @@ def exact_figure(spectra: "pandas.DataFrame", key: str, title: str) -> "Figure":
             label=name,
         )
     integer_ticks(axes.xaxis, 8)
-    axes.set_xlabel(f"path length k (units passed{' in the stage' if key == 'stage' else ''})")
+    axes.set_xlabel(f"path length k (residual branches{' in the stage' if key == 'stage' else ''})")
     axes.set_ylabel("share of the exact norms (%)")
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=1)
@@ -240,8 +240,8 @@ def _range(counts: "pandas.Series[int]") -> str:
 
 
 def _product(lengths: "pandas.DataFrame", gradients: "pandas.DataFrame") -> "pandas.DataFrame":
-    """k, mean_norm, std_norm, share_total: the last is the share of (fraction of paths) x (mean
-    gradient norm) at each length."""
+    """k, mean_norm, std_norm, and share_total: (fraction of paths) x (mean gradient norm) at each
+    length, normalised by the sum."""
     import pandas
 
     norms = gradients.groupby("k")["grad_norm"]
@@ -251,7 +251,7 @@ def _product(lengths: "pandas.DataFrame", gradients: "pandas.DataFrame") -> "pan
 
 
 def _published_interval(axes: "Axes", units: int) -> None:
-    """Paper 2's interval of path lengths, where the network has as many units as the paper's."""
+    """Paper 2's interval of path lengths, if the network has as many units as the paper's."""
     from resnet_cli.claims.papers import published
 
     numbers = published("veit2016")
@@ -269,8 +269,8 @@ def _published_interval(axes: "Axes", units: int) -> None:
 
 @styled
 def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Figure":
-    """Several networks: the mean gradient norm of one path by its length, and each length's share
-    of the gradient, sampled (solid) and exact, where every length was measured.
+    """Several networks: the mean gradient norm of a path by its length, and, where every length was
+    measured, the share of each length, sampled (solid) and exact.
 
     Args:
         spectra: name -> rows of path_spectrum.csv.
@@ -293,9 +293,9 @@ def spectra_figure(spectra: Mapping[str, "pandas.DataFrame"], title: str) -> "Fi
     norms = numpy.concatenate([rows["mean_norm"].to_numpy(float) for rows in spectra.values()])
     if (norms > 0).any():
         log_axis(of_path, norms, decades=ALL)
-    of_path.set_ylabel("gradient norm of one path, mean")
+    of_path.set_ylabel("mean gradient norm of one path")
     for axes in panels:
-        axes.set_xlabel("path length k (units passed)")
+        axes.set_xlabel("path length k (residual branches)")
         integer_ticks(axes.xaxis, 8)
     if any_share:
         shares.set_ylabel("share of the gradient (%)")

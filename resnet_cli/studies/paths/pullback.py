@@ -1,14 +1,13 @@
 """Vector-Jacobian products of a unit's parts, for many gradients at one forward pass.
 
 `trace(module, x)` runs a module on x [N, C, H, W] and returns its output with a pullback: a
-function that backpropagates gradients at the output to x. Gradients come as a stack
-[K, N, C', H', W'] (K of them for every image), of which the paths study carries one for each path
-length.
+function that maps gradients at the output to gradients at x. Gradients are stacks
+[K, N, C', H', W'], K for each image: in the paths study one for each path length.
 
 In evaluation mode every module of the papers' networks is linear around x: a convolution, or a
-multiplication by a fixed mask. These are backpropagated directly, as one batch of K x N images,
-without gradients of weights and without autograd's bookkeeping. Anything else (gates, batch
-statistics, a module of others) goes through autograd, K gradients batched by `torch.func`'s rules.
+multiplication by a fixed mask. Their pullbacks are computed directly, as one batch of K x N images,
+without gradients of weights and without the overhead of autograd. All other modules (gates, batch
+statistics, third-party modules) use autograd, with the K gradients batched.
 """
 
 from collections.abc import Callable
@@ -52,7 +51,7 @@ def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, Pullback]:
 
 
 def _chain(module: nn.Sequential, x: Tensor) -> tuple[Tensor, Pullback]:
-    """A sequence; a batch norm before a ReLU becomes one mask with it."""
+    """A sequence; a batch norm and the ReLU after it become one mask."""
     pullbacks: list[Pullback] = []
     layers = list(module)
     position = 0
@@ -101,7 +100,7 @@ def _multiplied(factor: Tensor) -> Pullback:
 
 
 def _bn_scale(norm: nn.BatchNorm2d) -> Tensor:
-    """What evaluation-mode batch norm multiplies each channel by, [C]."""
+    """The factor of each channel in a batch norm in evaluation mode, [C]."""
     assert norm.running_var is not None
     return (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
 
@@ -109,7 +108,7 @@ def _bn_scale(norm: nn.BatchNorm2d) -> Tensor:
 def _convolved(module: nn.Conv2d, x: Tensor) -> Pullback:
     """The pullback of a convolution: the transposed convolution.
 
-    At stride 1 that is a convolution by the flipped kernel, which runs faster.
+    At stride 1 this is a convolution with the flipped kernel, which is faster.
     """
     weight = module.weight.detach()
     kernel, padding = module.kernel_size[0], module.padding[0]
@@ -146,7 +145,8 @@ def _convolved(module: nn.Conv2d, x: Tensor) -> Pullback:
 
 
 def _unpadded(module: ZeroPadding, x: Tensor) -> Pullback:
-    """The pullback of option A: the padded channels are dropped, the skipped pixels are zero."""
+    """The pullback of zero padding (option A): padded channels are dropped, skipped pixels are
+    zero."""
     channels, stride, missing = x.shape[1], module.stride, module.missing
     before = missing // 2 if missing > 0 else 0
     kept = min(channels, channels + missing)

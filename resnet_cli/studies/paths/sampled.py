@@ -1,6 +1,7 @@
 """The gradient of single paths, sampled (paper 2, section 5)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,19 +19,19 @@ from resnet_cli.studies.paths.tables import check_lengths
 from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 CHUNK = 16
-"""Images whose gradients along single paths a processor's core carries at a time."""
+"""Images whose gradients along single paths are propagated together, on a CPU core."""
 DEVICE_CHUNK = 128
-"""The same of a device that is not a processor."""
+"""The same on other devices."""
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, sample: int) -> Tensor:
-    """The images of one sample's batch, drawn without repetition; int64 [min(batch, images)]."""
+    """The images of a sample's batch, drawn without replacement; int64 [min(batch, images)]."""
     generator = stream(seed, "path batch", sample)
     return torch.randperm(num_images, generator=generator)[:batch_size]
 
 
 def draw_path(num_units: int, k: int, seed: int, *position: int) -> list[int]:
-    """The k units, of n, that one sampled path passes through their residual branch."""
+    """The k of n units that one sampled path passes through their residual branch."""
     generator = stream(seed, "path", k, *position)
     return sorted(torch.randperm(num_units, generator=generator)[:k].tolist())
 
@@ -50,18 +51,18 @@ def sample_path_gradients(
 ) -> list[Row]:
     """Norms of the gradients of single paths (paper 2, section 5).
 
-    Each sample draws a batch, sends it forward whole, and for each k leads the gradient of the
+    Each sample draws a batch, takes one forward pass, and for each k propagates the gradient of the
     mean loss back along paths of length k. Under torchrun each process takes its share of the
     samples, and all return the same.
 
     Args:
         ks: path lengths, each 0 to the number of units.
         estimator: `batch`, as published: one path, the same for all images of the batch. `image`:
-            each image has a path of its own, so one sample averages over as many paths as there
-            are images. Images do not see one another by running statistics, so the squared norm
-            has the same expectation for both, and less spread for `image`.
-        batch_statistics: normalise by the batch's statistics; `batch` only, since then the
-            images do see one another.
+            one path for each image, so that a sample averages over as many paths as there are
+            images. With running statistics images do not influence each other, so the squared norm
+            has the same expectation for both, and a smaller variance for `image`.
+        batch_statistics: normalise by the statistics of the batch; `batch` only, since the images
+            then influence each other.
         report: called with (norms done, norms in all of this process).
 
     Returns:
@@ -73,8 +74,8 @@ def sample_path_gradients(
     """
     if estimator == "image" and batch_statistics:
         raise UserError(
-            "--estimator image takes images one by one, which batch statistics mix; "
-            "use --estimator batch"
+            "--estimator image needs images that do not influence each other, but batch statistics "
+            "mix them; use --estimator batch"
         )
     num_units = len(network.units)
     check_lengths(ks, num_units)
@@ -116,13 +117,13 @@ def _norms(
     report: Report,
     engine: Engine,
 ) -> list[float]:
-    """Norms of gradients of the mean loss at a batch whose images do not see one another.
+    """Norms of gradients of the mean loss at a batch whose images do not influence each other.
 
-    They are measured a few images at a time, on a CPU one such chunk on each core.
+    They are measured in chunks of images, on a CPU one chunk on each core.
 
     Args:
-        measure: (network at some images of the batch, which) -> float64 [K], the squared norms of
-            K gradients of the mean loss of these images.
+        measure: (network at a chunk, indices of its images) -> float64 [K], the squared norms of K
+            gradients of the mean loss of the chunk.
         report_share: called with the share done, 0 to 1.
         report: keeps the pieces.
     """
@@ -136,12 +137,9 @@ def _norms(
 
     starts = range(0, total, chunk)
     squares: list[Tensor] = []
-    with evaluation_mode(network):  # for all threads at once: each would restore it to the others
+    with evaluation_mode(network):  # set once: threads would restore it for each other
         in_threads = engine == "fast" and images.device.type == "cpu"
-
-        def measured(starts: Sequence[int]) -> Iterator[Tensor]:
-            return map_in_threads(of_chunk, starts, parallel=in_threads)
-
+        measured = partial(map_in_threads, of_chunk, parallel=in_threads)
         for found in pieces_of(report, starts, measured):
             squares.append(found)
             report_share(len(squares) / len(starts))
@@ -158,7 +156,7 @@ def _norms_by_batch_statistics(
     report: Report,
     engine: Engine,
 ) -> list[float]:
-    """Norms of the gradients of single paths, by the statistics of the whole batch."""
+    """Norms of the gradients along single paths, with the statistics of the whole batch."""
 
     def measured(paths: Sequence[Sequence[int]]) -> Iterator[float]:
         cut = CutNetwork(
@@ -174,7 +172,7 @@ def _norms_by_batch_statistics(
 
 
 def _by_batch(paths: Sequence[Sequence[int]]) -> Callable[[CutNetwork, slice], Tensor]:
-    """Each of these paths for all images of a batch, one after another."""
+    """Measures each of these paths for all images of a batch."""
 
     def measure(cut: CutNetwork, part: slice) -> Tensor:
         return torch.stack([path_gradient(cut, path).square().sum().cpu() for path in paths])
@@ -185,7 +183,7 @@ def _by_batch(paths: Sequence[Sequence[int]]) -> Callable[[CutNetwork, slice], T
 def _by_image(
     ks: Sequence[int], total: int, num_units: int, seed: int, sample: int
 ) -> Callable[[CutNetwork, slice], Tensor]:
-    """For each k a path of length k of its own for each image of a batch."""
+    """Measures, for each k, one path of length k for each image of a batch."""
     drawn = []
     for k in ks:
         # The k units with the smallest of n random numbers are a uniformly drawn set of k.
@@ -201,16 +199,15 @@ def _by_image(
 
 
 def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
-    """The gradients at the images that a path of its own for each image delivers.
+    """The gradients at the images along K paths for each image.
 
     Args:
-        chosen: bool [K, N, n] on the CPU, for each of K paths of each image whether it passes each
-            of the n units through the residual branch. What goes where is worked out there, so that
-            no unit waits for the device.
+        chosen: bool [K, N, n] on the CPU: whether path k of image i passes a unit through its
+            residual branch. Indices are computed on the CPU, so that no unit waits for the device.
 
     Returns:
         float64 [K, N, 3, H, W]. At each unit only the gradients whose path takes the residual
-        branch are led through it, gathered into as few rows as the busiest image needs.
+        branch are propagated through it, gathered into as few rows as possible.
     """
     device = cut.top.device
     gradients = cut.top.expand(len(chosen), *cut.top.shape[1:]).contiguous()
@@ -226,9 +223,9 @@ def path_gradients_by_image(cut: CutNetwork, chosen: Tensor) -> Tensor:
         wanted = through[order, images].nonzero(as_tuple=True)
         taken = [to_device(each, device) for each in (order, images)]
         of_taken = [to_device(each, device) for each in wanted]
-        led_to = [to_device(each[wanted], device) for each in (order, images)]
+        targets = [to_device(each[wanted], device) for each in (order, images)]
         residual = unit.residual(gradients[*taken])
         gradients = unit.shortcut(gradients)
-        gradients[*led_to] = residual[*of_taken] * cut.boost
+        gradients[*targets] = residual[*of_taken] * cut.boost
     lengths = to_device(chosen.sum(2)[:, :, None, None, None], device)
     return cut.unboosted(cut.stem(gradients), lengths)

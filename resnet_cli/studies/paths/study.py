@@ -12,6 +12,7 @@ from resnet_cli.studies.base import (
     ON,
     Case,
     GradientImages,
+    Measured,
     NamedFigure,
     Option,
     Row,
@@ -41,12 +42,10 @@ if TYPE_CHECKING:
     from resnet_cli.studies.subject import Subject
 
 MAX_UNITS = 1000
-"""The numbers of paths, up to C(n, n / 2), are multiplied by norms as floats of 64 bits."""
+"""The numbers of paths, up to C(n, n / 2), are multiplied by norms in float64."""
 
 SWEEPS = ("--exact", "--cumulative", "--stages", "--unit")
 """The options that take an exact sweep."""
-
-
 Batch = tuple["Tensor", "Tensor"]
 """Images and labels."""
 
@@ -68,22 +67,24 @@ class Paths(Study):
     lengths_only: Annotated[bool, Option("--lengths", "Only count the paths of each length.")] = (
         False
     )
-    """Only the number of paths by length; no gradient is measured."""
+    """Only count the paths of each length; no gradient is measured."""
     exact: Annotated[
         bool,
         Option("--exact", "Add the exact spectrum: all paths of each length.", default=False),
     ] = True
-    """Add the exact spectrum: the gradient that all paths of a length deliver together."""
+    """Also the exact spectrum: the sum of the gradients along all paths of each length."""
     cumulative: Annotated[
         bool,
         Option(
             "--cumulative",
-            "Add the direction of the gradient that all paths of up to each length deliver.",
+            "Add the cosine of the summed gradient of all paths up to each length with the "
+            "ordinary gradient.",
         ),
     ] = False
-    """Also the cosine of the gradient of all paths of up to each length with the whole gradient."""
+    """Also the cosine of the summed gradient of all paths up to each length with the ordinary
+    gradient."""
     stages: Annotated[bool, Option("--stages", "Add the exact spectrum of each stage.")] = False
-    """Also the exact spectrum of each stage: only its units count for a path's length."""
+    """Also the exact spectrum of each stage: only its units count towards a path's length."""
     unit: Annotated[
         Annotated[int, Field(ge=0)] | None,
         Option("--unit", "Add the exact spectrum at the parameters of this unit.", metavar="UNIT"),
@@ -99,24 +100,25 @@ class Paths(Study):
         Literal["batch", "image"],
         Option(
             "--estimator",
-            "batch: one path for a batch, as published; image: one for each image.",
+            "batch: one path for all images of a batch, as published; image: one path for each "
+            "image.",
             word="estimator-",
         ),
     ] = "batch"
-    """One path for the whole batch, as published, or a path of its own for each image."""
+    """One path for all images of a batch, as published, or one path for each image."""
     batch_size: Annotated[
         PositiveInt,
         Option("--batch-size", "Images in a sample's batch.", metavar="N", word="batch"),
     ] = 128
-    """Images in the batch that one sample's gradient belongs to."""
+    """Images in the batch of each sample."""
     batch_statistics: Annotated[
         bool,
         Option(
             "--batch-statistics",
-            "Normalise by each batch's own statistics when sampling, as in training.",
+            "Normalise by the statistics of each batch when sampling, as in training.",
         ),
     ] = False
-    """Sample by the batch's statistics; not with the exact spectrum."""
+    """Sample with the statistics of the batch; not together with the exact spectrum."""
 
     on: Annotated[GradientImages, ON] = "train"
     """The split that the batches are drawn from."""
@@ -125,8 +127,8 @@ class Paths(Study):
     pictures: ClassVar = {
         "paths": "number of paths, gradient of one path, and their product, by path length",
         "path_spectrum": "share of the gradient by path length, sampled and exact",
-        "path_cumulative": "cosine with the whole gradient of what all paths of up to a length "
-        "deliver, and its relative norm, by that length",
+        "path_cumulative": "cosine with the ordinary gradient, and relative norm, of the summed "
+        "gradient of all paths up to a length, by that length",
         "path_spectrum_stages": "exact share of the gradient by path length in each stage",
         "path_spectrum_unit": "exact share of the gradient at one unit's weights by path length",
     }
@@ -145,8 +147,8 @@ class Paths(Study):
                     )
         if "--batch-statistics" in given and set(SWEEPS) & set(given):
             raise UserError(
-                "the exact spectrum uses running statistics, with which images do not see one "
-                "another; it could not be compared with samples by --batch-statistics"
+                "the exact spectrum uses running statistics, so that images do not influence each "
+                "other; it cannot be compared with samples taken with --batch-statistics"
             )
 
     def names(self) -> tuple[str, ...]:
@@ -170,8 +172,8 @@ class Paths(Study):
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
         if subject.num_units > MAX_UNITS and not self.lengths_only:
             raise UserError(
-                f"the paths of {subject.num_units} units are too many for a float; gradients are "
-                f"measured for at most {MAX_UNITS} units, --lengths counts paths of any number"
+                f"{subject.num_units} units have too many paths for float64; gradients are "
+                f"measured for at most {MAX_UNITS} units; --lengths has no limit"
             )
         check_lengths(self.lengths(subject), subject.num_units)
         if self.unit is not None:
@@ -191,9 +193,7 @@ class Paths(Study):
     def normalises_by_batch(self) -> bool:
         return self.batch_statistics
 
-    def measure(
-        self, subject: "Subject", seed: int, progress: "Progress"
-    ) -> Iterator[tuple[str, Sequence[Row], Sequence[str]]]:
+    def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
         from resnet_cli.studies.paths.exact import exact_spectrum, exact_spectrum_of_unit
         from resnet_cli.studies.paths.sampled import batch_indices
 
@@ -229,7 +229,7 @@ class Paths(Study):
 
         with progress.of(f"sampling paths of {subject.label}") as report:
             return sampled.sample_path_gradients(
-                subject.loaded.network,
+                subject.network,
                 subject.batches(self.on),
                 self.lengths(subject),
                 self.samples,
@@ -244,7 +244,7 @@ class Paths(Study):
     def _by_stage(self, subject: "Subject", batch: "Batch", progress: "Progress") -> list[Row]:
         from resnet_cli.studies.paths.exact import exact_spectrum
 
-        places = subject.loaded.network.places
+        places = subject.network.places
         rows = []
         for stage in sorted({place.stage for place in places}):
             counted = [place.index for place in places if place.stage == stage]
@@ -263,7 +263,7 @@ class Paths(Study):
             lambda: figures.paths_figure(
                 tables["path_lengths"],
                 tables["path_gradients"],
-                heading.over("Paths by length, and the gradient that they carry"),
+                heading.over("Number of paths and gradient by path length"),
                 spectrum=tables["path_spectrum"],
             ),
         )
@@ -279,7 +279,7 @@ class Paths(Study):
                 "path_cumulative",
                 lambda: figures.cumulative_figure(
                     tables["path_cumulative"],
-                    heading.over("Direction of the gradient of all paths of up to a length"),
+                    heading.over("Summed gradient of all paths up to each length"),
                 ),
             )
         if self.stages:
@@ -325,7 +325,7 @@ def _swept(
         measure: `exact_spectrum` or `exact_spectrum_of_unit`.
         which: the units that it counts, or its unit.
     """
-    network, engine = subject.loaded.network, subject.context.engine
+    network, engine = subject.network, subject.context.engine
     with progress.of(f"exact spectrum of {label}") as report:
         found = measure(network, *batch, which, report, engine)
     progress.display.paragraph(

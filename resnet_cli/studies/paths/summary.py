@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import pandas
 
 ALIGNED = (0.5, 0.9, 0.99)
-"""Cosines with the whole gradient for which the length of the paths is given."""
+"""Cosines with the ordinary gradient for which the path length is given."""
 
 
 def summary_of(tables: Tables, label: str, num_units: int) -> Summary:
-    """What was found: the counts of paths alone, or with what was measured.
+    """The summary of the measured tables, or of the numbers of paths if there are no others.
 
     Args:
         label: the network and the data set.
@@ -53,8 +53,8 @@ def summary_of(tables: Tables, label: str, num_units: int) -> Summary:
 def _cut(
     title: str, columns: list[str], rows: Sequence[Sequence[Any]]
 ) -> tuple[str, list[str], Sequence[Sequence[Any]]]:
-    """A table without the lengths before the first, and after the last, whose share is shown as
-    more than zero; the title says which are left."""
+    """Title, columns and rows of a table, without the first and last lengths whose shares are shown
+    as zero. The title says which remain."""
     shares = [index for index, column in enumerate(columns) if column.startswith("share")]
     filled = [
         position
@@ -70,9 +70,10 @@ def _cut(
 def _spectrum_columns(
     frame: "pandas.DataFrame", num_units: int
 ) -> tuple[dict[str, list[object]], dict[str, list[float]], dict[str, Any]]:
-    """The spectrum's columns to show, the weights of the lengths by measurement, and the facts.
+    """The columns of the spectrum that are shown, the weight of each length for each measurement,
+    and the facts.
 
-    Shares are of all lengths: there are no sampled ones if some lengths were not sampled.
+    Shares are of all lengths: they are left out if some lengths were not sampled.
     """
     columns: dict[str, list[object]] = {
         "k": list(frame["k"]),
@@ -100,7 +101,7 @@ def _spectrum_columns(
 def _intervals(
     name: str, lengths: list[int], weights: list[float], num_units: int
 ) -> tuple[str, dict[str, list[int]]]:
-    """The shortest intervals of lengths that hold most of the gradient, in words and as facts."""
+    """The shortest intervals of lengths that hold most of the gradient, as a sentence and facts."""
     intervals = {share: shortest_interval(lengths, weights, share) for share in SHARES}
     words = ", ".join(f"{share:.0%} in {a}-{b}" for share, (a, b) in intervals.items())
     first, last = intervals[0.9]
@@ -112,21 +113,21 @@ def _intervals(
 
 
 def _direction(frame: "pandas.DataFrame", num_units: int) -> tuple[str, dict[str, float]]:
-    """From which length on the shortest paths point where the whole gradient does, in words, and
-    the cosine by length."""
+    """The length from which on the summed gradient has the direction of the ordinary one, as a
+    sentence, and the cosine by length."""
     found = []
     for cosine in ALIGNED:
-        # From there on, not only there: the first paths may point that way by chance.
+        # For all larger lengths too: a single cosine may be large by chance.
         below = frame.index[~(frame["cosine"] >= cosine)]
         length = int(below[-1]) + 1 if len(below) else 0
         found.append(f"{cosine:g} from length {length}")
     return (
-        f"the gradient of all paths of up to a length has a cosine with the whole gradient of at "
-        f"least {' on, of '.join(found)} on, of {num_units}"
+        "the summed gradient of all paths up to a length has a cosine with the ordinary gradient "
+        f"of at least {' on, '.join(found)} on, of {num_units}"
     ), _by_length(frame, "cosine")
 
 
 def _by_length(frame: "pandas.DataFrame", column: str) -> dict[str, float]:
-    """A column by path length, without the lengths that were not measured."""
+    """A column by path length, for the lengths that were measured."""
     measured = frame[frame[column].notna()]
     return {str(k): float(v) for k, v in zip(measured["k"], measured[column], strict=True)}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resnet_cli.studies.paths.exact import ExactSpectrum
 
 
-_LENGTH = whole("k", "units that a path passes by their residual branch")
+_LENGTH = whole("k", "length: number of units that a path passes through their residual branch")
 _SHARE = number("share_exact", "exact_norm as a share of its sum over k, 0 to 1", empty=True)
 TABLES = (
     Table(
@@ -20,8 +20,8 @@ TABLES = (
         "path length",
         (
             _LENGTH,
-            whole("paths", "how many paths have this length, C(n, k); an integer of any size"),
-            number("fraction", "their share of all 2^n paths, 0 to 1"),
+            whole("paths", "number of paths of this length, C(n, k); an integer of any size"),
+            number("fraction", "share of all 2^n paths, 0 to 1"),
         ),
     ),
     Table(
@@ -32,7 +32,7 @@ TABLES = (
             whole("sample", "number of the draw within this k, from 0"),
             number(
                 "grad_norm",
-                "norm of the loss's gradient at the network's input that this one path delivers",
+                "L2 norm of the gradient along this path, of the loss at the network's input",
             ),
             whole("images", "images in the batch"),
             whole("seed", "seed of the draws"),
@@ -49,16 +49,15 @@ TABLES = (
                 "mean of grad_norm over the samples; empty for a length not sampled",
                 empty=True,
             ),
-            number("std_norm", "their standard deviation", empty=True),
+            number("std_norm", "standard deviation of grad_norm over the samples", empty=True),
             number(
                 "total",
-                "paths × mean_norm, the estimate of paper 2, which takes no account of paths that "
-                "cancel",
+                "paths × mean_norm, the estimate of paper 2, which ignores cancellation",
                 empty=True,
             ),
             number(
                 "exact_norm",
-                "norm of the gradient that all paths of this length deliver together; empty unless "
+                "L2 norm of the sum of the gradients along all paths of this length; empty unless "
                 "measured",
                 empty=True,
             ),
@@ -66,8 +65,8 @@ TABLES = (
             _SHARE,
             number(
                 "cancellation",
-                "exact_norm / total: what is left of the paths' gradients when those of one length "
-                "are added as vectors instead of by their norms",
+                "exact_norm / total: the norm of the sum of the gradients relative to the sum of "
+                "their norms",
                 empty=True,
             ),
         ),
@@ -76,14 +75,18 @@ TABLES = (
         "path_cumulative",
         "longest path length",
         (
-            whole("k", "residual branches that a path has at most"),
+            whole("k", "largest number of residual branches on a path"),
             number(
                 "cosine",
-                "cosine of the gradient at the input that all these paths deliver together with "
-                "the whole gradient; empty where one is zero",
+                "cosine of the sum of the gradients along all these paths with the ordinary "
+                "gradient; empty where one is zero",
                 empty=True,
             ),
-            number("relative_norm", "its L2 norm over that of the whole gradient", empty=True),
+            number(
+                "relative_norm",
+                "L2 norm of that sum over that of the ordinary gradient",
+                empty=True,
+            ),
             whole("images", "images in the batch"),
         ),
     ),
@@ -92,27 +95,27 @@ TABLES = (
         "stage and path length",
         (
             whole("stage", "stage, from 1"),
-            whole("k", "residual branches of that stage on the path"),
-            whole("paths", "ways to choose them, C(units of the stage, k)"),
+            whole("k", "number of residual branches of this stage on the path"),
+            whole("paths", "number of choices of these branches, C(units of the stage, k)"),
             number(
                 "exact_norm",
-                "L2 norm of the gradient at the input that all these paths deliver together",
+                "L2 norm of the sum of the gradients at the input along all these paths",
             ),
             _SHARE,
         ),
-        note="Exact spectra in which only the units of one stage count for a path's length; all "
-        "other units pass\nthe gradient whole.",
+        note="Exact spectra in which only the units of one stage count towards the length of a "
+        "path. All other units pass\nthe whole gradient, through both branches.",
     ),
     Table(
         "path_spectrum_unit",
         "path length",
         (
             whole("unit", "the unit, from 0"),
-            whole("k", "residual branches on the path from the loss, the unit's own among them"),
-            whole("paths", "C(units after it, k - 1)"),
+            whole("k", "residual branches on the path from the loss, including the unit's own"),
+            whole("paths", "number of these paths, C(units after the unit, k - 1)"),
             number(
                 "exact_norm",
-                "L2 norm of the gradient at its parameters that all these paths deliver together",
+                "L2 norm of the sum of the gradients at its parameters along all these paths",
             ),
             _SHARE,
         ),
@@ -134,7 +137,7 @@ def path_lengths(num_units: int) -> list[Row]:
 
 
 def check_lengths(ks: Sequence[int], num_units: int) -> None:
-    """Raises UserError for a path length that a network of so many units does not have."""
+    """Raises UserError for a path length that a network with this number of units does not have."""
     for k in ks:
         if not 0 <= k <= num_units:
             raise UserError(
@@ -146,13 +149,13 @@ def check_lengths(ks: Sequence[int], num_units: int) -> None:
 def spectrum_rows(
     num_units: int, gradients: Sequence[Mapping[str, Any]], exact: "ExactSpectrum | None"
 ) -> list[Row]:
-    """Rows of path_spectrum.csv: for each length the sampled estimate beside the exact norm.
+    """Rows of path_spectrum.csv: for each length the sampled estimate and the exact norm.
 
-    `cancellation` is exact norm over sampled total: what is left of the paths' gradients when those
-    of one length are added up as vectors instead of by their norms.
+    `cancellation` is the exact norm over the sampled total: the norm of the sum of the gradients
+    relative to the sum of their norms.
 
-    Lengths that were not sampled have no sampled columns, and without an exact spectrum there are
-    no exact ones; shares are of the sum over the lengths that are there.
+    The sampled columns are None for lengths that were not sampled, the exact ones without an exact
+    spectrum. Shares are of the sum over the lengths that were measured.
     """
     by_k: dict[int, list[float]] = {}
     for row in gradients:
@@ -195,9 +198,9 @@ def exact_rows(key: str, value: int, exact: "ExactSpectrum") -> list[Row]:
     """Rows of path_spectrum_stages.csv and path_spectrum_unit.csv: one spectrum's exact norms.
 
     Args:
-        key: the first column, `stage` or `unit`; for a unit, paths end in its F, so that of k
-            branches k - 1 are chosen freely.
-        value: that column's value.
+        key: name of the first column, `stage` or `unit`. For a unit, paths end in its F, so that
+            k - 1 of the k branches can be chosen.
+        value: of that column.
     """
     total = math.fsum(exact.norms)
     free = len(exact.norms) - 1
