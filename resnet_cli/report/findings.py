@@ -121,6 +121,7 @@ def networks_table(results: Path) -> str:
             continue
         rises, frame = lesioned
         exact = float(spectrum["exact_norm"].sum())
+        mean_length = float((spectrum["k"] * spectrum["exact_norm"]).sum()) / exact
         name = network_label(path.relative_to(results / "veit2016").parts[0], provenance)
         rows.append(
             (
@@ -129,6 +130,7 @@ def networks_table(results: Path) -> str:
                 f"{frame['baseline_error'].iloc[0]:.2f}",
                 f"{rises.median():+.2f}",
                 f"{10**line.slope:.2f}",
+                f"{mean_length:.1f}",
                 f"{spectrum['total'].sum() / exact:.3g}",
             )
         )
@@ -138,6 +140,7 @@ def networks_table(results: Path) -> str:
         "error (%)",
         "median rise, one unit deleted (points)",
         "gradient of a path, per unit",
+        "mean path length, weighted by the exact gradient",
         "sampled total / exact total",
     )
     rows.sort(key=lambda row: (row[1], row[0]))

@@ -24,7 +24,7 @@ from resnet_cli.results.layout import case_folder, provenance_path
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Case, NamedFigure, Study, stored_study
-from resnet_cli.studies.runner import draw, read_tables
+from resnet_cli.studies.runner import draw, read_tables, title_together
 
 
 def redraw(folder: Path) -> list[Path]:
@@ -100,12 +100,21 @@ def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
 
 
 def _figures_together(folder: Path) -> Iterable[NamedFigure]:
-    """The figures that show all cases of an experiment."""
-    found = [entry for path in sorted(folder.glob("*/")) for entry in _studies(path)]
-    experiment = _experiment(found[0][1]) if found else None
-    if experiment is None:
+    """The figures of all cases of an experiment together, or of all networks that one command
+    studied."""
+    found = [(path, *entry) for path in sorted(folder.glob("*/")) for entry in _studies(path)]
+    if not found:
         return []
-    study, cases = found[0][0], []
+    _, study, config = found[0]
+    experiment = _experiment(config)
+    if experiment is None:
+        cases = [
+            Case(path.name, read_tables(study, path), _heading(config, None, path))
+            for path, other, config in found
+            if other == study
+        ]
+        return study.figures_together(cases, title_together(study, cases))
+    cases = []
     for case, run in experiment.runs():
         below = folder / case_folder(experiment, case.name, run.seed)
         if any(_has(below, name) for name in study.names()):

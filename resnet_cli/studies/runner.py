@@ -134,10 +134,16 @@ def run_together(
         shown.setdefault(("network", *summary.columns), []).extend(rows)
     for columns, rows in shown.items():
         display.table(study.title, columns, rows)
-    datasets = {subject.data.dataset for subject in subjects}
-    title = Heading(None, "", datasets.pop() if len(datasets) == 1 else "").over(study.title)
-    written.files += processes.from_first(lambda: draw(study.figures_together(cases, title), out))
+    cases.sort(key=lambda case: case.name)  # as the figures are drawn again from the folders
+    figures = study.figures_together(cases, title_together(study, cases))
+    written.files += processes.from_first(lambda: draw(figures, out))
     return written
+
+
+def title_together(study: Study, cases: Sequence[Case]) -> str:
+    """The title of the figures of several networks."""
+    datasets = {case.heading.dataset for case in cases}
+    return Heading(None, "", datasets.pop() if len(datasets) == 1 else "").over(study.title)
 
 
 def heading_for(subject: Subject, heading: Heading) -> Heading:

@@ -1,5 +1,6 @@
 """Figures redrawn from committed tables."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,26 @@ import pytest
 from resnet_cli.cli import run_command
 from resnet_cli.report.redraw import main as redraw_main
 from resnet_cli.report.redraw import redraw
+from resnet_cli.weights.cards import bundled_path
 
+NETWORKS = ["--checkpoint", "preact56-digits", "--checkpoint", "copy.safetensors"]
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def test_redrawn_plots_are_those_that_run_drew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "veit2016/fig3", "--profile", "smoke"],
+        ["lesion", "--blocks", "1", "--images", "20", "--out", "results/depth", *NETWORKS],
+    ],
+    ids=["an experiment", "networks"],
+)
+def test_redrawn_plots_are_those_that_were_drawn(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_command(["run", "veit2016/fig3", "--profile", "smoke", "-q"]) == 0
+    shutil.copy(bundled_path("preact56-digits"), "copy.safetensors")
+    assert run_command([*command, "-q"]) == 0
     before = {path: path.read_bytes() for path in Path("results").rglob("*.png")}
     assert len(before) == 3  # one of each case, one of both
     for path in before:
