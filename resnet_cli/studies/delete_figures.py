@@ -67,10 +67,9 @@ def lesion_single_figure(
         intact_color = color if len(networks) > 1 else INTACT
         axes.axhline(baseline, color=intact_color, linestyle="--", linewidth=1.0)
         # The legend has two columns: deleted on the left, intact on the right.
-        of_name = f"{name}, " if len(networks) > 1 else ""
         label = name if len(networks) > 1 else f"one {what} deleted"
         deleted.append(Line2D([], [], color=color, marker="o", markersize=3, label=label))
-        label = f"{of_name}intact ({baseline:.2f} %)"
+        label = f"intact ({baseline:.2f} %)"
         intact.append(Line2D([], [], color=intact_color, linestyle="--", label=label))
     if any_change:
         mark = GREY if len(networks) > 1 else CHANGES_SHAPE

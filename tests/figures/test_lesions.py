@@ -51,8 +51,8 @@ def test_single_deletions_of_two_networks() -> None:
         "VGG-15",
         "ResNet-110",
         "changes the shape",
-        "VGG-15, intact (1.40 %)",
-        "ResNet-110, intact (0.80 %)",
+        "intact (1.40 %)",
+        "intact (0.80 %)",
         "guessing (90 %)",
     ]
     styles = {text.get_text(): line for text, line in _legend(figure)}
