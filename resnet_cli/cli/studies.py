@@ -317,7 +317,7 @@ def _show(display: "Display", command: str, about: Mapping[str, Any], written: "
     display.summary({"command": command, **about, "files": file_names(written)} | written.facts)
 
 
-def _add_study_command(command: str, text: str, *examples: str) -> None:
+def add_study_command(command: str, text: str, *examples: str) -> None:
     """Add the command of the studies that name it."""
     studies = studies_of(command)
     options = _study_options(command)
@@ -343,7 +343,7 @@ def _add_study_command(command: str, text: str, *examples: str) -> None:
     add_command(command, run, parameters, examples)
 
 
-_add_study_command(
+add_study_command(
     "lesion",
     "Delete or reorder units and measure the test error.",
     "lesion --blocks 1 --ranked",
@@ -356,7 +356,7 @@ _add_study_command(
     "lesion --influence 1-3",
     "lesion --checkpoint preact110-cifar10 --data-dir DATA",
 )
-_add_study_command(
+add_study_command(
     "paths",
     "Measure path lengths and the gradient by path length.",
     "paths",
@@ -366,7 +366,7 @@ _add_study_command(
     "paths --exact --estimator image",
     "paths --cumulative",
 )
-_add_study_command(
+add_study_command(
     "signal",
     "Measure activations and gradients by unit. Also the factors of shortcuts.",
     "signal",

@@ -177,7 +177,7 @@ def check_types(path: Path, content: Mapping[str, Any]) -> None:
         raise _altered(path)
 
 
-class _Measured(BaseModel):
+class _StoredConfig(BaseModel):
     """The parts of a stored configuration that reports and verdicts read one by one."""
 
     model: ModelConfig | None = None
@@ -197,7 +197,7 @@ def explicit_config(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
         config = to_current_edition(stored)
     except ValueError as error:
         raise UserError(f"{path}: {error}; install a newer resnet-cli") from None
-    for case in validated(_Measured, config, f"{path}: config").cases:
+    for case in validated(_StoredConfig, config, f"{path}: config").cases:
         model = (config.get("model") or {}) | case.model
         validated(ModelConfig, model, f"{path}: config: case {case.name}")
     return config

@@ -214,7 +214,7 @@ def test_a_typed_study_again(
     assert again.read_bytes() == table.read_bytes()
     assert read_provenance(again)["config"] == read_provenance(table)["config"]
     assert run_command(["run", str(provenance), "--shard", "1/2"]) == 2
-    assert "nothing is to be trained; leave out --shard and --executor" in capsys.readouterr().err
+    assert "leave out --shard and --executor" in capsys.readouterr().err
 
 
 def test_other_weights_are_not_taken(
@@ -511,6 +511,6 @@ def test_what_does_not_fit_is_named(
 )
 def test_a_provenance_is_run_as_it_is(more: list[str], capsys: Captured) -> None:
     assert run_command(["run", "x.provenance.json", *more]) == 2
-    assert "x.provenance.json: a provenance file is run alone" in capsys.readouterr().err
+    assert "x.provenance.json: a provenance file contains all settings" in capsys.readouterr().err
     assert run_command(["run", "nowhere.provenance.json"]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-import typer
 import yaml
 from matplotlib.figure import Figure
 from pydantic import PositiveInt
-from typer.testing import CliRunner
 
 from resnet_cli.cli import run_command
-from resnet_cli.cli.studies import add_command
+from resnet_cli.cli.app import app
+from resnet_cli.cli.studies import add_study_command
 from resnet_cli.config import registry
 from resnet_cli.results.columns import Table, number, whole
 from resnet_cli.results.tables import is_pair, read_table
@@ -68,13 +67,14 @@ def test_its_yaml_runs_and_writes_a_table_with_provenance_and_a_figure(tmp_path:
     assert Path("out/weights.png").exists()
 
 
-def test_it_has_a_command_with_its_option() -> None:
-    application = typer.Typer()
-    application.callback()(lambda: None)
-    add_command(application, "weigh", "Weigh units.", ("weigh",))
-    assert "--power" in CliRunner().invoke(application, ["weigh", "--help"]).output
-    done = CliRunner().invoke(application, ["weigh", "--power", "3", "--out", "out", "-q"])
-    assert done.exit_code == 0, done.output
+def test_it_has_a_command_with_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
+    add_study_command("weigh", "Weigh units.", "weigh")
+    assert run_command(["weigh", "--help"]) == 0
+    assert "--power" in capsys.readouterr().out
+    assert run_command(["weigh", "--power", "3", "--out", "out", "-q"]) == 0
     assert len(read_table(Path("out/weights.csv"))) == 27
 
 
