@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.smoothness import ACCURACY, STEP_SHARE, curve_of
-from resnet_cli.claims.veit2016_numbers import CHANCE, undertrained_network
+from resnet_cli.claims.veit2016_numbers import CHANCE, for_each_training, undertrained_network
 from resnet_cli.claims.verdict import (
     ERROR,
     POINTS,
@@ -239,7 +239,7 @@ def rises_smoothly(experiment: str, stem: str, by: str) -> Callable[[Evidence], 
         tables = evidence.tables(experiment, stem)
         if short := undertrained_network(evidence, experiment, tables):
             return [short]
-        return smooth_rise(tables[0].frame, by)
+        return for_each_training(tables, lambda table: smooth_rise(table.frame, by))
 
     return judge
 

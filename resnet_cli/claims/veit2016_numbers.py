@@ -1,6 +1,7 @@
 """What the judges of paper 2 share: its numbers, and when a network was trained long enough."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from resnet_cli.claims.evidence import Evidence, StudyTable
 from resnet_cli.claims.papers import published, published_error
@@ -28,6 +29,17 @@ def check_54_units(units: int) -> None:
     """
     if units != UNITS:
         raise NotMeasuredError(Quantity("units", units, unit="units"))
+
+
+def for_each_training(
+    tables: Sequence[StudyTable], judge: Callable[[StudyTable], list[Part]]
+) -> list[Part]:
+    """The parts of every training; if there are several, each part names its training."""
+    if len(tables) == 1:
+        return judge(tables[0])
+    return [
+        replace(part, training=f"seed {table.seed}") for table in tables for part in judge(table)
+    ]
 
 
 def undertrained_network(

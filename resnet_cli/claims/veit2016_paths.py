@@ -18,6 +18,7 @@ from resnet_cli.claims.papers import case_title, published_error
 from resnet_cli.claims.veit2016_numbers import (
     PAPER,
     check_54_units,
+    for_each_training,
     paper_number,
     undertrained_network,
 )
@@ -48,17 +49,18 @@ paper 1's five runs of one network."""
 # --- Figures 6 and 7: paths ----------------------------------------------------------------------
 
 
-def _sampled(evidence: Evidence, experiment: str, case: str = "main") -> StudyTable:
-    """path_spectrum.csv, sampled at every length by the published estimator.
+def _sampled(evidence: Evidence, experiment: str, case: str = "main") -> list[StudyTable]:
+    """path_spectrum.csv of each training, sampled at every length by the published estimator.
 
     Raises:
-        NotMeasuredError: it was not.
+        NotMeasuredError: one was not.
     """
-    table = evidence.tables(experiment, "path_spectrum", case)[0]
-    total = table.frame["total"]
-    if table.estimator != "batch" or total.isna().any() or not (total > 0).any():
-        raise NotMeasuredError
-    return table
+    tables = evidence.tables(experiment, "path_spectrum", case)
+    for table in tables:
+        total = table.frame["total"]
+        if table.estimator != "batch" or total.isna().any() or not (total > 0).any():
+            raise NotMeasuredError
+    return tables
 
 
 def _samples(table: StudyTable) -> int:
@@ -120,12 +122,12 @@ def line_of_norms(means: "Series[float]") -> Any:
 
 
 def falls_exponentially(evidence: Evidence) -> list[Part]:
-    table = evidence.tables("fig6", "path_gradients")[0]
-    if table.estimator != "batch":
+    tables = evidence.tables("fig6", "path_gradients")
+    if any(table.estimator != "batch" for table in tables):
         raise NotMeasuredError
-    if short := undertrained_network(evidence, "fig6", [table]):
+    if short := undertrained_network(evidence, "fig6", tables):
         return [short]
-    return exponential_fall(table.frame)
+    return for_each_training(tables, lambda table: exponential_fall(table.frame))
 
 
 def exponential_fall(frame: DataFrame) -> list[Part]:
@@ -154,16 +156,20 @@ def short_and_few(evidence: Evidence) -> list[Part]:
     first, last = (int(paper_number("fig6c", f"effective_{end}")) for end in ("from", "to"))
     lengths = evidence.tables("fig6", "path_spectrum")[0].frame
     check_54_units(int(lengths["k"].max()))
-    table = _sampled(evidence, "fig6")
-    if short := undertrained_network(evidence, "fig6", [table]):
+    tables = _sampled(evidence, "fig6")
+    if short := undertrained_network(evidence, "fig6", tables):
         return [short]
-    shown = [_share_of_paths(table.frame, first, last)]
-    exact = table.frame["exact_norm"]
-    if not exact.isna().any():
-        inside = table.frame["k"].between(first, last)
-        shown.append(Quantity("exact", float(exact[inside].sum() / exact.sum()), unit=SHARE))
-    share = gradient_share(table.frame, _samples(table), first, last)
-    return [_holds_almost_all(share, shown)]
+
+    def judge(table: StudyTable) -> list[Part]:
+        shown = [_share_of_paths(table.frame, first, last)]
+        exact = table.frame["exact_norm"]
+        if not exact.isna().any():
+            inside = table.frame["k"].between(first, last)
+            shown.append(Quantity("exact", float(exact[inside].sum() / exact.sum()), unit=SHARE))
+        share = gradient_share(table.frame, _samples(table), first, last)
+        return [_holds_almost_all(share, shown)]
+
+    return for_each_training(tables, judge)
 
 
 def _share_of_paths(frame: DataFrame, first: int, last: int) -> Quantity:
@@ -198,16 +204,21 @@ def long_paths_go(evidence: Evidence) -> list[Part]:
 def highways_too(evidence: Evidence) -> list[Part]:
     """Whether lengths up to half of the units have ALMOST_ALL of the sampled gradient of each gated
     network."""
-    parts = []
-    for case in ("exclusive-gating", "shortcut-gating"):
+
+    def of(case: str) -> list[Part]:
+        title = case_title(case)
         try:
-            table = _sampled(evidence, "highway_paths", case)
-            short = undertrained_network(evidence, "highway_paths", [table], case_title(case))
+            tables = _sampled(evidence, "highway_paths", case)
+            short = undertrained_network(evidence, "highway_paths", tables, title)
         except NotMeasuredError:
-            parts.append(Part("not measured"))
-            continue
-        parts.append(short or short_half(table.frame, _samples(table), f"{case_title(case)}, "))
-    return parts
+            return [Part("not measured")]
+        if short:
+            return [short]
+        return for_each_training(
+            tables, lambda table: [short_half(table.frame, _samples(table), f"{title}, ")]
+        )
+
+    return [*of("exclusive-gating"), *of("shortcut-gating")]
 
 
 def short_half(frame: DataFrame, samples: int, network: str = "") -> Part:

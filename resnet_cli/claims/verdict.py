@@ -11,6 +11,8 @@ A difference decides if it is at least two standard errors from zero: z = differ
   divided by the number of images. It needs `correct.npz`; without it v is zero, and the verdict
   says so.
 - One network, intact and changed: only the paired variance over images and the spread of the draws.
+  Where the draws are judged (Figures 5 and 6), each training is judged on its own, and the claim
+  must hold for all; elsewhere the damage is averaged over the trainings.
 
 A verdict requires that the reference network, the original or the intact one, reached the error
 given by `decides_below` of the experiment. Otherwise it was not trained long enough.
@@ -95,6 +97,8 @@ class Part:
     """Whether the spread between trainings is assumed, not measured."""
     unpaired: bool = False
     """Whether the variance over images is missing, since no outcomes for each image are stored."""
+    training: str = ""
+    """The training that was measured, `seed 1`, if each of several is judged."""
 
 
 @dataclass(frozen=True)

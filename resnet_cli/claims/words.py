@@ -75,6 +75,8 @@ def named(quantity: Quantity) -> str:
 def comparison(part: Part) -> str:
     """`dropout 0.5: fails (89.72 %), original unit: 0.83 %; difference +88.89 points (z = 210)`."""
     measured = ", ".join(named(quantity) for quantity in part.measured)
+    if part.training and measured:
+        measured = f"{part.training}: {measured}"
     if part.tested is None:
         return measured
     notes = []
@@ -161,6 +163,7 @@ def judgement_to_dict(judgement: Judgement) -> dict[str, Any]:
 def _part_to_dict(part: Part) -> dict[str, Any]:
     return {
         "verdict": part.verdict,
+        "training": part.training or None,
         "tested": _quantity_to_dict(part.tested) if part.tested is not None else None,
         "measured": [_quantity_to_dict(quantity) for quantity in part.measured],
         "spread_assumed": part.assumed,

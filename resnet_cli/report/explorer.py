@@ -13,14 +13,13 @@ from resnet_cli.models.resnet import make_places
 from resnet_cli.report.labels import network_label
 from resnet_cli.results.tables import read_provenance, read_table
 
-LESIONS = ("fig3/preact110", "fig3", "fig5a")
-"""Folders with single deletions; the first that exists is used."""
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def explorer_data(results: Path) -> list[dict[str, Any]]:
-    """One entry for each profile of paper 2 that has single deletions and a complete spectrum of
-    one network: its name, units, stages, errors by unit, and shares by path length.
+    """One entry for each profile of paper 2 that has the exact spectrum and the deletion of each
+    unit of one network: its name, units, stages, errors by unit, and shares by path length. Of
+    several trainings, it is the one with the lowest seed.
 
     Raises:
         UserError: a table cannot be read.
@@ -32,12 +31,35 @@ def explorer_data(results: Path) -> list[dict[str, Any]]:
 
 
 def _network(folder: Path) -> dict[str, Any] | None:
-    spectrum_path = folder / "fig6" / "path_spectrum.csv"
-    lesion_path = next(
-        (p for where in LESIONS if (p := folder / where / "lesion_delete.csv").exists()), None
-    )
-    if lesion_path is None or not spectrum_path.exists():
-        return None
+    for spectrum, lesions in spectra_with_lesions(folder):
+        if (found := _measured(folder.name, spectrum, lesions)) is not None:
+            return found
+    return None
+
+
+def spectra_with_lesions(folder: Path) -> list[tuple[Path, Path]]:
+    """The tables path_spectrum.csv of Figure 6, each with a table of single deletions of the same
+    weights; of several such tables, the first in the order of the figures.
+
+    Args:
+        folder: `results/veit2016` or one of its profiles.
+    """
+    lesions: dict[str, Path] = {}
+    for path in sorted(folder.rglob("lesion_delete.csv")):
+        if (read_table(path)["k"] == 1).any():
+            lesions.setdefault(_weights(path), path)
+    spectra = sorted(folder.rglob("fig6/**/path_spectrum.csv"))
+    return [(path, lesions[_weights(path)]) for path in spectra if _weights(path) in lesions]
+
+
+def _weights(table: Path) -> str:
+    """The hash of the weights that a table was measured on; the table's path if it is unknown."""
+    checkpoint = read_provenance(table).get("checkpoint") or {}
+    return str(checkpoint.get("sha256") or table)
+
+
+def _measured(profile: str, spectrum_path: Path, lesion_path: Path) -> dict[str, Any] | None:
+    """The entry of two tables on the same weights; None if they are incomplete."""
     lesions, spectrum = read_table(lesion_path), read_table(spectrum_path)
     single = lesions[lesions["k"] == 1]
     errors = [
@@ -50,8 +72,8 @@ def _network(folder: Path) -> dict[str, Any] | None:
     places = make_places(ModelConfig.model_validate(provenance["config"]["model"]))
     paths = [int(n) for n in spectrum["paths"]]
     return {
-        "profile": folder.name,
-        "name": network_label(folder.name, provenance),
+        "profile": profile,
+        "name": network_label(profile, provenance),
         "baseline": float(lesions["baseline_error"].iloc[0]),
         "images": int(lesions["images"].iloc[0]),
         "errors": errors,

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pandas import DataFrame, Series
-
 from resnet_cli.claims.compare import Comparison, compare, measured_profiles
 from resnet_cli.claims.evidence import Evidence, published_trainings
 from resnet_cli.claims.judge import judge
@@ -19,6 +17,7 @@ from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, counts
 from resnet_cli.claims.words import decisive, number, source_title
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import title_of
+from resnet_cli.report.explorer import spectra_with_lesions
 from resnet_cli.report.labels import network_label
 from resnet_cli.results.tables import atomic_write, read_provenance, read_table
 from resnet_cli.weights.cards import cards, network_of_card, training_length
@@ -104,31 +103,28 @@ def claims_table(of_paper: Sequence[Comparison]) -> str:
 def networks_table(results: Path) -> str:
     """Each network whose gradient was measured at every path length, by depth: the damage of
     deleting one unit, and the change of a path's gradient with its length."""
-    lesions: dict[str, tuple[Series[float], DataFrame]] = {}
-    for path in sorted(results.glob("veit2016/**/lesion_delete.csv")):
-        frame = read_table(path)
-        single = frame[frame["k"] == 1]
-        if len(single):
-            lesions.setdefault(
-                _weights(path), (single["test_error"] - single["baseline_error"], frame)
-            )
     rows = []
-    for path in results.glob("veit2016/**/fig6/path_spectrum.csv"):
-        spectrum, provenance = read_table(path), read_provenance(path)
-        lesioned = lesions.get(_weights(path))
+    for path, lesion_path in spectra_with_lesions(results / "veit2016"):
+        spectrum, lesions, provenance = (
+            read_table(path),
+            read_table(lesion_path),
+            read_provenance(path),
+        )
+        single = lesions[lesions["k"] == 1]
         line = line_of_norms(spectrum.set_index("k")["mean_norm"])
-        if lesioned is None or line is None:
+        if line is None:
             continue
-        rises, frame = lesioned
         exact = float(spectrum["exact_norm"].sum())
         mean_length = float((spectrum["k"] * spectrum["exact_norm"]).sum()) / exact
         name = network_label(path.relative_to(results / "veit2016").parts[0], provenance)
+        if path.parent.name != "fig6":  # one of several trainings
+            name += f", seed {provenance['seeds'][0]}"
         rows.append(
             (
                 name,
                 len(spectrum) - 1,
-                f"{frame['baseline_error'].iloc[0]:.2f}",
-                f"{rises.median():+.2f}",
+                f"{single['baseline_error'].iloc[0]:.2f}",
+                f"{(single['test_error'] - single['baseline_error']).median():+.2f}",
                 f"{10**line.slope:.2f}",
                 f"{mean_length:.1f}",
                 f"{spectrum['total'].sum() / exact:.3g}",
@@ -185,12 +181,6 @@ def weights_table() -> str:
         for card in cards()
     ]
     return _table(("name", "network", "data", "training", "test error (%)"), rows)
-
-
-def _weights(table: Path) -> str:
-    """The hash of the weights that a table was measured on; the table's path if it is unknown."""
-    checkpoint = read_provenance(table).get("checkpoint") or {}
-    return str(checkpoint.get("sha256") or table)
 
 
 def _short_row(judgement: Judgement) -> list[str]:

@@ -260,6 +260,21 @@ def test_error_by_reordering(tmp_path: Path) -> None:
     assert judged(tmp_path, "reordered").verdict == "holds"
 
 
+def test_each_of_several_trainings_must_rise_smoothly(tmp_path: Path) -> None:
+    stepped = [error + 40 * (k > 8) for k, error in enumerate(LINE)]
+    for seed, errors in enumerate([LINE, LINE, stepped]):
+        write(tmp_path, f"fig5a/main-seed{seed}", "lesion_delete", draws_of(errors, 5.0), seed)
+    found = judged(tmp_path, "number of deleted units")
+    assert found.verdict == "does not hold"
+    assert found.deciding is not None
+    assert found.deciding.training == "seed 2"
+    assert "seed 2: largest step" in shown(found)
+    write(tmp_path, "fig5a/main-seed2", "lesion_delete", draws_of(LINE, 5.0), 2)
+    found = judged(tmp_path, "number of deleted units")
+    assert found.verdict == "holds"
+    assert found.seeds == (3, 3)
+
+
 # --- paths ---------------------------------------------------------------------------------------
 
 
@@ -310,10 +325,16 @@ def spectrum(ratio: float, exact: float | None, units: int = NUM_UNITS) -> list[
 
 
 def write_spectrum(
-    folder: Path, experiment: str, ratio: float, exact: float | None = None, units: int = NUM_UNITS
+    folder: Path,
+    experiment: str,
+    ratio: float,
+    exact: float | None = None,
+    units: int = NUM_UNITS,
+    seed: int = 0,
 ) -> None:
-    write(folder, experiment, "path_spectrum", spectrum(ratio, exact, units))
-    write(folder, experiment, "path_gradients", gradients([ratio**k for k in range(units + 1)]))
+    norms = [ratio**k for k in range(units + 1)]
+    write(folder, experiment, "path_spectrum", spectrum(ratio, exact, units), seed)
+    write(folder, experiment, "path_gradients", gradients(norms), seed)
 
 
 def binomial_mass(ratio: float, first: int, last: int) -> float:
@@ -348,6 +369,17 @@ def test_published_lengths(
     assert [quantity.value for quantity in rest] == pytest.approx(
         [] if exact is None else [binomial_mass(exact, 5, 17)]
     )
+
+
+def test_each_of_several_trainings_must_have_short_paths(tmp_path: Path) -> None:
+    write_intact(tmp_path)
+    for seed, ratio in enumerate([0.25, 0.25, 1.0]):
+        write_spectrum(tmp_path, f"fig6/main-seed{seed}", ratio, seed=seed)
+    found = judged(tmp_path, EFFECTIVE)
+    assert [part.verdict for part in found.parts] == ["holds", "holds", "does not hold"]
+    assert found.verdict == "does not hold"
+    norms = judged(tmp_path, "falls exponentially")  # a ratio of 1 does not fall
+    assert {p.training for p in norms.parts if p.verdict != "holds"} == {"seed 2"}
 
 
 def test_the_standard_error_of_a_share_is_that_of_the_draws(tmp_path: Path) -> None:
