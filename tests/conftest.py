@@ -12,15 +12,16 @@ SLOW = (
     *("bench", "cli", "kernels", "report", "run"),
     *("test_api.py", "test_fuzz.py", "test_safety.py", "test_wheel.py"),
     *("models/test_adapt.py", "models/test_catalog.py", "models/test_imagenet.py"),
-    *("models/test_networks.py", "runtime/test_allocator.py", "studies/test_contract.py"),
-    *("studies/test_figures.py", "studies/test_lesion.py", "studies/test_signal.py"),
-    *("studies/test_toy.py", "studies/test_walks.py", "training/test_crashes.py"),
+    *("models/test_networks.py", "results/test_readme.py", "runtime/test_allocator.py"),
+    *("studies/test_alternatives.py", "studies/test_contract.py", "studies/test_figures.py"),
+    *("studies/test_lesion.py", "studies/test_signal.py", "studies/test_toy.py"),
+    *("studies/test_walks.py", "training/test_crashes.py", "training/test_run_folder.py"),
     *("training/test_depth1001.py", "training/test_distributed.py", "training/test_epoch_log.py"),
     *("training/test_evaluation.py", "training/test_loop.py", "training/test_lock.py"),
     "training/test_runs.py",
 )
-"""Files and folders whose tests train networks, run whole commands or start processes: marked
-`slow`, and left out of `make check`."""
+"""Files and folders whose tests train networks, run whole commands, start processes or read all
+results: marked `slow`, and left out of `make check`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

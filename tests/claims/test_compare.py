@@ -326,6 +326,7 @@ def test_digits_are_not_set_against_cifar(
     assert "original-110-cifar10" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("paper", "profile"), [("he2016", "mini"), ("veit2016", "mini"), ("veit2016", "cpu")]
 )

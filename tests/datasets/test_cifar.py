@@ -388,6 +388,7 @@ def test_every_location_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @needs_cifar10
+@pytest.mark.slow
 def test_real_cifar10_has_the_published_statistics() -> None:
     train = load_split(CIFAR10, "train", SHARED)
     assert train.images.shape == (50_000, 3, 32, 32)

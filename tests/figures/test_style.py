@@ -68,6 +68,7 @@ def test_a_title_is_broken_before_its_parenthesis_and_not_within_words() -> None
     ]
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_only_to_draw() -> None:
     modules = "resnet_cli.figures.training, resnet_cli.studies.runner"
     code = f"import sys, {modules}; print('matplotlib' in sys.modules)"
