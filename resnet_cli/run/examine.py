@@ -21,10 +21,10 @@ from resnet_cli.results.layout import PLAN_FILE
 from resnet_cli.results.tables import atomic_write
 from resnet_cli.runtime.display import Display, duration
 from resnet_cli.studies.base import GradientImages, Study, Summary
+from resnet_cli.studies.batch_statistics import can_recalibrate, whole_batches
 from resnet_cli.studies.delete import DeleteUnits
 from resnet_cli.studies.influence import BlockInfluence
 from resnet_cli.studies.paths.study import Paths
-from resnet_cli.studies.recalibrate import can_recalibrate, whole_batches
 from resnet_cli.studies.reorder import ReorderUnits
 from resnet_cli.studies.runner import Written, heading_for, read_tables, run_study
 from resnet_cli.studies.signal import Signal

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from resnet_cli.models.network import Network
     from resnet_cli.models.units import Place
     from resnet_cli.runtime.engine import Engine
+    from resnet_cli.studies.batch_statistics import Statistics
     from resnet_cli.studies.progress import Progress, Report
-    from resnet_cli.studies.recalibrate import Statistics
     from resnet_cli.studies.subject import Subject
     from resnet_cli.studies.walks import Outcome, Walk
 
@@ -191,13 +191,13 @@ def re_estimated(
     progress: "Progress",
     label: str,
 ) -> "dict[Walk, Statistics]":
-    """The batch-norm statistics of each walk, re-estimated along it (`recalibrate.estimate`).
+    """The batch-norm statistics of each walk, re-estimated along it (`batch_statistics.estimate`).
 
     Args:
         walks: in the order in which they are visited.
         images: batches of training images, [B, C, H, W] each.
     """
-    from resnet_cli.studies.recalibrate import estimate
+    from resnet_cli.studies.batch_statistics import estimate
     from resnet_cli.studies.walks import shared_steps
 
     shared = shared_steps(walks, engine=subject.context.engine)
@@ -276,9 +276,9 @@ class LesionStudy(OnTestImages):
 
     def check(self, subject: "Subject") -> None:
         if self.recalibrate is not None:
-            from resnet_cli.studies import recalibrate
+            from resnet_cli.studies import batch_statistics
 
-            recalibrate.check(subject.network)
+            batch_statistics.check(subject.network)
 
     def measure_recalibrated(
         self,
@@ -298,7 +298,7 @@ class LesionStudy(OnTestImages):
         name = f"{table}{RECALIBRATED}"
         if not progress.wants(name):
             return
-        from resnet_cli.studies.recalibrate import training_images
+        from resnet_cli.studies.batch_statistics import training_images
         from resnet_cli.studies.walks import MAX_TOGETHER, visited
 
         assert self.recalibrate is not None

@@ -1,9 +1,9 @@
 """How much of a lesion's damage is due to its batch-norm statistics, with controls.
 
 Each unit is deleted in turn, as in Figure 3 of paper 2, and the error is measured with several
-kinds of batch-norm statistics (`resnet_cli.studies.recalibrate`). The controls vary the images and
-their number, re-estimate the statistics of the intact network too, use the statistics of another
-lesion, and replace only the means or only the variances.
+kinds of batch-norm statistics (`resnet_cli.studies.batch_statistics`). The controls vary the images
+and their number, re-estimate the statistics of the intact network too, use the statistics of
+another lesion, and replace only the means or only the variances.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from resnet_cli.figures.titles import Heading
+    from resnet_cli.studies.batch_statistics import Part, Statistics
     from resnet_cli.studies.progress import Progress
-    from resnet_cli.studies.recalibrate import Part, Statistics
     from resnet_cli.studies.subject import Subject
     from resnet_cli.studies.walks import Walk
 
@@ -112,14 +112,14 @@ class Recalibration(OnTestImages):
     )
 
     def check(self, subject: "Subject") -> None:
-        from resnet_cli.studies import recalibrate
+        from resnet_cli.studies import batch_statistics
 
-        recalibrate.check(subject.network)
+        batch_statistics.check(subject.network)
         if subject.num_units < 2:
             raise UserError("this network has one unit; --recalibration needs at least two")
 
     def measure(self, subject: "Subject", seed: int, progress: "Progress") -> Measured:
-        from resnet_cli.studies.recalibrate import own_statistics
+        from resnet_cli.studies.batch_statistics import own_statistics
         from resnet_cli.studies.walks import delete, intact, visited
 
         network, units = subject.network, subject.num_units
@@ -154,7 +154,7 @@ class Recalibration(OnTestImages):
         augmented: bool = False,
     ) -> "Mapping[Walk, Statistics]":
         """The statistics of each walk, re-estimated along it."""
-        from resnet_cli.studies.recalibrate import training_images
+        from resnet_cli.studies.batch_statistics import training_images
 
         batches = subject.batches("train")
         images = training_images(batches, count, subset, seed, augmented=augmented)
@@ -263,7 +263,7 @@ def _combined(
 ) -> "dict[Walk, Statistics]":
     """Re-estimated means with the network's own variances, or the reverse. Statistics that walks
     share are still shared."""
-    from resnet_cli.studies.recalibrate import Statistics
+    from resnet_cli.studies.batch_statistics import Statistics
 
     made: dict[tuple[int, int], Part] = {}
 

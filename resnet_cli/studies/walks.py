@@ -26,8 +26,8 @@ from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.base import check_unit
+from resnet_cli.studies.batch_statistics import Statistics, attach, norms_of
 from resnet_cli.studies.progress import Report, check_of, pieces_of, shifted
-from resnet_cli.studies.recalibrate import Statistics, attach, norms_of
 from resnet_cli.training.evaluation import BATCH_SIZE
 
 
@@ -142,7 +142,7 @@ def evaluate_walks(
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
             on each core.
         statistics: batch-norm statistics along each walk and along the intact one
-            (`recalibrate.estimate`); batch norms are then not folded. None: the network's own.
+            (`batch_statistics.estimate`); batch norms are then not folded. None: the network's own.
 
     Returns:
         One outcome for each walk, in the order given.

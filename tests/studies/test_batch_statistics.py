@@ -11,8 +11,8 @@ from torch.nn import functional
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.models.network import Network
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies import recalibrate
-from resnet_cli.studies.recalibrate import Statistics, estimate, norms_of, training_images
+from resnet_cli.studies import batch_statistics
+from resnet_cli.studies.batch_statistics import Statistics, estimate, norms_of, training_images
 from resnet_cli.studies.subject import Subject, untrained_subject
 from resnet_cli.studies.walks import (
     Walk,
@@ -89,8 +89,8 @@ def estimated(
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recalibrate, "BATCH", 20)
-    monkeypatch.setattr(recalibrate, "GROUP", 3)
+    monkeypatch.setattr(batch_statistics, "BATCH", 20)
+    monkeypatch.setattr(batch_statistics, "GROUP", 3)
     monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
 
 
@@ -154,6 +154,8 @@ def test_images_are_drawn_by_subset_and_never_a_smaller_last_batch(subject: Subj
 
 def test_a_network_without_batch_norms_is_refused() -> None:
     with pytest.raises(UserError, match="no batch norms"):
-        recalibrate.check(Network(nn.Identity(), [], nn.Identity()))
+        batch_statistics.check(Network(nn.Identity(), [], nn.Identity()))
     with pytest.raises(UserError, match="keeps no running statistics"):
-        recalibrate.check(Network(nn.BatchNorm2d(3, track_running_stats=False), [], nn.Identity()))
+        batch_statistics.check(
+            Network(nn.BatchNorm2d(3, track_running_stats=False), [], nn.Identity())
+        )
