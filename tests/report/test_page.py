@@ -235,6 +235,18 @@ def test_the_explorer_has_the_numbers_of_the_tables() -> None:
     assert sum(mini["share_paths"]) == pytest.approx(1)
 
 
+def test_the_explorer_joins_tables_of_the_same_weights_only(tmp_path: Path) -> None:
+    home = tmp_path / "veit2016/resnet20"
+    for figure in ("fig3", "fig6"):
+        shutil.copytree(RESULTS / "veit2016/resnet20" / figure, home / figure)
+    assert [network["profile"] for network in explorer_data(tmp_path)] == ["resnet20"]
+    path = home / "fig3/lesion_delete.provenance.json"
+    provenance = json.loads(path.read_text())
+    provenance["checkpoint"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(provenance))
+    assert explorer_data(tmp_path) == []
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 
