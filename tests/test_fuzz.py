@@ -344,9 +344,12 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 # --- tables, run files and environment variables ------------------------------------------------
 
 MEASURED = (
-    *("veit2016/mini/fig3/preact110/lesion_delete", "veit2016/mini/fig6/path_lengths"),
-    *("veit2016/mini/fig6/path_spectrum", "veit2016/mini/fig7/path_survival"),
-    *("veit2016/mini/greedy/lesion_greedy", "veit2016/mini/additivity/lesion_additivity"),
+    *("veit2016/mini/fig3/vgg15-seed0/lesion_delete", "veit2016/mini/fig6/main-seed0/path_lengths"),
+    *("veit2016/mini/fig6/main-seed0/path_spectrum", "veit2016/mini/fig7/path_survival"),
+    *(
+        "veit2016/mini/greedy/main-seed0/lesion_greedy",
+        "veit2016/mini/additivity/main-seed0/lesion_additivity",
+    ),
     *(
         "he2016/mini/table1/table",
         "he2016/mini/fig6a/training",

@@ -15,7 +15,16 @@ from pydantic import model_validator
 from resnet_cli.config.fields import IntRange
 from resnet_cli.figures.style import GREY, HEIGHT, ROW_WIDTH, new_figure, not_empty, styled
 from resnet_cli.results.columns import Table, number
-from resnet_cli.studies.base import Measured, NamedFigure, Option, Row, Samples, Summary, Tables
+from resnet_cli.studies.base import (
+    Case,
+    Measured,
+    NamedFigure,
+    Option,
+    Row,
+    Samples,
+    Summary,
+    Tables,
+)
 from resnet_cli.studies.lesion import (
     BLOCKS,
     ERRORS,
@@ -28,6 +37,7 @@ from resnet_cli.studies.lesion import (
     outcomes_of,
     recalibrated,
 )
+from resnet_cli.studies.lesion_figures import tables_of_only_case
 
 if TYPE_CHECKING:
     import pandas
@@ -131,6 +141,14 @@ class Additivity(LesionStudy):
                 ),
             ),
         )
+
+    def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        """The sets of all trainings of one case."""
+        if (together := tables_of_only_case(cases)) is not None:
+            yield NamedFigure(
+                "lesion_additivity",
+                lambda: additivity_figure(together["lesion_additivity"], title),
+            )
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["lesion_additivity"]

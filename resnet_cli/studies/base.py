@@ -199,12 +199,15 @@ Samples = Annotated[
 ]
 
 
-def first_tables(cases: Sequence[Case], stem: str) -> "dict[str, DataFrame]":
-    """A table of each case that has it; of several trainings of a case, the first one's."""
+def curves_of(cases: Sequence[Case], stem: str) -> "dict[str, DataFrame]":
+    """Label -> table, for figures with a curve for each network. Of several trainings of a case, it
+    is the first one's; of an experiment's only case, every training's."""
+    cases = [case for case in cases if stem in case.tables]
+    if len(cases) > 1 and len({case.name for case in cases}) == 1:
+        return {f"training {n}": case.tables[stem] for n, case in enumerate(cases, 1)}
     found: dict[str, DataFrame] = {}
     for case in cases:
-        if stem in case.tables:
-            found.setdefault(case.name, case.tables[stem])
+        found.setdefault(case.name, case.tables[stem])
     return found
 
 

@@ -36,7 +36,7 @@ from resnet_cli.studies.lesion import (
     recalibrated,
     summary_title,
 )
-from resnet_cli.studies.lesion_figures import medians_figure, tables_of
+from resnet_cli.studies.lesion_figures import medians_figure, tables_of, tables_of_only_case
 
 if TYPE_CHECKING:
     import pandas
@@ -204,13 +204,24 @@ class DeleteUnits(LesionStudy):
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
         """Single deletions of all cases (paper 2, Figures 3 and 8), averaged over seeds, and the
-        medians by k."""
+        errors by k: boxes of one case, medians of several."""
         if self.only is None and 1 in self.k:
             yield NamedFigure("lesion_single", lambda: _single_of(cases, title))
         if self.only is None and len(self.k) > 1:
             frames = tables_of(cases, "lesion_delete")
             label = "units deleted at random"
-            yield NamedFigure("lesion_count", lambda: medians_figure(frames, "k", label, title))
+            if (together := tables_of_only_case(cases)) is not None:
+                yield NamedFigure(
+                    "lesion_count",
+                    lambda: delete_figures.lesion_count_figure(
+                        together["lesion_delete"],
+                        title,
+                        chance=cases[0].heading.chance,
+                        recalibrated=together.get("lesion_delete_recalibrated"),
+                    ),
+                )
+            else:
+                yield NamedFigure("lesion_count", lambda: medians_figure(frames, "k", label, title))
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["lesion_delete"]

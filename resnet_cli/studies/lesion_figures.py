@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.figures.style import DELETED, INTACT, PALETTE, integer_ticks, new_figure, styled
-from resnet_cli.studies.base import Case
+from resnet_cli.studies.base import Case, Tables
 
 if TYPE_CHECKING:
     import pandas
@@ -98,3 +98,10 @@ def tables_of(cases: Sequence[Case], stem: str) -> dict[str, "pandas.DataFrame"]
     for case in cases:
         frames.setdefault(case.name, []).append(case.tables[stem])
     return {name: pandas.concat(parts, ignore_index=True) for name, parts in frames.items()}
+
+
+def tables_of_only_case(cases: Sequence[Case]) -> Tables | None:
+    """The concatenated tables of one case's trainings; None if there are several cases."""
+    if len({case.name for case in cases}) > 1:
+        return None
+    return {stem: next(iter(tables_of(cases, stem).values())) for stem in cases[0].tables}

@@ -27,7 +27,13 @@ from resnet_cli.studies.lesion import (
     recalibrated,
     summary_title,
 )
-from resnet_cli.studies.lesion_figures import boxes, medians_figure, reference_lines, tables_of
+from resnet_cli.studies.lesion_figures import (
+    boxes,
+    medians_figure,
+    reference_lines,
+    tables_of,
+    tables_of_only_case,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -102,8 +108,22 @@ class ReorderUnits(LesionStudy):
         )
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
+        """Errors by the number of swaps: boxes of one case, medians of several."""
         frames, label = tables_of(cases, "lesion_reorder"), "swapped pairs of units"
-        yield NamedFigure("lesion_reorder", lambda: medians_figure(frames, "swaps", label, title))
+        if (together := tables_of_only_case(cases)) is not None:
+            yield NamedFigure(
+                "lesion_reorder",
+                lambda: lesion_reorder_figure(
+                    together["lesion_reorder"],
+                    title,
+                    chance=cases[0].heading.chance,
+                    recalibrated=together.get("lesion_reorder_recalibrated"),
+                ),
+            )
+        else:
+            yield NamedFigure(
+                "lesion_reorder", lambda: medians_figure(frames, "swaps", label, title)
+            )
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:
         frame = tables["lesion_reorder"]

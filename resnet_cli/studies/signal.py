@@ -34,7 +34,7 @@ from resnet_cli.studies.base import (
     Study,
     Summary,
     Tables,
-    first_tables,
+    curves_of,
     known,
     short,
 )
@@ -151,8 +151,8 @@ class Signal(Study):
         )
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
-        """The signals of all cases; of several seeds, the first."""
-        frames = first_tables(cases, "signal")
+        """The signals of all cases (`curves_of`)."""
+        frames = curves_of(cases, "signal")
         yield NamedFigure("signal", lambda: signal_figure(frames, title))
 
     def summary(self, tables: Tables, subject: "Subject") -> Summary:

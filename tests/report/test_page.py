@@ -220,12 +220,12 @@ def test_the_explorer_has_the_numbers_of_the_tables() -> None:
     found = {network["profile"]: network for network in explorer_data(RESULTS)}
     assert [network["name"] for network in found.values()] == [
         "ResNet-110, 32,000 iterations, CIFAR-10",
-        "ResNet-110, 15 epochs, digits",
+        "ResNet-110, 45 epochs, digits",
         "ResNet-20, ours, 50 epochs, CIFAR-10",
         "ResNet-20, published by akamaster, CIFAR-10",
     ]
     mini = found["mini"]
-    lesions = read_table(RESULTS / "veit2016/mini/fig3/preact110/lesion_delete.csv")
+    lesions = read_table(RESULTS / "veit2016/mini/fig3/preact110-seed0/lesion_delete.csv")
     assert mini["errors"] == lesions["test_error"].tolist()
     assert mini["downsampling"] == [18, 36]
     assert mini["paths"][2] == "1,431"  # 54 * 53 / 2

@@ -20,7 +20,7 @@ from resnet_cli.studies.base import (
     Summary,
     Tables,
     check_unit,
-    first_tables,
+    curves_of,
 )
 from resnet_cli.studies.paths import figures, summary
 from resnet_cli.studies.paths.tables import (
@@ -302,8 +302,8 @@ class Paths(Study):
             )
 
     def figures_together(self, cases: Sequence[Case], title: str) -> Iterator[NamedFigure]:
-        """The spectra of all cases; of several seeds, each case's first."""
-        spectra = first_tables(cases, "path_spectrum")
+        """The spectra of all cases (`curves_of`)."""
+        spectra = curves_of(cases, "path_spectrum")
         if spectra and not self.lengths_only:
             yield NamedFigure("paths", lambda: figures.spectra_figure(spectra, title))
 
