@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, titles, axes, and how one is written."""
+"""Colours, sizes, titles and axes of all figures, and writing them to files."""
 
 import functools
 import io
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 DPI = 150
 WIDTH, HEIGHT = 4.8, 3.4
-"""Inches of one plot, made for a column of half a page."""
+"""Size of a single plot in inches, for a column of half a page."""
 TITLE_CHARACTERS_PER_INCH = 12
 ROW_WIDTH = 9.6
-"""Inches of a row of three."""
+"""Width in inches of a row of three plots."""
 MAX_IN_ONE = 4
-"""Cases drawn in one axes; more get a panel each, against the first."""
+"""Maximum number of cases in one axes; if there are more, each gets a panel."""
 MAX_PANELS = 30
-"""Cases that get a panel each; more are drawn as one bundle of curves."""
+"""Maximum number of panels; more cases are drawn as one bundle of curves."""
 ALL = 400
-"""Decades: more than float64 has."""
+"""More decades than float64 has."""
 DECADES = 12
-"""A logarithmic axis shows so many at most, down from its largest value; Figure 6b all."""
+"""Maximum number of decades on a logarithmic axis; Figure 6b shows all."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart with any colour vision."""
+"""Okabe and Ito's colours, which can be distinguished with any colour vision."""
 GREY = "#555555"
 SAMPLED, EXACT, PATHS = PALETTE[0], PALETTE[1], PALETTE[4]
-"""The gradient by path length, sampled and exact, and the number of paths."""
+"""For the sampled and the exact gradient by path length, and the number of paths."""
 DELETED, INTACT, RECALIBRATED = PALETTE[0], PALETTE[2], PALETTE[1]
-"""The error with units deleted, of the intact network, and with re-estimated statistics."""
+"""For the errors with units deleted, of the intact network, and with re-estimated statistics."""
 CHANGES_SHAPE = PALETTE[3]
-"""Units that change the shape."""
+"""For units that change the shape."""
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -59,9 +59,9 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "svg.hashsalt": "resnet-cli",  # names inside of the file, random otherwise
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # names and titles are text, dollar signs included
+    "svg.hashsalt": "resnet-cli",  # identifiers in the file, otherwise random
+    "svg.fonttype": "none",  # keep text as text
+    "text.parse_math": False,  # a dollar sign in a name is not mathematics
 }
 
 FigureKind = Literal["png", "svg"]
@@ -70,7 +70,7 @@ R = TypeVar("R")
 
 
 def styled(build: Callable[P, R]) -> Callable[P, R]:
-    """Run with STYLE, whatever the user's matplotlibrc says, and leave that as it was."""
+    """Make a function draw with STYLE, ignoring the user's matplotlibrc; restore it afterwards."""
 
     @functools.wraps(build)
     def styled(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -86,23 +86,23 @@ def styled(build: Callable[P, R]) -> Callable[P, R]:
 
 
 def published_label(text: str, checked: str) -> str:
-    """The legend of a paper's number; one not checked against the paper is "approximate"."""
+    """The legend of published numbers: "approximate" unless checked against the paper."""
     label = "published" if checked == "v" else "published, approximate"
     return f"{label}: {text}" if text else label
 
 
 def new_figure(title: str, width: float = WIDTH, height: float = HEIGHT) -> "Figure":
-    """A figure of its own, unknown to pyplot. width, height: inches."""
+    """A figure that pyplot does not manage; width and height in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(_broken(title, width), fontsize=STYLE["axes.titlesize"])
+    figure.suptitle(_wrapped(title, width), fontsize=STYLE["axes.titlesize"])
     return figure
 
 
-def _broken(title: str, width: float) -> str:
-    """A title in lines that fit a width in inches: broken before its parenthesis and after its
-    colon, if it can be, else between words."""
+def _wrapped(title: str, width: float) -> str:
+    """A title wrapped to a width in inches: before its parenthesis and after its colon if
+    possible, otherwise between words."""
     characters = int(width * TITLE_CHARACTERS_PER_INCH)
     lines = [""]
     for part in re.split(r"(?<=:) | (?=\()", title):
@@ -113,14 +113,14 @@ def _broken(title: str, width: float) -> str:
 
 
 def integer_ticks(axis: "Axis", intervals: int = 10) -> None:
-    """Ticks at whole numbers, with at most so many intervals between them."""
+    """Ticks at integers, with at most the given number of intervals."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(intervals, integer=True))
 
 
 def thousands(axes: "Axes") -> None:
-    """`32k` for 32000 on the x axis, where the numbers are that large."""
+    """Label the x axis with `32k` for 32000 if it reaches 5000."""
     from matplotlib.ticker import FuncFormatter
 
     integer_ticks(axes.xaxis, 5)
@@ -131,10 +131,14 @@ def thousands(axes: "Axes") -> None:
 def log_axis(
     axes: "Axes", values: Any, decades: int = DECADES, margins: tuple[float, float] = (2.0, 3.0)
 ) -> None:
-    """A logarithmic y axis over the positive values, of at most so many decades.
+    """A logarithmic y axis over the positive values.
 
-    Below the lowest and above the highest are `margins`, as factors. Where it spans
-    less than two decades, its ticks are plain numbers at 1, 2 and 5; else powers of ten.
+    Ticks are plain numbers at 1, 2 and 5 if it spans less than two decades, otherwise powers of
+    ten.
+
+    Args:
+        decades: maximum range below the largest value.
+        margins: factors below the lowest and above the highest value.
     """
     import numpy
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -161,8 +165,8 @@ def _power_of_ten(value: float) -> str:
 
 
 def largest_calm(maxima: Sequence[float], factor: float) -> float:
-    """The largest of some curves' maxima, those aside that exploded: that are more than `factor`
-    times the middle one, or not finite. An axis up to it shows the others."""
+    """The largest of several curves' maxima, ignoring those that exploded: not finite, or more
+    than `factor` times the median."""
     finite = sorted(value for value in maxima if math.isfinite(value))
     if not finite:
         return math.nan
@@ -171,9 +175,11 @@ def largest_calm(maxima: Sequence[float], factor: float) -> float:
 
 @styled
 def save(figure: "Figure", path: Path) -> Path:
-    """Write a PNG or an SVG, by the name of the file; equal figures give equal bytes (no date, no
-    version of the writer). A PNG has at most 256 colours, and a third of the size that it would
-    have with all."""
+    """Write a PNG or an SVG, depending on the file's suffix.
+
+    Equal figures produce equal bytes: no date and no version of matplotlib is written. A PNG is
+    reduced to 256 colours, which makes it three times smaller.
+    """
     from PIL import Image
 
     from resnet_cli.results.tables import atomic_write
@@ -191,6 +197,6 @@ def save(figure: "Figure", path: Path) -> Path:
 
 
 def not_empty(rows: "pandas.DataFrame", what: str) -> None:
-    """Raises UserError for a table without rows."""
+    """Raise UserError if a table has no rows."""
     if rows.empty:
         raise UserError(f"nothing to draw: {what} has no rows")

@@ -1,4 +1,4 @@
-"""What plots say in words: titles, and the names of networks, data sets and cases."""
+"""The text in plots: titles, and the names of networks, data sets and cases."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,50 +15,52 @@ FAMILIES = {"preact": "pre-act ResNet", "resnet": "ResNet", "vgg": "VGG"}
 
 @dataclass(frozen=True)
 class Heading:
-    """What a plot's title says beside what is shown."""
+    """What a plot's title says in addition to what is shown."""
 
     figure: str | None = None
-    """The paper's table or figure, as an experiment names it: `fig5a`, `table1`."""
+    """The paper's table or figure, as in an experiment: `fig5a`, `table1`."""
     network: str = ""
     dataset: str = ""
     training: str = ""
-    """Its length: `14 epochs`."""
+    """The length of the training: `14 epochs`."""
     profile: str | None = None
     changes: tuple[int, ...] = ()
     """The units that change the shape, for figures that mark them."""
     chance: float | None = None
-    """The error of guessing, percent, for figures that mark it."""
+    """The error of guessing in percent, for figures that mark it."""
     paper: str | None = None
-    """Whose table or figure it is: `he2016`."""
+    """The paper that `figure` belongs to: `he2016`."""
 
     @property
     def unit(self) -> str:
-        """What the network's parts are called: `layer` of a VGG, else `unit`."""
+        """The word for a part of the network: `layer` for a VGG, otherwise `unit`."""
         return "layer" if self.network.startswith("VGG") else "unit"
 
     def over(self, shown: str) -> str:
         """The title of a plot: `Veit et al. 2016, Figure 5b: Error after reordering units
-        (ResNet-110, CIFAR-10, 14 epochs, profile cpu)`. What `shown` says already is not repeated,
-        nor the paper's data set at its end."""
+        (ResNet-110, CIFAR-10, 14 epochs, profile cpu)`.
+
+        A network named in `shown` is not repeated, and a data set at the end of `shown` is removed.
+        """
         for name in titles().values():
             shown = shown.removesuffix(f", {name}")
         setting = [] if self.network in shown else [self.network]
         setting += [title_of(self.dataset), self.training]
         setting += [f"profile {self.profile}"] if self.profile else []
-        told = ", ".join(part for part in setting if part)
+        details = ", ".join(part for part in setting if part)
         source = figure_title(self.figure)
         if source and self.paper:
             source = f"{PAPERS[self.paper]}, {source}"
         title = f"{source}: {shown}" if source else shown
-        return f"{title} ({told})" if told else title
+        return f"{title} ({details})" if details else title
 
 
 def heading_of(
     experiment: Experiment, case: Case | None = None, seed: int | None = None
 ) -> Heading:
-    """The heading of an experiment's plots; of one case's, or one training's, where it is given.
+    """The heading of the plots of an experiment, of one case, or of one training.
 
-    The network is named where all cases have it, up to the shortcut and the placement.
+    The network is named if all cases have the same, apart from the shortcut and the placement.
     """
     cases = [case] if case is not None else experiment.cases
     runs = [experiment.run_config(case, experiment.seeds[0]) for case in cases]
@@ -95,32 +97,32 @@ def training_lengths(trains: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """`20, 110 and 1001`; from 10,000 on with separators."""
+    """`20, 110 and 1001`; with separators from 10,000 on."""
     *most, last = (str(n) if n < 10_000 else f"{n:,}" for n in numbers)
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def case_name(case: Case) -> str:
-    """A case in words: the experiment's title for it, or what its name means."""
+    """A case in words: its title in the experiment, or the meaning of its name."""
     return case.title or case_title(case.name)
 
 
 def case_names(experiment: Experiment) -> dict[str, str]:
-    """The cases of an experiment in words. A name that tells the paper's depth where the profile
-    has another tells both: "original unit, 38 for 110"."""
+    """The cases of an experiment in words. If the profile's depth differs from the paper's depth in
+    a name, both are given: "original unit, 38 for 110"."""
     names = {}
     for case, run in experiment.runs():
-        depth, told = str(run.model.depth), case_name(case)
-        paper = re.search(r"(?<=, )\d{2,}\b", told) if case.title is None else None
+        depth, name = str(run.model.depth), case_name(case)
+        paper = re.search(r"(?<=, )\d{2,}\b", name) if case.title is None else None
         if paper is not None and paper[0] != depth:
-            told = told.replace(paper[0], f"{depth} for {paper[0]}")
-        names[case.name] = told
+            name = name.replace(paper[0], f"{depth} for {paper[0]}")
+        names[case.name] = name
     return names
 
 
 def network_title(label: str) -> str:
     """A network in words: `preact110` is "pre-act ResNet-110", `resnet110-dropout`
-    "ResNet-110, dropout"; the name of weights of others comes back as it is."""
+    "ResNet-110, dropout"; the name of third-party weights is returned unchanged."""
     found = re.fullmatch(r"(preact|resnet|vgg)(\d+)(?:-(.+))?", label)
     if found is None:
         return label
@@ -130,7 +132,7 @@ def network_title(label: str) -> str:
 
 
 def figure_title(figure: str | None) -> str:
-    """`fig5a` is "Figure 5a", `table1` "Table 1", `section5` "Section 5"; others are ""."""
+    """`fig5a` is "Figure 5a", `table1` "Table 1", `section5` "Section 5"; anything else is ""."""
     found = re.fullmatch(r"(fig|table|section)([\d.]+[a-z]?)", figure or "")
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Training curves, and the errors that trainings ended with."""
+"""Training curves, and final test errors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from resnet_cli.config.schema import Experiment
 
 MAX_POINTS = 2
-"""Evaluations that are drawn as points, without a line."""
+"""Maximum number of evaluations drawn as points only, without a line."""
 EXPLODED = 1e3
-"""A case whose largest loss is so many times the middle one's does not stretch the axis."""
+"""The loss axis ignores a case whose largest loss is more than this many times the median."""
 MEASURED_AT, PUBLISHED_AT = 48.0, 95.0
-"""Where the columns of numbers end, in points right of the axes."""
+"""Right edges of the columns of numbers, in points to the right of the axes."""
 FAILED: dict[str, Any] = {
     "facecolor": "#f3d9cb",
     "edgecolor": PALETTE[1],
@@ -57,7 +57,7 @@ HOLLOW: dict[str, Any] = {
 
 
 def figure_of_trainings(stem: str, table: pandas.DataFrame, experiment: "Experiment") -> "Figure":
-    """The figure of training.csv or table.csv of an experiment, with its title, the names of its
+    """The figure of an experiment's training.csv or table.csv, with its title, the names of its
     cases and the published numbers.
 
     Args:
@@ -80,15 +80,15 @@ def training_figure(
 ) -> "Figure":
     """Training loss (dashed) and test error (solid) over iterations: paper 1, Figures 1, 3, 6.
 
-    One colour a case; with several seeds the line is their median and the band their range. More
-    than four cases are drawn in panels, each against the original unit of the same depth (where
-    there is none, against the first case), and more than 30 as one bundle of error curves. A case
-    whose loss exploded is cut off at the loss axis, and its label says so; so does that of a case
-    of which only the end is known.
+    Each case has a colour; with several seeds, the line is their median and the band their range.
+    More than four cases are drawn in panels, each with the original unit of the same depth (or, if
+    there is none, the first case) for comparison, and more than 30 cases as one bundle of error
+    curves. If a case's loss exploded, its curve leaves the loss axis and its label says so. A label
+    also says if only the final values of a case are known.
 
     Args:
         training: rows of training.csv.
-        names: case -> its name in words; else `case_title`.
+        names: case -> its name in words; by default from `case_title`.
     """
     from matplotlib.lines import Line2D
 
@@ -103,7 +103,7 @@ def training_figure(
     if training.groupby(["case", "seed"]).size().max() > 1:
         for case in cases:
             if training.loc[training["case"] == case].groupby("seed").size().max() == 1:
-                labels[case] += " (only the end is known)"
+                labels[case] += " (final values only)"
     if len(cases) <= MAX_IN_ONE:
         groups = [cases]
         figure = new_figure(title, WIDTH, HEIGHT + 0.22 * math.ceil(len(cases) / 2))
@@ -115,7 +115,7 @@ def training_figure(
         rows = math.ceil(len(groups) / columns)
         figure = new_figure(title, ROW_WIDTH, 2.3 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    # The axes of the losses are not made by subplots, so they share their range by hand.
+    # `subplots` shares only the axes that it creates, so all loss axes are set to the same range.
     for number, (error_axes, group) in enumerate(zip(axes, groups, strict=False)):
         loss_axes = error_axes.twinx()
         loss_axes.grid(visible=False)
@@ -168,7 +168,7 @@ def training_figure(
 
 
 def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
-    """The test error of many cases: a thin line for each training, their median on top."""
+    """The test error of many cases: a thin line for each training, with the median on top."""
     from matplotlib.collections import LineCollection
 
     evaluated = training[numpy.isfinite(training["test_error"])]
@@ -188,7 +188,7 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
     median = evaluated.groupby("iteration")["test_error"].median()
     marker = _marker(evaluated)
     style: dict[str, Any] = {"marker": marker, "linestyle": _line(evaluated, "-")}
-    axes.plot(median.index, median, color=PALETTE[1], label="their median", **style)
+    axes.plot(median.index, median, color=PALETTE[1], label="median", **style)
     axes.set_xlim(0, 1.03 * float(training["iteration"].max()))
     axes.set_ylim(0, 1.05 * float(training["test_error"].max()) or 1.0)
     axes.set_xlabel("iteration")
@@ -201,38 +201,38 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
 def _label(
     rows: pandas.DataFrame, case: str, names: Mapping[str, str] | None, highest_loss: float
 ) -> str:
-    """A case in words, and whether its loss leaves the axis."""
+    """A case in words, with a remark if its loss leaves the axis."""
     label = (names or {}).get(case) or case_title(case)
     return f"{label} (loss off the scale)" if (rows["train_loss"] > highest_loss).any() else label
 
 
 def _reference(case: str, cases: Sequence[str]) -> str:
-    """The original unit of the case's depth, or else the first case."""
-    depth = _after_unit(case)
-    same = [c for c in cases if c.startswith("original") and _after_unit(c) == depth]
+    """The case with the original unit of the same depth, or the first case if there is none."""
+    depth = _suffix(case)
+    same = [c for c in cases if c.startswith("original") and _suffix(c) == depth]
     return same[0] if same else cases[0]
 
 
-def _after_unit(case: str) -> str:
-    """What stands behind the unit's kind in a case's name: `164-cifar10`."""
+def _suffix(case: str) -> str:
+    """The part of a case's name after the kind of unit: `164-cifar10`."""
     known = [slug for slug in CASES if case == slug or case.startswith(f"{slug}-")]
     return case.removeprefix(max(known, key=len, default="")).removeprefix("-")
 
 
 def _marker(rows: pandas.DataFrame) -> str:
-    """Points where evaluations are few."""
+    """Mark the points if there are few evaluations."""
     return "o" if rows["iteration"].nunique() < 4 else ""
 
 
 def _line(rows: pandas.DataFrame, linestyle: str) -> Any:
-    """No line where there are only two points: they are no curve."""
+    """The line style, or none for one or two points, which are not a curve."""
     return linestyle if rows["iteration"].nunique() > MAX_POINTS else "none"
 
 
 def _median_line(
     axes: "Axes", rows: pandas.DataFrame, column: str, color: str, linestyle: str
 ) -> None:
-    """The median over seeds against the iteration, with the range as a band."""
+    """Plot the median over seeds against the iteration, with the range as a band."""
     finite = rows[numpy.isfinite(rows[column])]
     grouped = finite.groupby("iteration")[column]
     line = grouped.median()
@@ -259,17 +259,17 @@ def table_figure(
     numbers: pandas.DataFrame | None = None,
     names: Mapping[str, str] | None = None,
 ) -> "Figure":
-    """Measured error of each case (bar) beside the published one (hollow marker), and both as
+    """The measured error of each case (bar) next to the published one (hollow marker), and both as
     columns of numbers on the right.
 
-    The bar is the median over seeds, the points are the seeds. A case whose median is "fail" or
-    "diverged" is hatched and named so; where all others are small, its bar is cut off and broken.
+    A bar is the median over seeds; points are single seeds. A case whose median is "fail" or
+    "diverged" is hatched and labelled; its bar is cut off if all others are much shorter.
 
     Args:
         table: rows of table.csv.
-        numbers: the paper's rows for these cases (`papers.published("he2016")` of one source),
-            which also tell a published "fail"; None takes `paper_error`.
-        names: case -> its name in words; else `case_title`.
+        numbers: the paper's rows for these cases (one source of `papers.published("he2016")`),
+            including a published "fail"; None uses the column `paper_error`.
+        names: case -> its name in words; by default from `case_title`.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -295,7 +295,7 @@ def table_figure(
             text,
             (1.0, y),
             (points, 0),
-            xycoords=axes.get_yaxis_transform(),  # x in widths of the axes, y in rows
+            xycoords=axes.get_yaxis_transform(),  # x relative to the width of the axes, y in rows
             textcoords="offset points",
             annotation_clip=False,
             ha="right",
@@ -319,7 +319,7 @@ def table_figure(
             column(MEASURED_AT, y, text, PALETTE[1])
         if error > right:
             any_broken = True
-            _break(axes, y, right)
+            _draw_break(axes, y, right)
         if several:
             seeds = table[(table["case"] == case) & (table["test_error"] <= right)]
             axes.plot(seeds["test_error"], [y] * len(seeds), ".", color="black", markersize=3)
@@ -351,8 +351,8 @@ def table_figure(
     return figure
 
 
-def _break(axes: "Axes", y: float, right: float) -> None:
-    """Two slanted strokes across a bar that goes on beyond the axis."""
+def _draw_break(axes: "Axes", y: float, right: float) -> None:
+    """Draw two slanted strokes across a bar that is cut off."""
     for x in (0.93 * right, 0.955 * right):
         slant = [x - 0.008 * right, x + 0.008 * right], [y + 0.42, y - 0.42]
         axes.plot(*slant, color="white", linewidth=3.5, zorder=3)
@@ -360,7 +360,7 @@ def _break(axes: "Axes", y: float, right: float) -> None:
 
 
 def _datasets_of(numbers: pandas.DataFrame | None, cases: Sequence[str]) -> str:
-    """The data sets of the published numbers, which may be others than the measured one."""
+    """The data sets of the published numbers, which may differ from the measured one."""
     if numbers is None:
         return ""
     found = dict.fromkeys(numbers.loc[numbers["case"].isin(cases), "dataset"])
@@ -380,7 +380,7 @@ def _median_of_case(rows: pandas.DataFrame) -> tuple[float, str]:
 def _published_of_case(
     table: pandas.DataFrame, numbers: pandas.DataFrame | None, case: str
 ) -> tuple[float, str]:
-    """(published error, checked): inf for a published "fail", NaN for none."""
+    """(published error, checked); the error is inf for "fail" and NaN if there is none."""
     if numbers is not None:
         rows = numbers[(numbers["case"] == case) & (numbers["metric"] != "top5_error")]
         if len(rows):

@@ -89,7 +89,7 @@ def test_a_training_of_which_only_the_end_is_known_is_a_point_and_says_so() -> N
     point, curve = (line for line in figure.axes[0].lines if len(line.get_xdata()))
     assert (point.get_marker(), point.get_linestyle()) == ("o", "None")
     assert curve.get_linestyle() == "-"
-    assert {"all 54 units (only the end is known)", "23 of 54 units"} <= set(texts(figure))
+    assert {"all 54 units (final values only)", "23 of 54 units"} <= set(texts(figure))
     assert "only the end" not in "".join(texts(training_figure(training(["a"], epochs=1), TITLE)))
 
 
@@ -192,7 +192,7 @@ def test_many_cases_are_one_bundle() -> None:
     (bundle,) = axes.collections
     assert len(bundle.get_segments()) == 400  # type: ignore[attr-defined]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["200 cases", "their median"]
+    assert [text.get_text() for text in legend.get_texts()] == ["200 cases", "median"]
     figure = training_figure(training([f"case{i}" for i in range(30)]), TITLE)
     assert sum(axes.get_visible() for axes in figure.axes) > 30
 
