@@ -155,7 +155,7 @@ def test_signals_are_measured_on_the_data_given(tiny: rc.Net) -> None:
 def test_wrap_compares_with_the_model() -> None:
     model = Tiny()
     units = [Parts(F=model.second), Parts(F=model.first)]
-    with pytest.raises(rc.UserError, match="other logits"):
+    with pytest.raises(rc.UserError, match="logits of stem, units and head differ"):
         rc.wrap(
             model,
             stem=nn.Identity(),

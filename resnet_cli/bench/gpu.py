@@ -218,7 +218,7 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
     begun = time.perf_counter()
     trainer.step()
     settings.wait()
-    # The time of one step gives the number of steps for about half a second per repeat.
+    # Enough steps for about half a second per repeat, from the time of one step.
     count = 1 if settings.small else max(1, min(100, int(0.5 / (time.perf_counter() - begun))))
     speeds = []
     for _ in range(3):

@@ -1,9 +1,9 @@
 """Editions: the meaning of a configuration never changes while its hash stays the same.
 
 A configuration is stored and hashed with explicit values instead of `auto`, and with `edition: 2`.
-One that was stored without an edition is of the first edition, in which `auto` may have had another
-meaning: `to_current_edition` replaces it by the explicit value of that time. The stored file is
-never rewritten, and its `config_hash` remains that of the stored configuration.
+One that was stored without an edition is of the first edition, in which `auto` may have had a
+different meaning: `to_current_edition` replaces it by the explicit value of that time. The stored
+file is never rewritten, and its `config_hash` remains that of the stored configuration.
 """
 
 from collections.abc import Mapping

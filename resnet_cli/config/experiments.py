@@ -183,7 +183,7 @@ def _resolved(raw: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Ex
                 "remove it"
             )
     experiment = validated(Experiment, dict(raw) | dict(own), source)
-    experiment.runs()  # each case must fit as well
+    experiment.runs()  # validates every case
     return experiment
 
 

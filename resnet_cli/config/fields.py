@@ -84,7 +84,7 @@ def _positive(numbers: tuple[int, ...]) -> tuple[int, ...]:
     """Check that no number is zero.
 
     Raises:
-        ValueError: one is.
+        ValueError: a number is zero.
     """
     if 0 in numbers:
         raise ValueError("0 is not valid; the smallest number is 1")

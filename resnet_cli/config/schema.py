@@ -27,7 +27,7 @@ MAX_DEPTH = 10_000
 """A limit that keeps a file from building a network too large for the machine."""
 
 MAX_COUNT = 1_000_000_000
-"""The largest number of iterations, images or the like that a configuration may give."""
+"""The largest number of iterations, images and so on in a configuration."""
 Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -153,7 +153,7 @@ class ModelConfig(Strict):
             below, above = max(n, 1) * per_n + 2, (max(n, 0) + 1) * per_n + 2
             near = f"{below} or {above}" if below != above else f"{below}"
             raise ValueError(
-                f"depth {self.depth} fits no network of {self.branch} units: "
+                f"depth {self.depth} does not fit a network of {self.branch} units: "
                 f"depth must be {per_n}n+2, for example {near}"
             )
         return (n, n, n)

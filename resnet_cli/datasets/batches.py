@@ -71,7 +71,7 @@ class Batches:
             device: where images are kept and batches are made.
 
         Raises:
-            UserError: the normalisation is for images of another shape.
+            UserError: the normalisation is for images of a different shape.
         """
         self._describe(split, tuple(split.images.shape[1:]), normalization, pad, flip, device)
         self.images = split.images.to(self.device)

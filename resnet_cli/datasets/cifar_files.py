@@ -35,7 +35,7 @@ def _check_count(dataset: Cifar, split: SplitName, count: int, where: str) -> No
     """Check that the split has all of its images.
 
     Raises:
-        UserError: it does not.
+        UserError: it has more or fewer.
     """
     total = dataset.counts[split]
     if count != total:
@@ -51,28 +51,28 @@ def _check_labels(
     """Check that the split has all of its images, the same number in each class.
 
     Raises:
-        UserError: it does not.
+        UserError: a number or a label is wrong.
     """
     _check_count(dataset, split, len(labels), where)
     num_classes = len(dataset.classes)
     per_class = len(labels) // num_classes
     if labels.min() == 1 and labels.max() == num_classes:
         raise UserError(
-            f"{where}: labels go from 1 to {num_classes}; those of {dataset.title} go from 0 to "
-            f"{num_classes - 1}: subtract 1"
+            f"{where}: labels range from 1 to {num_classes}; those of {dataset.title} range "
+            f"from 0 to {num_classes - 1}: subtract 1"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
         raise UserError(
-            f"{where}: label {labels[bad]} in row {bad}; labels of {dataset.title} go from 0 to "
-            f"{num_classes - 1}"
+            f"{where}: label {labels[bad]} in row {bad}; labels of {dataset.title} range from "
+            f"0 to {num_classes - 1}"
         )
     counts = np.bincount(labels, minlength=num_classes)
     if (counts != per_class).any():
         uneven = int(np.flatnonzero(counts != per_class)[0])
         raise UserError(
             f"{where}: {counts[uneven]:,} images of class {uneven}; {dataset.title} has "
-            f"{per_class:,} in each of its {num_classes} classes: this is another data set"
+            f"{per_class:,} in each of its {num_classes} classes: this is a different data set"
         )
 
 
@@ -176,12 +176,12 @@ def read_parquet(
     """One split from one or more Hugging Face parquet files.
 
     The column `img` or `image` holds encoded images (binary, or a struct with `bytes`) or lists of
-    pixels; one of `label_columns` holds numbers or names of classes. Only the first `limit` images
+    pixels; one of `label_columns` holds class numbers or names. Only the first `limit` images
     are decoded.
 
     Raises:
-        UserError: a file cannot be read, has other columns, another number of images, or a damaged
-            image; the message names the file and the row (counted from 0 within the file).
+        UserError: a file cannot be read, has the wrong columns or number of images, or contains a
+            damaged image; the message names the file and the row (counted from 0 within the file).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -271,7 +271,7 @@ def _labels(dataset: Cifar, file: Path, column: Any) -> npt.NDArray[np.int64]:
     """The labels in a column of numbers or of class names.
 
     Raises:
-        UserError: a number is not an integer, or a name is not that of a class.
+        UserError: a number is not an integer, or a name is not a class name.
     """
     import pyarrow as pa
 
@@ -298,7 +298,7 @@ def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
     """The first `limit` images in a column of nested lists, [size, size, 3] or [3, size, size].
 
     Raises:
-        UserError: the lists have other lengths, or values outside 0 to 255.
+        UserError: a list has the wrong length, or a value is not in the range 0 to 255.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -391,7 +391,7 @@ def read_class_folders(
 
     Raises:
         UserError: the classes differ from the data set's, or an image is missing, damaged or of
-            another size.
+            the wrong size.
     """
     classes = class_names(top)
     if len(classes) != len(dataset.classes):

@@ -1,4 +1,4 @@
-"""Digits: 1,797 handwritten digits of 8x8 pixels, which are part of the package."""
+"""Digits: 1,797 handwritten digits of 8x8 pixels, included in the package."""
 
 from dataclasses import dataclass
 from pathlib import Path

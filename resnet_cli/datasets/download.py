@@ -152,7 +152,7 @@ def _problem(check: Callable[[Path], None], file: Path) -> str | None:
 
 
 def _checksum_problem(file: Path, etag: str | None) -> str | None:
-    """What is wrong with a file's SHA-256, or None; an etag of another form is not a checksum."""
+    """What is wrong with a file's SHA-256, or None; an etag in any other format is ignored."""
     if re.fullmatch(r"[0-9a-f]{64}", etag or "") is None:
         return None
     with file.open("rb") as stream:

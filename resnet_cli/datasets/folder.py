@@ -86,7 +86,7 @@ def read(
     each class. For the test split alone, `root` may also contain the class folders directly.
 
     Raises:
-        UserError: the tree does not have this form, or an image that is decoded now is damaged.
+        UserError: the tree has a different layout, or an image that is decoded now is damaged.
     """
     if not root.is_dir():
         raise NotFoundError(f"{root}: no such folder; give the image folder with --data-dir")
@@ -256,7 +256,7 @@ class Folder:
             flip: whether to flip the images whose last draw is below 0.5.
 
         Raises:
-            UserError: an image is damaged, too large or too narrow; the first such image in order.
+            UserError: an image is damaged, too large or too narrow; the first such image is named.
             RunError: a worker process died.
         """
         num_chunks: deque[int] = deque()  # for each batch that the workers have started

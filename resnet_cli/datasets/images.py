@@ -52,7 +52,7 @@ def decode_all(
 ) -> npt.NDArray[np.uint8]:
     """`decode(0)` to `decode(count - 1)`, each [side, side, 3], on a few threads.
 
-    If several images fail, the error of the first failing chunk is raised, independent of timing.
+    If several images fail, the error of the first failing chunk is raised, regardless of timing.
     """
     pixels = np.empty((count, side, side, 3), np.uint8)
 
@@ -88,7 +88,7 @@ def open_rgb(
         side: the required width and height; None allows up to MAX_PIXELS pixels.
 
     Raises:
-        UserError: the image is damaged, or has another format or an invalid size.
+        UserError: the image is damaged, or its format or size is not valid.
     """
     from PIL import Image
 
@@ -124,7 +124,7 @@ def header_size(file: str) -> tuple[int, int]:
     """Width and height of an image file, from its header alone.
 
     Raises:
-        UserError: the header is damaged, or has another format or an invalid size.
+        UserError: the header is damaged, or the format or size is not valid.
     """
     from PIL import Image
 
@@ -198,7 +198,7 @@ def check_same_classes(one: Path, other: Path) -> None:
     """Check that both splits have the same classes; otherwise their labels would differ.
 
     Raises:
-        UserError: they do not; the message names the first that differ.
+        UserError: the classes differ; the message names the first few.
     """
     difference = sorted(set(class_names(one)) ^ set(class_names(other)))
     if difference:
@@ -217,7 +217,7 @@ def image_files(
     Labels are positions in the sorted list of classes.
 
     Raises:
-        UserError: a class has no images or files of other kinds, or a link leads out of `root`.
+        UserError: a class has no images or contains other files, or a link leads out of `root`.
     """
     import torch
 

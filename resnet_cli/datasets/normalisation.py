@@ -1,4 +1,4 @@
-"""Normalisation of bytes to numbers around zero, with the statistics given by `data.normalize`."""
+"""Normalisation of images, with the statistics given by `data.normalize`."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -113,7 +113,7 @@ def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Nor
         train: loads the training split; only called for `channel` and `pixel`.
 
     Raises:
-        UserError: the text has another form, a std is not above 0, or a channel has the same value
+        UserError: the text is malformed, a std is not above 0, or a channel has the same value
             in all training images.
     """
     name = text.strip()

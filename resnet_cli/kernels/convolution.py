@@ -11,7 +11,7 @@ matrix product on the same cores, so only fewer multiplications can be faster. T
 computed by the transposes of the same three steps.
 
 Results differ from those of direct convolution by rounding, about 1e-6 of the largest value. A
-value that is not finite makes all outputs of its tile so.
+value that is not finite makes all outputs of its tile not finite.
 
 Shapes: N images, C channels in, K channels out, H and W pixels; tensors in channels_last format.
 """

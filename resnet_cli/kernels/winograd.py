@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 PAYS_FROM = 2e11
-"""Multiply-adds from which Winograd convolutions pay off: about two seconds on two cores. Compiling
-takes ten seconds, once per machine."""
+"""Minimum multiply-adds for which Winograd convolutions pay off: about two seconds of work
+on two cores. Compiling takes ten seconds, once per machine."""
 
 
 def is_available() -> bool:

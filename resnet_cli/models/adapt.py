@@ -96,7 +96,7 @@ def adapt(
         example: images [N, 3, H, W] of the model's input size; they may be random.
 
     Raises:
-        UserError: the parts do not fit together, or give other logits than the model.
+        UserError: the parts do not fit together, or their logits differ from the model's.
     """
     if not units:
         raise UserError("adapt: units is empty; give at least one residual unit")
@@ -123,14 +123,14 @@ def adapt(
         model.train(was_training)
     if found.shape != expected.shape or found.ndim != 2:
         raise UserError(
-            f"adapt: stem, units and head give an output of shape {tuple(found.shape)}, but the "
-            f"model {tuple(expected.shape)}; the head must end with the logits"
+            f"adapt: the output of stem, units and head has shape {tuple(found.shape)}, and that "
+            f"of the model {tuple(expected.shape)}; the head must end with the logits"
         )
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * float(expected.abs().max()):
         raise UserError(
-            f"adapt: stem, units and head give other logits than the model (by {difference:.3g}); "
-            "check the order of the units and the parts of each unit"
+            f"adapt: the logits of stem, units and head differ from the model's "
+            f"by {difference:.3g}; check the order of the units and the parts of each unit"
         )
     return Adapted(network.to(memory_format=torch.channels_last), num_classes=found.shape[1])
 
@@ -150,8 +150,8 @@ def _unit(
     shortcut, residual = h(y), F(y)
     if shortcut.shape != residual.shape:
         raise UserError(
-            f"adapt: unit {index}: h gives {tuple(shortcut.shape)} and F {tuple(residual.shape)}; "
-            "pass the projection as h"
+            f"adapt: unit {index}: the output of h has shape {tuple(shortcut.shape)}, and "
+            f"that of F {tuple(residual.shape)}; pass the projection as h"
         )
     z = f(shortcut + residual)
     if z.ndim < 2 or x.ndim < 2:

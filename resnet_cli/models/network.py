@@ -15,8 +15,8 @@ from resnet_cli.models.units import Gate, Place, Unit
 class Network(nn.Module):
     """stem [N, 3, H, W] -> units -> head [N, classes].
 
-    Studies run other lists of units with the same stem and head; they never change the network
-    itself.
+    Studies run modified lists of units with the same stem and head; they never change the
+    network itself.
     """
 
     def __init__(self, stem: nn.Module, units: Iterable[Unit], head: nn.Module) -> None:

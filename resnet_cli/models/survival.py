@@ -15,7 +15,7 @@ def survival_probabilities(config: TrainConfig, num_units: int) -> list[float]:
     Stochastic depth (Huang et al. 2016, arXiv:1603.09382, equation 4): linear decay,
     p_l = 1 - l/L (1 - p_L), l from 1 to L. Active units (paper 2, section 5): k/n for all units.
     In evaluation, F is multiplied by this probability (Huang et al., equation 5). Paper 2 does not
-    say how it evaluates; the expected value during training gives the same rule.
+    say how it evaluates; the expected value during training leads to the same rule.
     """
     if config.stochastic_depth is not None:
         last = config.stochastic_depth

@@ -1,7 +1,7 @@
 """Every folder and file name below `runs/` and `results/`.
 
 runs/<run>/                                 one training (`RunConfig.folder`)
-runs/<run>-<fingerprint>/                   the same configuration on other images
+runs/<run>-<fingerprint>/                   the same configuration on different images
 results/<paper>/<profile>/<experiment>/     an experiment of a paper
 results/<...>/<case>[-seed<n>]/             one network of a study with several networks
 results/local/<experiment>/<profile>/       any other experiment

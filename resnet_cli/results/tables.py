@@ -2,7 +2,7 @@
 
 A table is tidy: one measurement per row, columns in a fixed order, floats written by `repr` (so
 that they are read back to the last bit), missing floats empty. Errors and agreement are
-percentages; shares and fractions go from 0 to 1. Next to each table is its `.provenance.json`.
+percentages; shares and fractions range from 0 to 1. Next to each table is its `.provenance.json`.
 results/README.md gives the meaning of each column.
 """
 
@@ -103,7 +103,7 @@ def read_table(path: Path) -> pandas.DataFrame:
     Raises:
         UserError: the file cannot be read, its name is not that of a table, its columns differ, or
             a value is not a number or not allowed in its column, or the file next to it records
-            another hash; the message names the file and the first column that differs.
+            a different hash; the message names the file and the first column that differs.
     """
     columns = table_of(path.stem).columns
     expected = [column.name for column in columns]

@@ -145,7 +145,7 @@ def examine(
 
     Raises:
         Interrupted: `should_stop` returned True; the same call continues from there.
-        UserError: the network has other classes than the data, or the folder cannot be written.
+        UserError: the classes of the network and the data differ, or the folder cannot be written.
     """
     training = training_images(subject)
     if not training:

@@ -112,7 +112,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class Shard(Executor):
-    """Does every `of`-th training, beginning with the `number`-th, counted from 1.
+    """Runs every `of`-th training, beginning with number `number`, counted from 1.
 
     Every training belongs to exactly one shard.
     """

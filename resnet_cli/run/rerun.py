@@ -248,7 +248,7 @@ def rerun_study(spec: RerunSpec, session: Session, out: Path) -> Written:
     if subject.loaded.sha256 != checkpoint.sha256:
         raise UserError(
             f"{checkpoint.source}: these weights have the hash {subject.loaded.sha256[:12]}…, but "
-            f"those of the result {checkpoint.sha256[:12]}…; put the original file there"
+            f"the result was measured on {checkpoint.sha256[:12]}…; restore the original file"
         )
     if subject.data != typed.data:
         normalization = session.context.normalization(typed.data)

@@ -1,1 +1,1 @@
-"""What every package uses: devices, threads, processes, seeding, interrupts, display, errors."""
+"""Code for all packages: devices, threads, processes, seeding, interrupts, display, errors."""

@@ -24,7 +24,7 @@ from rich.table import Table
 from resnet_cli.runtime.text import visible
 
 LOG_SECONDS = 30.0
-"""Seconds between progress lines where there is no terminal."""
+"""Seconds between progress lines if there is no terminal."""
 USUAL_WIDTH = 80
 SHORT_NAME = 24
 """A table's first column is never wrapped if it has at most this many characters."""
@@ -126,7 +126,7 @@ class Display:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Update]:
-        """Yield `update(done, total, remark)`: a bar on a terminal, else a line now and then."""
+        """Yield `update(done, total, remark)`: a bar on a terminal, else an occasional line."""
         if self.verbosity < 0 or self.silent:
             yield _silent
             return

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 Engine = Literal["fast", "plain"]
-"""Both give the same numbers up to rounding. `plain` is the reference: it evaluates the whole
+"""Both compute the same numbers up to rounding. `plain` is the reference: it evaluates the whole
 network for every deletion and order, computes every gradient with autograd, and trains batch-norm
 groups one after another without compilation."""
 ENGINES: tuple[Engine, ...] = get_args(Engine)

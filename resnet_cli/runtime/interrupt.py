@@ -19,7 +19,7 @@ def parse_duration(text: str) -> float:
     """`90s`, `150m` or `2h` in seconds.
 
     Raises:
-        UserError: the text does not have this form.
+        UserError: the text is not a valid duration.
     """
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text.strip())
     if match is None:

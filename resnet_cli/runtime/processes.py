@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""The variables that torchrun sets; other launchers give some of them other meanings."""
+"""The variables that torchrun sets; other launchers use some of them differently."""
 WAIT = timedelta(days=7)
-"""How long a process waits for another one that is alive: the first may be waiting for a run's
+"""How long a process waits for another that is alive: the first may be waiting for a run's
 folder or downloading data. A lost process is noticed at once."""
 LEAVE_SECONDS = 5.0
 """How long a finishing process waits for the others: torchrun kills them all once one fails."""
@@ -78,13 +78,13 @@ def _launched() -> tuple[int, int]:
             )
     if int(numbers["MASTER_PORT"]) > 65535:
         raise UserError(
-            f"MASTER_PORT={numbers['MASTER_PORT']}: ports go from 0 to 65535; choose another"
+            f"MASTER_PORT={numbers['MASTER_PORT']}: ports range from 0 to 65535; choose another"
         )
     rank, size = int(numbers["RANK"]), int(numbers["WORLD_SIZE"])
     if rank >= max(size, 1):
         raise UserError(
-            f"RANK={rank}, WORLD_SIZE={size}: ranks go from 0 to WORLD_SIZE - 1; unset both to use "
-            "one process"
+            f"RANK={rank}, WORLD_SIZE={size}: ranks range from 0 to WORLD_SIZE - 1; unset both to "
+            "use one process"
         )
     return rank, size
 
@@ -127,21 +127,21 @@ def finish(code: int) -> None:
     from torch import distributed as dist
 
     with suppress(RuntimeError):
-        _meet("ended")
+        _wait_for_all("ended")
         if code == 0:
             dist.destroy_process_group()
         _group.store.add("gone", 1)
         if _group.rank == 0:  # without torchrun the store ends with this process
-            _meet("gone", 0)
+            _wait_for_all("gone", 0)
 
 
-def _meet(place: str, own: int = 1) -> None:
-    """Wait until every process has arrived, for at most LEAVE_SECONDS."""
+def _wait_for_all(counter: str, own: int = 1) -> None:
+    """Wait until every process has been counted, for at most LEAVE_SECONDS."""
     deadline = time.monotonic() + LEAVE_SECONDS
-    count = _group.store.add(place, own)
+    count = _group.store.add(counter, own)
     while count < _group.size and time.monotonic() < deadline:
         time.sleep(0.02)
-        count = _group.store.add(place, 0)
+        count = _group.store.add(counter, 0)
 
 
 def may_print_errors() -> bool:

@@ -54,8 +54,8 @@ def bundle(
     finished = read_finished(Path(run_folder))
     if finished is None:
         raise UserError(
-            f"--export {run_folder}: not a finished run of this program, which a bundle's card "
-            "describes; name a folder below runs/"
+            f"--export {run_folder}: not a finished run of this program, and a bundle's card "
+            "describes one; give a folder below runs/"
         )
     run = finished.run
     training = read_provenance(Path(run_folder) / "training.csv")
@@ -97,7 +97,7 @@ def bundle(
 
 def bundled_training(name: str) -> FinishedRun:
     """The training that bundled weights come from, according to their card: its epochs and final
-    results. The oldest cards give only the last epoch, with its test error.
+    results. The oldest cards contain only the last epoch, with its test error.
 
     Raises:
         UserError: the card is damaged.

@@ -94,7 +94,7 @@ def load_checkpoint(
         The position, the tensors, and a warning for each damaged file, which is renamed.
 
     Raises:
-        UserError: the checkpoint is from a training on other images.
+        UserError: the checkpoint is from a training on different images.
     """
     warnings: list[str] = []
     for name in (CHECKPOINT_FILE, PREVIOUS_CHECKPOINT):
@@ -106,7 +106,7 @@ def load_checkpoint(
             stored = checkpoint_data(folder, name)
             if data and stored not in (None, data):
                 raise UserError(
-                    f"{path}: from a training on other images (fingerprint {stored[:12]}…, not "
+                    f"{path}: from a training on different images (fingerprint {stored[:12]}…, not "
                     f"{data[:12]}…); give the same images with --data-dir, or move {folder} away"
                 )
             return (*found, warnings)

@@ -1,8 +1,8 @@
 """One network trained by several processes, each on its share of every batch.
 
-torchrun starts the processes (`resnet_cli.runtime.processes`). Each takes whole batch-norm groups
-of the batch, in order of rank. Gradients are summed, and running statistics are combined in the
-groups' order. The result is therefore that of one process with the same groups, up to rounding,
+torchrun starts the processes (`resnet_cli.runtime.processes`). Each computes whole batch-norm
+groups of the batch, in order of rank. Gradients are summed, and running statistics are combined in
+the groups' order. The result is therefore that of one process with the same groups, up to rounding,
 whatever the number of processes. Only dropout differs: each process has its own generator.
 """
 
@@ -18,7 +18,7 @@ from resnet_cli.training.groups import BatchTotals
 
 
 def check_shares(batch_size: int, group: int | None, size: int) -> None:
-    """Raise UserError if `size` processes cannot take equal numbers of whole groups of a batch."""
+    """Raise UserError if `size` processes cannot share the whole groups of a batch equally."""
     width = min(group or batch_size, batch_size)
     if size == 1 or batch_size % (width * size) == 0:
         return

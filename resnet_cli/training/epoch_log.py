@@ -140,7 +140,7 @@ class EpochLog:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch's row. Values that were not measured get no point."""
+        """Add one epoch's row. Values that were not measured are omitted."""
         if self._writer is None:
             return
         values = {column: row[column] for column in COLUMNS if row[column] is not None}

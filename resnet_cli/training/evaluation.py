@@ -15,7 +15,7 @@ from resnet_cli.runtime.device import arithmetic, autocast
 BATCH_SIZE = 125
 """Images per batch on a CPU: small batches keep activations in its cache."""
 TOP5_FROM = 100
-"""The top-5 error is reported from this number of classes on."""
+"""Minimum number of classes for which the top-5 error is reported."""
 CUDA_BATCH_SIZE = 1000
 """Images per batch on a GPU, which small batches do not fill."""
 

@@ -40,7 +40,7 @@ def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphError(Exception):
-    """A step cannot be recorded, or its replay computes something else."""
+    """A step cannot be recorded, or its replay computes a different result."""
 
 
 @dataclass

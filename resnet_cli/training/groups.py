@@ -6,7 +6,7 @@ its own thread, which is more efficient than all cores sharing every operation.
 
 The result does not depend on the number of threads, to the last bit: each thread uses one core, and
 gradients and running statistics are combined in the groups' order. Groups run one after another,
-each on all cores, if the network has dropout (one generator gives its draws in order) or if
+each on all cores, if the network has dropout (one generator draws its masks in order) or if
 `checkpoint_units` saves memory.
 """
 
@@ -28,7 +28,7 @@ Forward = Callable[[Network, Tensor, Tensor], tuple[Tensor, BatchTotals]]
 
 
 class ParallelGroups:
-    """One copy of a network for each group; copies share its parameters but have own buffers."""
+    """One copy of a network for each group; copies share its parameters but not its buffers."""
 
     def __init__(self, network: Network, groups: int) -> None:
         self.network = network

@@ -62,7 +62,7 @@ class Trainer:
             (`Network.compile_units`).
         note: receives messages.
         capture: how a step is recorded (`GraphedStep`).
-        fingerprint: the fingerprint of the training split; a checkpoint of other images is
+        fingerprint: the fingerprint of the training split; a checkpoint for different images is
             rejected.
 
     Raises:

@@ -1,7 +1,7 @@
 """The folder below `runs/` of a training, given its configuration and its images.
 
-A run's folder is named after its configuration. The same configuration trained on other images is a
-second run, in a folder with the fingerprint of the training split as a suffix.
+A run's folder is named after its configuration. The same configuration trained on different images
+is a second run, in a folder with the fingerprint of the training split as a suffix.
 """
 
 from contextlib import suppress

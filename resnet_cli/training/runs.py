@@ -2,14 +2,14 @@
 
 A run's folder is named after the hash of its complete configuration, so a training that two
 experiments need is done once, and a changed configuration never resumes another one's checkpoint.
-The same configuration on other images has its own folder (`run_folder`).
+The same configuration on different images has its own folder (`run_folder`).
     run.json               configuration, results and hashes of the files; written last, so it
                            marks a finished run
     training.csv           one row per epoch
     weights.safetensors    the trained network, with everything a study needs
     correct.npz            which test images it classifies correctly
     checkpoint.safetensors during training only
-    tensorboard/, wandb/   with `Context.log`: the rows for these programs
+    tensorboard/, wandb/   the rows as logs for these programs, with `Context.log`
 """
 
 from collections.abc import Callable, Mapping
@@ -274,7 +274,7 @@ def _train(
     """`train_run` in a folder that this process has locked."""
     check_writable(folder)
     if folder != run_folder(run, context.runs):
-        note(f"{run_folder(run, context.runs)} is of other images; training in {folder}")
+        note(f"{run_folder(run, context.runs)} is for different images; training in {folder}")
     data = run.data
     normalization = context.normalization(data)
     splits = {"train": context.split(data, "train"), "test": context.split(data, "test")}

@@ -68,7 +68,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "depth": (
         [*TRAIN, "--set", "model.depth=9"],
-        ["model: depth 9 fits no network of basic units: depth must be 6n+2", "8 or 14"],
+        ["model: depth 9 does not fit a network of basic units: depth must be 6n+2", "8 or 14"],
     ),
     "set without =": ([*TRAIN, "--set", "train.lr"], ["--set 'train.lr'", "key.path=value"]),
     "profile": (["train", "--profile", "tiny"], ["--profile", "'tiny'", "'smoke'"]),

@@ -332,7 +332,7 @@ def test_what_else_is_wrong_is_named(load: Load) -> None:
         ("study: {kind: reorder, swaps: 5-1}\n", r"swaps: '5-1' is backwards; write 1-5"),
         ("cases: [{name: a, modle: {}}]\n", r"cases\.0\.modle: .*did you mean 'model'"),
         ("cases: [{name: a, model: {dpth: 3}}]\n", r"case 'a': model\.dpth: .* mean 'depth'"),
-        ("cases: [{name: a, model: {depth: 21}}]\n", r"case 'a': model: depth 21 fits no netw"),
+        ("cases: [{name: a, model: {depth: 21}}]\n", r"case 'a': model: depth 21 does not fit"),
         ("cases: [{name: a}, {name: a}]\n", "cases: give one or more, with different names"),
         (r'note: "\ud800"', r"note: must not contain line breaks or control characters \(\\ud800"),
         (

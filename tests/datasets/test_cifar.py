@@ -278,9 +278,9 @@ def test_a_bad_image_is_named_by_file_and_row(
     ("labels", "message"),
     [
         ([i % 10 for i in range(19)], r"19 images; the test split of CIFAR-10 has 20"),
-        ([*range(10), *range(9), 10], r"label 10 in row 19; labels of CIFAR-10 go from 0 to 9"),
+        ([*range(10), *range(9), 10], r"label 10 in row 19; labels of CIFAR-10 range from 0 to 9"),
         ([*range(10), *range(9), -1], r"label -1 in row 19"),
-        ([*range(10), *range(9), 8], r"3 images of class 8; CIFAR-10 has 2 in each .* another da"),
+        ([*range(10), *range(9), 8], r"3 images of class 8; CIFAR-10 has 2 in each .* different"),
         ([*range(10), *range(9), None], r"1 rows have no label"),
     ],
 )

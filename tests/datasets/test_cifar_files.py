@@ -108,7 +108,10 @@ def test_labels_may_be_numbers_or_names(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda labels: [label + 1 for label in labels], r"labels go from 1 to 10; .* subtract 1"),
+        (
+            lambda labels: [label + 1 for label in labels],
+            r"labels range from 1 to 10; .*: subtract",
+        ),
         (lambda labels: [label + 0.5 for label in labels], r"labels are not whole numbers"),
         (lambda labels: [f"class {label}" for label in labels], r"'class 0' is not the name of"),
         (lambda labels: [None, *labels[1:]], r"1 rows have no label"),

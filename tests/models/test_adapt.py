@@ -210,9 +210,9 @@ def flat_output(model: SqueezeNetwork, units: list[Parts]) -> list[Parts]:
     [
         (no_units, "units is empty"),
         (wrong_order, "the parts do not fit: "),
-        (forgotten_projection, "unit 1: h gives .* and F .*; pass the projection as h"),
-        (one_too_few, "give other logits than the model"),
-        (forgotten_activation, "give other logits than the model"),
+        (forgotten_projection, "unit 1: the output of h has .*; pass the projection as h"),
+        (one_too_few, "logits of stem, units and head differ"),
+        (forgotten_activation, "logits of stem, units and head differ"),
         (flat_output, "the parts do not fit: "),
     ],
 )

@@ -228,7 +228,7 @@ def test_other_weights_are_not_taken(
     assert run_command(["lesion", "--checkpoint", str(weights), "--out", "first"]) == 0
     shutil.copy(two / "weights.safetensors", weights)
     assert run_command(["run", "first/lesion_delete.provenance.json"]) == 2
-    assert "put the original file there" in capsys.readouterr().err
+    assert "restore the original file" in capsys.readouterr().err
 
 
 # --- what it was measured on, and how ------------------------------------------------------------
@@ -463,7 +463,11 @@ def write_provenance(config: Mapping[str, Any], **changes: Any) -> None:
         (EXPERIMENT | {"name": "a\0b"}, {}, "name: must not contain line breaks or control"),
         (EXPERIMENT | {"profile": "../mini"}, {}, "profile: must be 'smoke', "),
         (EXPERIMENT | {"nmae": "x"}, {}, "unknown key 'nmae'; did you mean 'name'"),
-        (EXPERIMENT | {"cases": [{"name": "a", "model": {"depth": 9}}]}, {}, "depth 9 fits no"),
+        (
+            EXPERIMENT | {"cases": [{"name": "a", "model": {"depth": 9}}]},
+            {},
+            "depth 9 does not fit",
+        ),
         (EXPERIMENT | {"title": "\ud800"}, {}, "title: must not contain line breaks or control"),
         (EXPERIMENT, {"checkpoint": ["x"]}, "checkpoint: must be a mapping"),
         (EXPERIMENT, {"command": 3}, "command: must be text"),

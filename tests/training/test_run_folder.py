@@ -133,7 +133,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(
     assert train(*arguments) == 130
     said = capsys.readouterr()
     assert "resuming" not in said.out + said.err
-    assert f"{checkpoint.parent} is of other images" in said.out
+    assert f"{checkpoint.parent} is for different images" in said.out
     assert checkpoint.read_bytes() == before
     folders = sorted(path.parent.name for path in Path("runs").glob(f"*/{CHECKPOINT_FILE}"))
     assert len(folders) == 2
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(
 def test_a_checkpoint_moved_to_other_data_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "ab" * 32, Position(3), {"model.w": torch.ones(2)}, "11" * 32)
     assert load_checkpoint(tmp_path, "ab" * 32, "11" * 32) is not None
-    with pytest.raises(UserError, match=r"other images \(fingerprint 1111.*not 2222"):
+    with pytest.raises(UserError, match=r"different images \(fingerprint 1111.*not 2222"):
         load_checkpoint(tmp_path, "ab" * 32, "22" * 32)
     # Those of the first edition record no images.
     save_checkpoint(tmp_path, "ab" * 32, Position(3), {"model.w": torch.ones(2)})
