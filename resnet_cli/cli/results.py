@@ -79,7 +79,7 @@ def report(
 
 @command(
     "plot",
-    "plot results/veit2016/mini/fig5a/lesion_delete.csv",
+    "plot results/veit2016/mini/fig5a/main-seed0/lesion_delete.csv",
     "plot results/veit2016/mini/fig6 --format svg --out figures",
 )
 def plot(

@@ -7,7 +7,7 @@ another lesion, and replace only the means or only the variances.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -62,6 +62,10 @@ KINDS = {
     OTHER: "re-estimated with another unit deleted, half of the network away",
 }
 """Kind of statistics -> meaning, in the order of the table."""
+
+
+MAX_UNITS = 10
+"""Number of deletions in the figure."""
 
 
 class Recalibration(OnTestImages):
@@ -289,7 +293,8 @@ def _combined(
 
 @styled
 def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
-    """Error by deleted unit for each kind of statistics, and by the number of images.
+    """Errors of the most harmful deletions for each kind of statistics, and the mean over all
+    deletions by the number of images.
 
     Args:
         frame: rows of recalibration.csv.
@@ -302,14 +307,18 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
     counts = sorted(again["recalibration_images"].unique())
     controls = deleted[deleted["statistics"] == MEANS]["recalibration_images"]
     shown = int(controls.iloc[0]) if len(controls) else int(counts[-1])
-    for kind, color in zip((OWN, RECALIBRATED, MEANS, VARIANCES, OTHER), PALETTE, strict=False):
+    kinds = (OWN, RECALIBRATED, MEANS, VARIANCES, OTHER)
+    trained = deleted[deleted["statistics"] == OWN].set_index("blocks")["test_error"]
+    units = list(trained.nlargest(MAX_UNITS).index)
+    for number, (kind, color) in enumerate(zip(kinds, PALETTE, strict=False)):
         rows = deleted[(deleted["statistics"] == kind) & (deleted["subset"] == 0)]
         if kind == RECALIBRATED:
             rows = rows[rows["recalibration_images"] == shown]
-        rows = rows.sort_values("blocks", key=lambda blocks: blocks.astype(int))
-        style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1}
-        by_unit.plot(rows["blocks"].astype(int), rows["test_error"], label=kind, **style)
-    by_unit.set_xlabel("deleted unit (index)")
+        errors = rows.set_index("blocks")["test_error"].reindex(units)
+        places = [place + 0.14 * (number - (len(kinds) - 1) / 2) for place in range(len(units))]
+        by_unit.plot(places, errors, "o", color=color, markersize=4.5, label=kind)
+    by_unit.set_xticks(range(len(units)), units)
+    by_unit.set_xlabel("deleted unit (index), the most harmful first")
     by_unit.set_ylabel("test error (%)")
     by_unit.set_ylim(bottom=0)
     intact = frame[(frame["blocks"] == "") & (frame["statistics"] == RECALIBRATED)]
