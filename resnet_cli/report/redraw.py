@@ -113,7 +113,8 @@ def _figures_together(folder: Path) -> Iterable[NamedFigure]:
             for path, other, config in found
             if other == study
         ]
-        return study.figures_together(cases, title_together(study, cases))
+        title = title_together(study, cases)
+        return study.figures_together(cases, title) if len(cases) > 1 else []
     cases = []
     for case, run in experiment.runs():
         below = folder / case_folder(experiment, case.name, run.seed)

@@ -45,6 +45,7 @@ def test_redrawn_plots_are_those_that_were_drawn(
             "veit2016/third-party/fig6",
             ["path_spectrum.png", "path_spectrum_stages.png", "paths.png"],
         ),
+        ("veit2016/resnet20", []),  # two studies of one network: no figure of both
         ("he2016/mini/table1", ["table.png", "training.png"]),
     ],
 )
