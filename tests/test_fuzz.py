@@ -348,7 +348,7 @@ MEASURED = (
     *("veit2016/mini/fig6/main-seed0/path_spectrum", "veit2016/mini/fig7/path_survival"),
     *(
         "veit2016/mini/greedy/lesion_greedy",
-        "veit2016/mini/additivity/lesion_additivity",
+        "veit2016/mini/additivity/main-seed0/lesion_additivity",
     ),
     *(
         "he2016/mini/table1/table",

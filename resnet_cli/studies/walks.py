@@ -157,12 +157,10 @@ def evaluate_walks(
         computed = sum(units_computed(each, shared_steps(each, statistics)) for each in groups)
         passes = len(batches) * computed / len(network.units)
         multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
-        if statistics is None:
+        if statistics is None:  # both take the batch norms' statistics into the convolutions
             network = folded(network)
-        elif winograd.pays(multiply_adds, network.device):
-            network = copy.deepcopy(network)
-        if winograd.pays(multiply_adds, network.device):
-            winograd.apply_in_evaluation(network)
+            if winograd.pays(multiply_adds, network.device):
+                winograd.apply_in_evaluation(network)
         chunk = chunk_size(network, batches)
     was_training = network.training
     network.eval()

@@ -31,9 +31,9 @@ from resnet_cli.training.context import Context
 def subject(request: pytest.FixtureRequest) -> Subject:
     """Weights and statistics that no two layers have alike."""
     fields = (
-        {"family": "vgg", "depth": 10, "widths": (4, 8, 8, 8, 8)}
+        {"family": "vgg", "depth": 10, "widths": (4, 16, 16, 16, 16)}
         if request.param == "vgg"
-        else {"depth": 14, "widths": (8, 8, 16), "placement": request.param}
+        else {"depth": 14, "widths": (16, 16, 32), "placement": request.param}
     )
     run = RunConfig(
         model=ModelConfig.model_validate(fields),
@@ -92,6 +92,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_statistics, "BATCH", 20)
     monkeypatch.setattr(batch_statistics, "GROUP", 3)
     monkeypatch.setattr("resnet_cli.studies.walks.CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
 
 
 @pytest.mark.parametrize("engine", ["fast", "plain"])
