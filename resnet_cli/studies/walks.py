@@ -142,7 +142,8 @@ def evaluate_walks(
         engine: `fast` shares prefixes, folds batch norms and takes chunks that fit the cache, one
             on each core.
         statistics: batch-norm statistics along each walk and along the intact one
-            (`batch_statistics.estimate`); batch norms are then not folded. None: the network's own.
+            (`batch_statistics.estimate`); batch norms are then not folded, and convolutions are
+            not replaced by Winograd's. None: the network's own.
 
     Returns:
         One outcome for each walk, in the order given.
@@ -154,10 +155,10 @@ def evaluate_walks(
     ]
     chunk = BATCH_SIZE
     if engine == "fast":
-        computed = sum(units_computed(each, shared_steps(each, statistics)) for each in groups)
-        passes = len(batches) * computed / len(network.units)
-        multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
-        if statistics is None:  # both take the batch norms' statistics into the convolutions
+        if statistics is None:  # both fast forms of a network contain its own statistics
+            computed = sum(units_computed(each, shared_steps(each)) for each in groups)
+            passes = len(batches) * computed / len(network.units)
+            multiply_adds = passes * measure(network, batches.shape[1]).multiply_adds
             network = folded(network)
             if winograd.pays(multiply_adds, network.device):
                 winograd.apply_in_evaluation(network)
