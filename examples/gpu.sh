@@ -21,15 +21,16 @@ left() { echo $((BUDGET_SECONDS - $(date +%s) + BEGUN)); }
 cli() { "$PYTHON" -m resnet_cli "$@"; }
 
 if [ "$BENCH" = yes ]; then
-  cli bench gpu --device "$DEVICE" ${SMALL:+--small} --out "$OUT/bench" || echo "bench failed"
+  cli bench gpu_checks gpu --device "$DEVICE" ${SMALL:+--small} --out "$OUT/bench" || echo "bench failed"
 fi
 
 # Prints "iterations milestone milestone warm-up precision", or nothing if no length fits.
 plan() { # network reserve
-  "$PYTHON" - "$OUT/bench/bench_gpu.csv" "$1" "$(left)" "$2" <<'PYTHON' || true
+  "$PYTHON" - "$OUT/bench" "$1" "$(left)" "$2" <<'PYTHON' || true
 import csv, sys
-path, network, left, reserve = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
-rows = list(csv.DictReader(open(path)))
+folder, network, left, reserve = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+rows = [row for table in ("bench_gpu_checks", "bench_gpu")
+        for row in csv.DictReader(open(f"{folder}/{table}.csv"))]
 agrees = {r["precision"] for r in rows if r["item"] == "step" and r["remark"].find(": agrees") >= 0}
 speed = {r["precision"]: float(r["value"]) for r in rows
          if r["item"] == f"train {network}" and r["side"] == "fast" and r["value"]}

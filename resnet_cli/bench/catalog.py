@@ -93,3 +93,5 @@ ITEMS: tuple[Item, ...] = (
 SCALING = "scaling"
 """The name of one more benchmark: how the cost of studies grows."""
 NAMES = (*(item.name for item in ITEMS), SCALING)
+GPU_NAMES = ("gpu_checks", "gpu")
+"""The benchmarks of `resnet_cli.bench.gpu`: all of `bench --device cuda`."""

@@ -1,6 +1,6 @@
 """GPU benchmarks: correctness checks, and images per second compared with the plain loop.
 
-`resnet-cli bench --device cuda` runs them, and `examples/gpu.sh` uses them to choose the length of
+`resnet-cli bench --device cuda` runs both, and `examples/gpu.sh` uses them to choose the length of
 a training. An item that fails is reported, and the others still run.
 """
 
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli.bench.catalog import GPU_NAMES
+from resnet_cli.bench.run import choose
 from resnet_cli.bench.subjects import NORMALIZATION, random_split
 from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.batches import Batches
@@ -32,11 +34,15 @@ BATCH = 128
 NETWORKS: dict[str, dict[str, Any]] = {
     "ResNet-20": {"depth": 20},
     "ResNet-110": {"depth": 110},
+    "ResNet-110, 23 active units": {"depth": 110},
     "ResNet-164": {"depth": 164, "branch": "bottleneck"},
     "VGG-15": {"family": "vgg", "depth": 15},
-    "ResNet-1001": {"depth": 1001, "branch": "bottleneck"},
 }
 """Pre-activation networks and a VGG."""
+DEEPEST: dict[str, dict[str, Any]] = {"ResNet-1001": {"depth": 1001, "branch": "bottleneck"}}
+"""Measured last, without the plain loop."""
+ACTIVE_UNITS = {"ResNet-110, 23 active units": 23}
+"""The number of units that are active in a batch, where it is not all."""
 ROUNDING = {"tf32": 2.0, "bfloat16": 2.0}
 """Largest distance of a fast step from the float32 step, divided by the distance of the plain step
 of the same precision."""
@@ -62,10 +68,17 @@ class Settings:
     """Use tiny networks, only to check that everything runs."""
 
     def trainer(
-        self, network: str, precision: str, engine: str, notes: list[str] | None = None
+        self,
+        network: str,
+        precision: str,
+        engine: str,
+        notes: list[str] | None = None,
+        active_units: int | None = None,
     ) -> Trainer:
         """A trainer on random images, with batches of 128 in batch-norm groups of 64."""
-        model = dict(NETWORKS[network])
+        model = dict((NETWORKS | DEEPEST)[network])
+        if self.small and active_units:
+            active_units = 1
         if self.small:
             model["depth"] = 11 if "branch" in model else 8
         batch = 16 if self.small else BATCH
@@ -74,7 +87,7 @@ class Settings:
                 "model": model,
                 "data": {"dataset": "cifar10"},
                 "train": {"iterations": 64000, "batch_size": batch, "batch_norm_group": batch // 2}
-                | {"precision": precision},
+                | {"precision": precision, "active_units": active_units},
                 "seed": 0,
             }
         )
@@ -91,38 +104,54 @@ class Settings:
 
 
 def run_gpu_benchmarks(
-    settings: Settings, out: Path, display: Display, stopper: Stopper
-) -> tuple[Path, list[Row]]:
-    """Run all checks and measurements, and write bench_gpu.csv after each of them.
+    names: Sequence[str], settings: Settings, out: Path, display: Display, stopper: Stopper
+) -> tuple[list[Path], list[Row]]:
+    """Run the checks (bench_gpu_checks.csv) and the measurements (bench_gpu.csv). Tables are
+    rewritten after each item with the results so far.
+
+    Returns:
+        The files, and the rows of both tables.
 
     Raises:
         Interrupted: `stopper` returned True; the results so far are written.
-        UserError: the file cannot be written.
+        UserError: there is no such benchmark, or a file cannot be written.
     """
     started = datetime.now(UTC)
-    described = {"benchmarks": ["gpu"], "small": settings.small}
-    rows: list[Row] = []
-    path, shown = out / "bench_gpu.csv", 0
-    for name, measure in _items(settings):
-        if stopper():
-            raise Interrupted("stopped between benchmarks; the results so far are written")
-        try:
-            rows += measure()
-        except (RuntimeError, ArithmeticError, TypeError, AttributeError) as error:
-            rows.append(_row(name, "", "", [], "", remark=f"failed: {one_line(error, 200)}"))
-        for row in rows[shown:]:
-            display.line(_line(row), level=-1)
-        shown = len(rows)
-        provenance = collect(described, seeds=(0,), started=started, device=str(settings.device))
-        path = write_table(rows, "bench_gpu", out, provenance)
-    return path, rows
+    items = {"gpu_checks": _checks, "gpu": _measurements}
+    files: list[Path] = []
+    every: list[Row] = []
+    for benchmark in choose(names, GPU_NAMES):
+        rows: list[Row] = []
+        for name, measure in items[benchmark](settings):
+            if stopper():
+                raise Interrupted("stopped between benchmarks; the results so far are written")
+            try:
+                new = measure()
+            except (RuntimeError, ArithmeticError, TypeError, AttributeError) as error:
+                new = [_row(name, "", "", [], "", remark=f"failed: {one_line(error, 200)}")]
+            for row in new:
+                display.line(_line(row), level=-1)
+            rows += new
+            described = {"benchmarks": [benchmark], "small": settings.small}
+            provenance = collect(
+                described, seeds=(0,), started=started, device=str(settings.device)
+            )
+            path = write_table(rows, f"bench_{benchmark}", out, provenance)
+        files.append(path)
+        every += rows
+    return files, every
 
 
-def _items(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    networks = list(NETWORKS)[: 2 if settings.small else None]
+Item = tuple[str, Callable[[], list[Row]]]
+
+
+def _checks(settings: Settings) -> Iterator[Item]:
     yield "step", lambda: check_steps(settings)
     yield "evaluation", lambda: check_evaluation(settings)
-    for network in networks[:-1] if not settings.small else networks:
+
+
+def _measurements(settings: Settings) -> Iterator[Item]:
+    for network in list(NETWORKS)[: 3 if settings.small else None]:
         for precision in PRECISIONS:
             yield (
                 f"train {network}",
@@ -133,12 +162,12 @@ def _items(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
             )
     yield "lesion sweep", lambda: [lesion_speed(settings)]
     yield "exact spectrum", lambda: [spectrum_speed(settings)]
-    if not settings.small:
+    for network in DEEPEST if not settings.small else ():
         for precision in ("bfloat16", "float32"):
             yield (
-                "train ResNet-1001",
-                lambda p=precision: [  # type: ignore[misc]
-                    train_speed(settings, "ResNet-1001", p, "fast")
+                f"train {network}",
+                lambda n=network, p=precision: [  # type: ignore[misc]
+                    train_speed(settings, n, p, "fast")
                 ],
             )
 
@@ -148,33 +177,39 @@ def _items(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
 
 def check_steps(settings: Settings) -> list[Row]:
     """Compare one fast and one plain training step of ResNet-20 in each precision, by the distance
-    between the weights afterwards.
+    between the weights afterwards, with all units and with a random half of them.
 
     In float32 the two must agree; in a lower precision the fast step must be about as close to
     float32 as the plain one.
     """
-    reference = _after_a_step(settings, "float32", "plain")
     start = [
         p.detach() for p in settings.trainer("ResNet-20", "float32", "plain").network.parameters()
     ]
-    length = _distance(reference, start)
     rows = []
-    for precision in PRECISIONS:
-        notes: list[str] = []
-        fast = _distance(_after_a_step(settings, precision, "fast", notes), reference) / length
-        plain = _distance(_after_a_step(settings, precision, "plain"), reference) / length
-        limit = min(max(SAME_STEP, ROUNDING.get(precision, 0.0) * plain), LARGEST_LIMIT)
-        agrees = fast <= limit and not notes
-        remark = f"plain {plain:.2g}, at most {limit:.2g}: {'agrees' if agrees else 'DIFFERS'}"
-        remark = "; ".join([remark, *notes])
-        rows.append(_row("step", precision, "fast", [fast], "of its length", remark))
+    for item, active in (("step", None), ("step with random units", 4)):
+        reference = _after_a_step(settings, "float32", "plain", active=active)
+        length = _distance(reference, start)
+        for precision in PRECISIONS:
+            notes: list[str] = []
+            fast = _after_a_step(settings, precision, "fast", notes, active)
+            plain = _after_a_step(settings, precision, "plain", active=active)
+            far, usual = _distance(fast, reference) / length, _distance(plain, reference) / length
+            limit = min(max(SAME_STEP, ROUNDING.get(precision, 0.0) * usual), LARGEST_LIMIT)
+            agrees = far <= limit and not notes
+            remark = f"plain {usual:.2g}, at most {limit:.2g}: {'agrees' if agrees else 'DIFFERS'}"
+            remark = "; ".join([remark, *notes])
+            rows.append(_row(item, precision, "fast", [far], "of its length", remark))
     return rows
 
 
 def _after_a_step(
-    settings: Settings, precision: str, engine: str, notes: list[str] | None = None
+    settings: Settings,
+    precision: str,
+    engine: str,
+    notes: list[str] | None = None,
+    active: int | None = None,
 ) -> list[Tensor]:
-    trainer = settings.trainer("ResNet-20", precision, engine, notes)
+    trainer = settings.trainer("ResNet-20", precision, engine, notes, active)
     trainer.step()
     return [p.detach().clone() for p in trainer.network.parameters()]
 
@@ -211,7 +246,7 @@ def train_speed(settings: Settings, network: str, precision: str, engine: str) -
     if settings.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    trainer = settings.trainer(network, precision, engine, notes)
+    trainer = settings.trainer(network, precision, engine, notes, ACTIVE_UNITS.get(network))
     for _ in range(3):
         trainer.step()
     settings.wait()

@@ -20,16 +20,16 @@ from resnet_cli.runtime.errors import unknown
 from resnet_cli.runtime.interrupt import Interrupted, Stopper
 
 
-def choose(names: Sequence[str]) -> list[str]:
-    """The given benchmarks, or all of them if none are given.
+def choose(names: Sequence[str], known: Sequence[str] = NAMES) -> list[str]:
+    """The given benchmarks, or all known ones if none are given.
 
     Raises:
         UserError: there is no such benchmark.
     """
     for name in names:
-        if name not in NAMES:
-            raise unknown("benchmark", name, NAMES)
-    return [name for name in NAMES if not names or name in names]
+        if name not in known:
+            raise unknown("benchmark", name, known)
+    return [name for name in known if not names or name in names]
 
 
 def run_benchmarks(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from resnet_cli.bench.catalog import NAMES
+from resnet_cli.bench.catalog import GPU_NAMES, NAMES
 from resnet_cli.cli.app import command
 from resnet_cli.cli.files import writable
 from resnet_cli.cli.options import (
@@ -194,7 +194,7 @@ def bench(
         typer.Argument(
             metavar="ITEM",
             help="The benchmarks.  [default: all]",
-            autocompletion=starting_with(lambda: NAMES),
+            autocompletion=starting_with(lambda: NAMES + GPU_NAMES),
         ),
     ] = None,
     repeats: Annotated[
@@ -221,12 +221,11 @@ def bench(
     chosen = pick_device(device)
     rows: object
     with stopper.listening():
-        if chosen.type == "cuda" or items == ["gpu"]:
+        if chosen.type == "cuda" or set(items or ()) & set(GPU_NAMES):
             from resnet_cli.bench import gpu
 
             settings = gpu.Settings(chosen, small)
-            path, rows = gpu.run_gpu_benchmarks(settings, folder, display, stopper)
-            files = [path]
+            files, rows = gpu.run_gpu_benchmarks(items or [], settings, folder, display, stopper)
         else:
             files, rows = run_benchmarks(
                 items or [], Settings(repeats, small), folder, display, stopper

@@ -23,8 +23,8 @@ class Network(nn.Module):
         super().__init__()
         self.checkpoint_units = False
         """Store only the units' inputs for the backward pass and recompute the rest."""
-        self._compiled: list[Callable[[Tensor], Tensor]] = []
-        """The units compiled by `compile_units`."""
+        self._in_training: Sequence[Callable[[Tensor], Tensor]] = ()
+        """The functions set by `replace_in_training`."""
         self.stem = stem
         self.units = nn.ModuleList(units)
         self.head = head
@@ -42,27 +42,16 @@ class Network(nn.Module):
                 x = unit.skip(x)
             elif self.checkpoint_units and torch.is_grad_enabled():
                 x = _recomputed(unit, x)
-            elif self._compiled and self.training:
-                x = self._compiled[index](x)
+            elif self._in_training and self.training:
+                x = self._in_training[index](x)
             else:
                 x = unit(x)
         return self.head(x)  # type: ignore[no-any-return]
 
-    def compile_units(self, backend: str = "inductor") -> None:
-        """Compile each unit for training, when it processes its first batch. Parameters and
-        evaluation do not change.
-
-        Units are compiled separately because any of them may be inactive in a batch. Units of equal
-        shape share their code, so about two are compiled per stage, whatever the depth.
-
-        Args:
-            backend: the backend of torch.compile; inductor fuses batch norm, ReLU and the addition.
-        """
-        config = torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, 64)
-        self._compiled = [
-            torch.compile(unit, dynamic=False, backend=backend) for unit in self.unit_list
-        ]
+    def replace_in_training(self, units: Sequence[Callable[[Tensor], Tensor]]) -> None:
+        """Use these functions in place of the active units, during training only. They compute the
+        same values; an empty sequence restores the units."""
+        self._in_training = units
 
     @property
     def unit_list(self) -> list[Unit]:
@@ -76,13 +65,6 @@ class Network(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
-
-
-def can_compile() -> bool:
-    """Whether torch.compile can generate kernels for the CUDA devices here, which needs Triton."""
-    from torch.utils._triton import has_triton
-
-    return bool(has_triton())
 
 
 def _recomputed(unit: Unit, x: Tensor) -> Tensor:

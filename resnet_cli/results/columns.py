@@ -187,23 +187,29 @@ OWN = (
             text("remark", "sizes, and how much the results of the two sides differ"),
         ),
     ),
-    Table(
-        "bench_gpu",
-        "check and measurement (`resnet-cli bench --device cuda`)",
-        (
-            text("item", "the check or measurement"),
-            text("precision", "`float32`, `tf32` or `bfloat16`"),
-            text("side", "`fast`, or `plain`: eager, batch-norm groups one after another"),
-            number(
-                "value",
-                "median over the repeats, in `measured_in`; empty if the item failed",
-                empty=True,
+    *(
+        Table(
+            name,
+            key,
+            (
+                text("item", "what is checked or measured"),
+                text("precision", "`float32`, `tf32` or `bfloat16`"),
+                text("side", "`fast`, or `plain`: eager, batch-norm groups one after another"),
+                number(
+                    "value",
+                    "median over the repeats, in `measured_in`; empty if the item failed",
+                    empty=True,
+                ),
+                number("lowest", "lowest value over the repeats", empty=True),
+                number("highest", "highest value over the repeats", empty=True),
+                text("measured_in", "`images/s`; for a check, what its difference is relative to"),
+                text("remark", "limit and result of a check; peak memory; why an item failed"),
             ),
-            number("lowest", "lowest value over the repeats", empty=True),
-            number("highest", "highest value over the repeats", empty=True),
-            text("measured_in", "`images/s`; for a check, what its difference is relative to"),
-            text("remark", "limit and result of a check; peak memory; why an item failed"),
-        ),
+        )
+        for name, key in (
+            ("bench_gpu_checks", "check (`resnet-cli bench gpu_checks --device cuda`)"),
+            ("bench_gpu", "measurement (`resnet-cli bench gpu --device cuda`)"),
+        )
     ),
     Table(
         "bench_scaling",

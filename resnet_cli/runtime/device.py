@@ -54,9 +54,15 @@ def pick_device(name: str, *, deterministic: bool = False) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Automatic mixed precision for `train.precision`; bfloat16 needs no loss scaling."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+def autocast(device: torch.device, precision: str, *, cache: bool = True) -> torch.autocast:
+    """Automatic mixed precision for `train.precision`; bfloat16 needs no loss scaling.
+
+    Args:
+        cache: cast each weight once, rather than each time that it is used.
+    """
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=cache
+    )
 
 
 @contextmanager

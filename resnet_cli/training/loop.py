@@ -15,7 +15,7 @@ from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.batches import Batches, Request, epoch_order
 from resnet_cli.kernels import winograd
 from resnet_cli.kernels.batch_norm import apply_groups
-from resnet_cli.models.network import Network, can_compile, measure
+from resnet_cli.models.network import Network, measure
 from resnet_cli.models.survival import draw_active, set_survival
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.allocator import return_large_blocks
@@ -25,7 +25,13 @@ from resnet_cli.runtime.seeding import stream, stream_seed
 from resnet_cli.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from resnet_cli.training.distributed import check_shares, distributed_backward
 from resnet_cli.training.evaluation import Evaluation, evaluate
-from resnet_cli.training.graph import Capture, GraphedStep, GraphError, cuda_graph
+from resnet_cli.training.graph import (
+    CudaRecorder,
+    GraphedStep,
+    GraphError,
+    Recorder,
+    graph_units,
+)
 from resnet_cli.training.groups import ParallelGroups
 from resnet_cli.training.schedule import learning_rate, total_iterations
 
@@ -55,13 +61,12 @@ class Trainer:
         report: called after every iteration.
         should_stop: called after every iteration; if it returns True in any process, the state is
             saved and `fit` returns.
-        engine: `plain` trains batch-norm groups one after another, each on all cores, and compiles
-            nothing. `fast` trains them in parallel on a CPU (`ParallelGroups`). On CUDA it trains
-            them in one pass (`resnet_cli.kernels.batch_norm`) and replays the step as one graph
-            (`GraphedStep`); if the active units vary from batch to batch, it compiles units instead
-            (`Network.compile_units`).
+        engine: `plain` trains batch-norm groups one after another, each on all cores. `fast` trains
+            them in parallel on a CPU (`ParallelGroups`). On CUDA it trains them in one pass
+            (`resnet_cli.kernels.batch_norm`) and replays the step as one graph or, if the active
+            units vary from batch to batch, each unit as a graph (`resnet_cli.training.graph`).
         note: receives messages.
-        capture: how a step is recorded (`GraphedStep`).
+        recorder: how steps are recorded.
         fingerprint: the fingerprint of the training split; a checkpoint for different images is
             rejected.
 
@@ -80,12 +85,13 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         engine: Engine = "fast",
         note: Callable[[str], None] = lambda line: None,
-        capture: Capture = cuda_graph,
+        recorder: Recorder | None = None,
         fingerprint: str = "",
     ) -> None:
         self.run, self.network, self.train, self.test = run, network, train, test
         self.folder, self.report, self.should_stop = folder, report, should_stop
-        self.note, self.capture, self.fingerprint = note, capture, fingerprint
+        self.note, self.fingerprint = note, fingerprint
+        self.recorder = recorder or CudaRecorder()
         self.batch_size = min(run.train.batch_size, len(train))
         check_shares(self.batch_size, run.train.batch_norm_group, processes.size())
         self.groups = -(-self.batch_size // (run.train.batch_norm_group or self.batch_size))
@@ -116,17 +122,19 @@ class Trainer:
         self.final: Evaluation | None = None
         """The evaluation on the test split after the last iteration."""
         self._parallel_groups: ParallelGroups | None = None
-        self._in_one_pass = self._wants_graph = False
+        self._in_one_pass = self._wants_graphs = False
         self._graph: GraphedStep | None = None
+        config = run.train
+        self._units_vary = config.stochastic_depth is not None or config.active_units is not None
+        self._zeros: list[Tensor] = []
+        """The gradients of inactive units, if momentum and weight decay apply to them."""
+        if self._units_vary and config.inactive_units == "decay":
+            self._zeros = [torch.zeros_like(parameter) for parameter in network.parameters()]
         network.checkpoint_units = run.train.checkpoint_units
         if run.train.checkpoint_units and self.device.type == "cpu":
             return_large_blocks()
         if engine == "fast" and self.device.type == "cuda":
-            if self._has_static_step():
-                apply_groups(network, self.groups)
-                self._in_one_pass = self._wants_graph = True
-            elif can_compile():
-                network.compile_units()
+            self._use_graphs()
         if engine == "fast" and self._winograd_pays():
             winograd.apply_in_training(network)
         set_survival(network, run.train)
@@ -140,12 +148,13 @@ class Trainer:
         self._first_bad = torch.tensor(-1, device=self.device)
         self.check_every = CHECK_EVERY[self.device.type]
 
-    def _has_static_step(self) -> bool:
-        """Whether every step computes the same function of batches of one size and equal groups."""
+    def _use_graphs(self) -> None:
+        """Train equal batch-norm groups in one pass, and steps as graphs from the first one on."""
         config = self.run.train
-        every_unit = config.stochastic_depth is None and config.active_units is None
         equal = self.batch_size % min(config.batch_norm_group or 1, self.batch_size) == 0
-        return every_unit and equal and processes.size() == 1 and not config.checkpoint_units
+        if equal and not config.checkpoint_units:
+            apply_groups(self.network, self.groups // processes.size())
+            self._in_one_pass = self._wants_graphs = True
 
     def _winograd_pays(self) -> bool:
         """Whether each convolution runs on one core, and there is enough work to pay for compiling
@@ -232,10 +241,10 @@ class Trainer:
 
     def _update(self, lr: float) -> None:
         """The optimizer's step."""
-        if self.run.train.inactive_units == "decay":
-            for parameter in self.network.parameters():
+        if self._zeros:
+            for parameter, zeros in zip(self.network.parameters(), self._zeros, strict=True):
                 if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad = zeros
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # the step was recorded as a graph
                 group["lr"].fill_(lr)
@@ -244,22 +253,24 @@ class Trainer:
         self.optimizer.step()
 
     def _graphed(self, images: Tensor, labels: Tensor) -> GraphedStep | None:
-        """The step as one graph, recorded at the first batch; None if that is not possible."""
-        if self._wants_graph:
-            self._wants_graph = False
+        """The step as one graph. At the first batch, records the step or its units, if possible."""
+        if self._wants_graphs:
+            self._wants_graphs = False
+            # Gradients are summed over several processes between the backward pass and the update.
+            one_graph = not self._units_vary and processes.size() == 1
             try:
                 with arithmetic(self.run.train.precision):
-                    self._graph = GraphedStep(
+                    self._graph = (GraphedStep if one_graph else graph_units)(
                         self.network,
                         lambda x, y: self._backward(x, y, None, self.batch_size),
                         self.optimizer,
                         images,
                         labels,
                         self.run.train.precision,
-                        self.capture,
+                        self.recorder,
                     )
             except GraphError as error:
-                self.note(f"training continues without a CUDA graph: {error}")
+                self.note(f"training continues without CUDA graphs: {error}")
         return self._graph
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:

@@ -19,23 +19,34 @@ DATA = ROOT.parent / "shared" / "data"
 
 def test_every_item_is_measured(tmp_path: Path) -> None:
     settings = gpu.Settings(torch.device("cpu"), small=True)
-    path, _ = gpu.run_gpu_benchmarks(settings, tmp_path, Display(), lambda: False)  # type: ignore[arg-type]
-    table = read_table(path)
-    assert not table["remark"].str.contains("failed").any()
-    checks = table[table["item"].isin(["step", "evaluation against the processor"])]
-    assert len(checks) == 4
-    assert checks["remark"].str.contains(": agrees").all()
-    speeds = table[table["measured_in"] == "images/s"]
-    assert (speeds["value"] > 0).all()
-    assert set(speeds["item"]) >= {"train ResNet-110", "lesion sweep", "exact spectrum"}
+    (checks, speeds), rows = gpu.run_gpu_benchmarks(
+        [],
+        settings,
+        tmp_path,
+        Display(),
+        lambda: False,  # type: ignore[arg-type]
+    )
+    assert not any("failed" in row["remark"] for row in rows)
+    table = read_table(checks)
+    assert len(table) == 7
+    assert table["remark"].str.contains(": agrees").all()
+    table = read_table(speeds)
+    assert (table["value"] > 0).all()
+    assert set(table["item"]) >= {"train ResNet-110", "lesion sweep", "exact spectrum"}
 
 
 def test_a_wrong_step_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = gpu.Settings(torch.device("cpu"), small=True)
     honest = gpu._after_a_step
 
-    def wrong(settings: gpu.Settings, precision: str, engine: str, notes: object = None) -> object:
-        found = honest(settings, precision, engine)
+    def wrong(
+        settings: gpu.Settings,
+        precision: str,
+        engine: str,
+        notes: object = None,
+        active: int | None = None,
+    ) -> object:
+        found = honest(settings, precision, engine, None, active)
         return [2 * p for p in found] if engine == "fast" else found
 
     monkeypatch.setattr(gpu, "_after_a_step", wrong)

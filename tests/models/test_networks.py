@@ -390,35 +390,3 @@ def test_each_vgg_unit_can_be_deleted(size: int) -> None:
         assert unit.after(unit.shortcut(x)).shape == after.shape
         x = after
     assert network.head(x).shape == (2, 10)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [{}, {"placement": "original"}, {"branch": "bottleneck", "depth": 29}],
-    ids=["preactivation", "original", "bottleneck"],
-)
-@pytest.mark.filterwarnings("ignore")  # torch's own, from inside its compiler
-def test_compiled_units_train_the_same_and_share_their_code(model: dict[str, Any]) -> None:
-    """Whichever units are active, and whatever their survival probability."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    config = ModelConfig.model_validate({"depth": 32, "widths": [4, 8, 16]} | model)
-    networks = [build(config, 10, 0) for _ in range(2)]
-    networks[1].compile_units("aot_eager")
-    images = torch.randn(4, 3, 16, 16)
-    for network in networks:
-        for index, unit in enumerate(network.unit_list):
-            unit.survival = 1 - index / 50
-        every_other = [index % 2 == 0 for index in range(len(network.units))]
-        for active in (None, every_other):
-            network.train()(images, active).square().sum().backward()
-    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
-        assert one.grad is not None
-        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert 0 < graphs <= 6 < len(networks[1].units), "units of one shape are compiled once"
-    states = [network.state_dict() for network in networks]
-    assert states[0].keys() == states[1].keys()
-    outputs = [network.eval()(images) for network in networks]
-    torch.testing.assert_close(*outputs)
-    torch._dynamo.reset()

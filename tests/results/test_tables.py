@@ -47,6 +47,7 @@ HEADERS = {
     "bench": "item,side,repeat,seconds,amount,work_unit",
     "bench_summary": "item,value,lowest,highest,measured_in,target,better,reached,gflops,"
     "share_of_peak,remark",
+    "bench_gpu_checks": "item,precision,side,value,lowest,highest,measured_in,remark",
     "bench_gpu": "item,precision,side,value,lowest,highest,measured_in,remark",
     "bench_scaling": "study,depth,images,seconds,peak_memory_mb",
     "reliability": "fault,injected,resumed,rows_lost,files_differing",
