@@ -62,6 +62,12 @@ class CudaRecorder:
     ) -> Sequence[Callable[[Tensor], Tensor]]:
         """See `Recorder`."""
         recorded: Any = torch.cuda.make_graphed_callables(modules, inputs)
+        # torch warns that the parameters' gradients were first computed on the stream of the
+        # recording, and later ones on another: here the streams wait for each other. torch 2.9 does
+        # not have this warning.
+        quiet = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+        if quiet is not None:
+            quiet(False)
         return recorded  # type: ignore[no-any-return]
 
 

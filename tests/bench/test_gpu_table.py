@@ -1,6 +1,9 @@
 """The table of docs/speed.md is that of results/bench/cuda."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from resnet_cli.results.tables import read_table
 
@@ -19,3 +22,19 @@ def test_the_documented_speeds_are_the_measured_ones() -> None:
         (line,) = [line for line in text.splitlines() if line.startswith(cells)]
         documented = float(line.split("|")[-2].removesuffix(" x "))
         assert abs(documented - row["fast"] / row["plain"]) < 0.06
+
+
+def test_the_documented_checks_are_the_measured_ones() -> None:
+    table = read_table(ROOT / "results" / "bench" / "cuda" / "bench_gpu_checks.csv")
+    text = (ROOT / "docs" / "speed.md").read_text()
+    steps = table[table["item"].str.startswith("step")]
+    assert len(steps) == 6
+    for _, row in steps.iterrows():
+        units = "4 of 9 units" if row["item"].endswith("random units") else "all units"
+        plain, limit = re.findall(r"plain (\S+), at most (\S+): agrees", row["remark"])[0]
+        (line,) = [
+            x for x in text.splitlines() if x.startswith(f"| {units} | {row['precision']} |")
+        ]
+        fast, *others = [cell.strip() for cell in line.split("|")[3:6]]
+        assert float(fast) == pytest.approx(row["value"], rel=0.05)
+        assert others == [plain, limit]
