@@ -160,7 +160,7 @@ class DeleteUnits(LesionStudy):
         frames, changes = {network: frame}, {network: heading.changes}
         again = tables.get("lesion_delete_recalibrated")
         if again is not None:
-            frames = {"as trained": frame, "recalibrated": again}
+            frames = {"as trained": frame, "re-estimated": again}
             changes = {"as trained": heading.changes}
         if self.only is None and single:
             # If there are several k, the paper's figure is the box plot, not the plot of k = 1.

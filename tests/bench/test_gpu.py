@@ -70,3 +70,35 @@ def test_the_script_checks_measures_and_trains(tmp_path: Path) -> None:
     with tarfile.open(out / "preact110.tar") as file:
         names = {Path(name).name for name in file.getnames()}
     assert {"weights.safetensors", "run.json", "training.csv", "training.provenance.json"} <= names
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen"),
+    [
+        (700, "64000 32000 48000 400 bfloat16"),
+        (400, "32000 16000 24000 200 bfloat16"),
+        (60, "no length fits"),
+    ],
+)
+def test_the_script_chooses_the_longest_length_that_fits(
+    tmp_path: Path, budget: int, chosen: str
+) -> None:
+    """In the fastest precision whose check agrees. Training ends at once, without data."""
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    outcomes = {"float32": "agrees", "tf32": "DIFFERS", "bfloat16": "agrees"}
+    rows = "".join(f'step,{p},fast,0,"at most 1: {said}"\n' for p, said in outcomes.items())
+    (bench / "bench_gpu_checks.csv").write_text(f"item,precision,side,value,remark\n{rows}")
+    speeds = {"float32": 6525, "tf32": 20000, "bfloat16": 14119}
+    rows = "".join(f"train ResNet-110,{p},fast,{s},\n" for p, s in speeds.items())
+    (bench / "bench_gpu.csv").write_text(f"item,precision,side,value,remark\n{rows}")
+    environment = os.environ | {"DATA": str(tmp_path / "none"), "OUT": str(tmp_path)}
+    environment |= {"DEVICE": "cpu", "BENCH": "no", "BUDGET_SECONDS": str(budget)}
+    environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    script = ["bash", str(ROOT / "examples" / "gpu.sh")]
+    done = subprocess.run(
+        script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"ResNet-110: {chosen}, " in done.stdout
+    assert "VGG-15: no length fits" in done.stdout  # its speed was not measured
