@@ -92,8 +92,7 @@ def test_equal_trainings_are_one_run(profile: str) -> None:
         for case, run in load(name, profile).runs()
         if run.seed == 0 and case.name in ("main", "plain", "full", "preact110")
     }
-    # At cpu the figures of one network have a longer training than comparisons of trainings.
-    assert len(plain) == (2 if profile == "cpu" else 1)
+    assert len(plain) == 1
     highway = [
         {run.hash for _, run in load(f"veit2016/highway_{what}", profile).runs()}
         for what in ("lesion", "paths")
