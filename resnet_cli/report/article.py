@@ -103,8 +103,8 @@ ABOUT = (
                 "Each layer of a VGG, and the residual branch of each unit, is deleted in turn "
                 "(Figure 3).",
                 "A VGG has a single path through all layers. In a residual network, half of the "
-                "paths bypass any given unit. The units that downsample are the exception: no "
-                "other path replaces the features that they compute.",
+                "paths bypass any given unit. The units that downsample are the exception; how "
+                "much of their damage is due to batch-norm statistics is shown below.",
                 ("fig3", "fig8"),
             ),
             Story(
@@ -122,8 +122,9 @@ ABOUT = (
                 "How much of the damage re-estimated batch-norm statistics repair",
                 "After a deletion, every later batch norm still uses the statistics of activations "
                 "that no longer occur. Here these statistics are re-estimated on unlabelled "
-                "training images, without gradients. The intact network, re-estimated on the same "
-                "images, is a second baseline.",
+                "training images, without gradients. Arrows lead from the error as trained to "
+                "that with re-estimated statistics; in parentheses are the range over draws of "
+                "images and the error with the statistics of another lesion.",
                 "Re-estimation repairs the part of the damage that disappears. The technique is "
                 "known from pruning and from networks of variable size (EagleEye, slimmable "
                 "networks, Once-for-All, REFLOW, REPAIR; PRACTISE drops blocks and trains "

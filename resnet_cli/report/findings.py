@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pandas import DataFrame
+
 from resnet_cli.claims.compare import Comparison, compare, measured_profiles
 from resnet_cli.claims.evidence import Evidence, published_trainings
 from resnet_cli.claims.judge import judge
@@ -19,10 +21,17 @@ from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.report.explorer import spectra_with_lesions
 from resnet_cli.report.labels import network_label
+from resnet_cli.report.recalibration import recovered
 from resnet_cli.results.tables import atomic_write, read_provenance, read_table
 from resnet_cli.weights.cards import cards, network_of_card, training_length
 
 FILES = ("README.md", "docs/papers.md", "docs/checkpoints.md")
+SHOWN_COUNTS = (1, 5, 10, 20)
+"""Numbers of deleted units in the table of re-estimated statistics."""
+SHOWN_RECALIBRATION = "cpu/fig3/preact110/lesion_delete_recalibrated.csv"
+"""The table in the short table's row on re-estimated statistics."""
+MAX_UNITS = 3
+"""Number of deletions, the most harmful, of which that row shows two."""
 MAX_NUMBERS = 2
 """Number of measured quantities in a cell of the short table."""
 
@@ -35,9 +44,11 @@ def rewritten(text: str, results: Path) -> str:
     """
     found = comparisons(results)
     parts: dict[str, Callable[[], str]] = {
-        "short": lambda: short_table(found),
+        "short": lambda: short_table(found, results),
         "counts": lambda: counts_table(found),
         "networks": lambda: networks_table(results),
+        "recalibration": lambda: recalibration_table(results),
+        "controls": lambda: controls_list(results),
         "weights": weights_table,
         "he2016": lambda: claims_table(found["he2016"]),
         "veit2016": lambda: claims_table(found["veit2016"]),
@@ -63,14 +74,31 @@ def comparisons(results: Path) -> dict[str, list[Comparison]]:
     }
 
 
-def short_table(found: dict[str, list[Comparison]]) -> str:
+def short_table(found: dict[str, list[Comparison]], results: Path) -> str:
     """The claims with a short form, each at the profile that decides it, or else at the first that
-    measured it."""
+    measured it; then one row on re-estimated batch-norm statistics."""
     rows = []
     for of_paper in found.values():
         for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
             rows += [_short_row(_decided(judgements))] if judgements[0].claim.short else []
+    rows += _recalibration_row(results / "veit2016" / SHOWN_RECALIBRATION)
     return _table(("claim", "published", "measured", "verdict"), rows)
+
+
+def _recalibration_row(path: Path) -> list[list[str]]:
+    """The row on single deletions with re-estimated statistics: of the most harmful ones, the one
+    that they repair least and the one that they repair most. None if the table is missing."""
+    if not path.exists():
+        return []
+    both = _with_recalibrated(path)
+    worst = both[both["k"] == 1].nlargest(MAX_UNITS, "test_error")
+    repaired = (worst["test_error"] - worst["test_error_again"]).sort_values()
+    measured = "; ".join(
+        f"without unit {row['blocks']}: {row['test_error']:.2f} → {row['test_error_again']:.2f} %"
+        for row in (worst.loc[repaired.index[end]] for end in (0, -1))
+    )
+    question = "Error after a deletion → after re-estimating batch-norm statistics"
+    return [[question, "not in the papers", measured, f"no claim (`{path.parts[-4]}`)"]]
 
 
 def counts_table(found: dict[str, list[Comparison]]) -> str:
@@ -138,6 +166,43 @@ def networks_table(results: Path) -> str:
     )
     rows.sort(key=lambda row: (row[1], row[0]))
     return _table(header, [[str(cell) for cell in row] for row in rows])
+
+
+def recalibration_table(results: Path) -> str:
+    """Errors after deletions with batch-norm statistics as trained and re-estimated; the worst
+    deletion is the one with the highest error as trained."""
+    rows = []
+    for path in sorted(results.glob("veit2016/**/lesion_delete_recalibrated.csv")):
+        both = _with_recalibrated(path)
+        profile = path.relative_to(results / "veit2016").parts[0]
+        name = network_label(profile, read_provenance(path), path.parent.name)
+        for k in SHOWN_COUNTS:
+            of_k = both[both["k"] == k]
+            if of_k.empty:
+                continue
+            worst = of_k.sort_values("test_error").iloc[-1]
+            pairs = (
+                (of_k["baseline_error"].iloc[0], of_k["baseline_error_again"].iloc[0]),
+                (of_k["test_error"].median(), of_k["test_error_again"].median()),
+                (worst["test_error"], worst["test_error_again"]),
+            )
+            rows.append([name, str(k), *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
+    header = ("network", "units deleted", "intact (%)", "median (%)", "worst (%)")
+    return _table(header, rows)
+
+
+def controls_list(results: Path) -> str:
+    """The sentences on tables of `veit2016/recalibration`, of all profiles."""
+    folders = sorted(path for path in (results / "veit2016").iterdir() if path.is_dir())
+    return "\n".join(f"- {sentence}" for folder in folders for sentence in recovered(folder))
+
+
+def _with_recalibrated(path: Path) -> DataFrame:
+    """The rows of lesion_delete.csv joined with those of lesion_delete_recalibrated.csv, whose
+    columns of the same name end with `_again`."""
+    keys = ["k", "sample", "blocks", "seed"]
+    own = read_table(path.with_name("lesion_delete.csv"))
+    return own.merge(read_table(path), on=keys, suffixes=("", "_again"))
 
 
 def weights_table() -> str:

@@ -40,8 +40,8 @@ def recovered(folder: Path) -> list[str]:
 
 
 def _of_single_units(frame: DataFrame) -> str:
-    """The errors of the most harmful deletions and of the intact network, for each kind of
-    statistics."""
+    """The errors of the most harmful deletions and of the intact network as trained and, after the
+    arrow, re-estimated (range over draws of images; with the statistics of another lesion)."""
     most = frame.loc[frame["statistics"] == RECALIBRATED, "recalibration_images"].max()
     again = frame[(frame["statistics"] == RECALIBRATED) & (frame["recalibration_images"] == most)]
     own = frame[frame["statistics"] == OWN].set_index("blocks")["test_error"]
@@ -51,16 +51,14 @@ def _of_single_units(frame: DataFrame) -> str:
     parts = []
     for unit in worst:
         mean, low, high = (errors.loc[unit, name] for name in ("mean", "min", "max"))
-        spread = f" ({low:.1f} to {high:.1f})" if high > low else ""
-        part = f"without unit {unit} {own[unit]:.1f} % error as trained, "
-        part += f"{mean:.1f} % re-estimated{spread}"
-        if unit in other:
-            part += f", {other[unit]:.1f} % with the statistics of another lesion"
-        parts.append(part)
+        notes = [f"{low:.1f} to {high:.1f}"] if high > low else []
+        notes += [f"other lesion {other[unit]:.1f} %"] if unit in other else []
+        note = f" ({'; '.join(notes)})" if notes else ""
+        parts.append(f"without unit {unit} {own[unit]:.1f} → {mean:.1f} %{note}")
     intact = ""
     if "" in own and "" in errors.index:
-        intact = f"; intact {own['']:.1f} and {errors.loc['', 'mean']:.1f} %"
-    return f"{'; '.join(parts)}{intact} ({most:,} training images)."
+        intact = f"; intact {own['']:.1f} → {errors.loc['', 'mean']:.1f} %"
+    return f"{'; '.join(parts)}{intact}; {most:,} training images."
 
 
 def _of_several_units(trained: DataFrame, again: DataFrame) -> str:

@@ -45,9 +45,8 @@ def test_single_units_with_their_controls(tmp_path: Path) -> None:
     write(tmp_path / "mini", "recalibration/preact110", "recalibration", rows)
     (sentence,) = recovered(tmp_path / "mini")
     assert sentence.startswith("ResNet-110, ")
-    assert "without unit 0 80.0 % error as trained, 20.0 % re-estimated (19.0 to 21.0)" in sentence
-    assert "85.0 % with the statistics of another lesion" in sentence
-    assert "intact 7.0 and 8.0 % (1,000 training images)" in sentence
+    assert "without unit 0 80.0 → 20.0 % (19.0 to 21.0; other lesion 85.0 %)" in sentence
+    assert "intact 7.0 → 8.0 %; 1,000 training images" in sentence
 
 
 def test_random_deletions_in_the_median(tmp_path: Path) -> None:
