@@ -90,13 +90,26 @@ def figures_of(folder: Path, only: str | None = None) -> Iterator[NamedFigure]:
 def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
     """The studies that have tables in a folder, each with its configuration."""
     found: dict[str, tuple[Study, Mapping[str, Any]]] = {}
-    for table in all_tables():
-        if _has(folder, table.name):
-            config = read_provenance(folder / f"{table.name}.csv")["config"]
-            study = stored_study(config)
-            if study is not None:
-                found.setdefault(study.model_dump_json(), (study, config))
+    for table in _measured_in(folder):
+        config = read_provenance(folder / f"{table}.csv")["config"]
+        study = stored_study(config)
+        if study is not None:
+            found.setdefault(study.model_dump_json(), (study, config))
     yield from found.values()
+
+
+def _measured_in(folder: Path) -> list[str]:
+    """The tables of a folder that have a provenance."""
+    return [table.name for table in all_tables() if _has(folder, table.name)]
+
+
+def measured_last(folders: Iterable[Path]) -> Mapping[str, Any]:
+    """The configuration of the table that was measured last. A run measures only what is missing,
+    so the other tables can be those of an earlier version of the experiment."""
+    tables = [folder / f"{name}.csv" for folder in folders for name in _measured_in(folder)]
+    last = max(map(read_provenance, tables), key=lambda provenance: str(provenance["started"]))
+    config: Mapping[str, Any] = last["config"]
+    return config
 
 
 def _figures_together(folder: Path) -> Iterable[NamedFigure]:
@@ -105,8 +118,8 @@ def _figures_together(folder: Path) -> Iterable[NamedFigure]:
     found = [(path, *entry) for path in sorted(folder.glob("*/")) for entry in _studies(path)]
     if not found:
         return []
-    _, study, config = found[0]
-    experiment = _experiment(config)
+    _, study, _ = found[0]
+    experiment = _experiment(measured_last(path for path, *_ in found))
     if experiment is None:
         cases = [
             Case(path.name, read_tables(study, path), _heading(config, None, path))

@@ -1,5 +1,6 @@
 """Figures redrawn from committed tables."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from resnet_cli.cli import run_command
 from resnet_cli.report.redraw import main as redraw_main
-from resnet_cli.report.redraw import redraw
+from resnet_cli.report.redraw import measured_last, redraw
+from resnet_cli.results.tables import read_provenance
 from resnet_cli.weights.cards import bundled_path
 
 NETWORKS = ["--checkpoint", "preact56-digits", "--checkpoint", "copy.safetensors"]
@@ -58,6 +60,19 @@ def test_plots_are_drawn_again_from_tables_alone(
     assert sorted(path.name for path in written) == plots
     assert all(path.stat().st_size < 200_000 for path in written)
     assert all(path.read_bytes() == old for path, old in before.items())
+
+
+def test_a_figure_of_all_cases_has_the_configuration_measured_last(tmp_path: Path) -> None:
+    sources = {"a": "veit2016/resnet20/fig3", "b": "veit2016/cpu/fig8/plain"}
+    cases = [copied(source, tmp_path / name) for name, source in sources.items()]
+    for early, late in (cases, cases[::-1]):
+        for case, year in ((early, 2024), (late, 2025)):
+            path = case / "lesion_delete.provenance.json"
+            provenance = json.loads(path.read_text()) | {"started": f"{year}-01-01T00:00:00Z"}
+            path.write_text(json.dumps(provenance))
+        expected = read_provenance(late / "lesion_delete.csv")["config"]
+        assert measured_last(cases) == expected
+        assert measured_last(cases) != read_provenance(early / "lesion_delete.csv")["config"]
 
 
 def copied(folder: str, out: Path) -> Path:
