@@ -46,7 +46,7 @@ def test_readme_is_short() -> None:
 
 
 def test_five_findings_quote_claims_with_at_most_two_numbers_in_a_cell() -> None:
-    rows = generated(README, "short")
+    *rows, _ = generated(README, "short")
     texts = {claim.text for claims in CLAIMS.values() for claim in claims}
     assert len(rows) == 5
     for claim, published, measured, verdict in rows:
@@ -54,6 +54,19 @@ def test_five_findings_quote_claims_with_at_most_two_numbers_in_a_cell() -> None
         assert verdict.split(" (`")[0] in VERDICTS
         for cell in (published, measured):
             assert len(re.findall(r"[-+\d.]+ (?:%|points|nats)", cell)) <= 2
+
+
+def test_the_last_row_has_the_errors_before_and_after_re_estimation() -> None:
+    *_, (_, _, measured, _) = generated(README, "short")
+    folder = ROOT / "results/veit2016/cpu/fig3/preact110"
+    errors = [
+        pandas.read_csv(folder / f"{name}.csv").set_index("blocks")["test_error"]
+        for name in ("lesion_delete", "lesion_delete_recalibrated")
+    ]
+    shown = re.findall(r"without unit (\d+): ([\d.]+) → ([\d.]+) %", measured)
+    assert len(shown) == 2
+    for unit, *numbers in shown:
+        assert [f"{error[int(unit)]:.2f}" for error in errors] == numbers
 
 
 @pytest.mark.parametrize("source", TABLES)
