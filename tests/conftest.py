@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 SLOW = (
     *("bench", "cli", "kernels", "report", "run"),
+    *("claims/test_compare.py", "datasets/test_cifar.py"),
     *("test_api.py", "test_fuzz.py", "test_safety.py", "test_wheel.py"),
     *("models/test_adapt.py", "models/test_catalog.py", "models/test_imagenet.py"),
     *("models/test_networks.py", "results/test_readme.py", "runtime/test_allocator.py"),
