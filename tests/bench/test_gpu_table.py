@@ -1,11 +1,13 @@
 """The table of docs/speed.md is that of results/bench/cuda."""
 
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
 from resnet_cli.results.tables import read_table
+from resnet_cli.weights.cards import read_card
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,3 +40,13 @@ def test_the_documented_checks_are_the_measured_ones() -> None:
         fast, *others = [cell.strip() for cell in line.split("|")[3:6]]
         assert float(fast) == pytest.approx(row["value"], rel=0.05)
         assert others == [plain, limit]
+
+
+def test_the_documented_speeds_of_varying_units_are_those_of_the_cards() -> None:
+    text = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    speeds = []
+    for name in ("preact110-sd-cifar10", "preact110-active23-cifar10"):
+        rows = read_card(name)["training"]["rows"]
+        median = statistics.median(row["images_per_second"] for row in rows)
+        speeds.append(f"{round(median, -2):,.0f}")
+    assert f"reached about {speeds[0]} and {speeds[1]} images/s" in text
