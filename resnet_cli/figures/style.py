@@ -102,14 +102,16 @@ def new_figure(title: str, width: float = WIDTH, height: float = HEIGHT) -> "Fig
 
 def _wrapped(title: str, width: float) -> str:
     """A title wrapped to a width in inches: before its parenthesis and after its colon if
-    possible, otherwise between words."""
+    possible, otherwise between words, but not between "profile" and its name."""
     characters = int(width * TITLE_CHARACTERS_PER_INCH)
     lines = [""]
     for part in re.split(r"(?<=:) | (?=\()", title):
         if lines[-1] and len(f"{lines[-1]} {part}") > characters:
             lines.append("")
         lines[-1] = f"{lines[-1]} {part}".strip()
-    return "\n".join(textwrap.fill(line, characters, break_on_hyphens=False) for line in lines)
+    kept = (line.replace("profile ", "profile\N{NO-BREAK SPACE}") for line in lines)
+    filled = (textwrap.fill(line, characters, break_on_hyphens=False) for line in kept)
+    return "\n".join(filled).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def integer_ticks(axis: "Axis", intervals: int = 10) -> None:

@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 from figure_tables import HEADING, TITLE, save_to_memory, signals, spectrum, training
 
-from resnet_cli.figures.style import largest_calm, save
+from resnet_cli.figures.style import largest_calm, new_figure, save
 from resnet_cli.figures.training import training_figure
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths.figures import spectrum_figure
@@ -66,6 +66,12 @@ def test_a_title_is_broken_before_its_parenthesis_and_not_within_words() -> None
         "Figure 3: Error after deleting one unit",
         "(pre-act ResNet-110, digits, 15 epochs, profile mini)",
     ]
+
+
+def test_a_title_is_not_broken_between_profile_and_its_name() -> None:
+    for length in range(40, 90):
+        figure = new_figure(f"Shown ({'a ' * (length // 2)}{'a' * (length % 2)}, profile cpu)")
+        assert "profile cpu)" in figure.get_suptitle()
 
 
 @pytest.mark.slow
