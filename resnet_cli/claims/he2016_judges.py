@@ -6,7 +6,6 @@ it. If a row is missing, the claim is not measured, unless another row already c
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -16,18 +15,13 @@ from pandas import DataFrame
 from resnet_cli.claims.evidence import Evidence
 from resnet_cli.claims.papers import case_title, published_error
 from resnet_cli.claims.verdict import (
-    ASSUMED_AT,
-    ASSUMED_ON,
-    ASSUMED_SPREAD,
     Errors,
     NotMeasuredError,
     Part,
     Quantity,
     Verdict,
     against,
-    decided,
     difference,
-    spread_between,
     undertrained,
     within,
 )
@@ -172,10 +166,10 @@ def higher_loss(
     def judge(evidence: Evidence) -> list[Part]:
         def compare(first: Errors, second: Errors, pair: tuple[str, str]) -> Part:
             sides = [
-                replace(side, values=_losses(evidence, source, case, at_first), outcomes=())
+                Errors(side.name, _losses(evidence, source, case, at_first), unit="nats")
                 for side, case in zip((first, second), pair, strict=True)
             ]
-            return _of_losses(*sides)
+            return difference([(sides[0], sides[1])])
 
         return [_part(evidence, source, pair, partial(compare, pair=pair)) for pair in pairs]
 
@@ -183,29 +177,15 @@ def higher_loss(
 
 
 def _losses(evidence: Evidence, source: str, case: str, at_first: bool) -> list[float]:
-    """The training loss of each seed: the mean over the beginning, or that of the last epoch."""
+    """The training loss of each seed: the median over the epochs of the beginning, since a single
+    epoch can have a loss ten times as high as its neighbours, or that of the last epoch."""
     values = []
     for rows in evidence.curves(_experiment(source, case), case):
-        count = max(1, int(AT_FIRST * len(rows))) if at_first else 1
-        loss = float((rows.iloc[:count] if at_first else rows.iloc[-count:])["train_loss"].mean())
-        values.append(loss if math.isfinite(loss) else math.inf)
+        count = max(1, int(AT_FIRST * len(rows)))
+        losses = (rows.iloc[:count] if at_first else rows.iloc[-1:])["train_loss"]
+        loss = float(losses.fillna(math.inf).median())
+        values.append(loss)
     return values
-
-
-def _of_losses(first: Errors, second: Errors) -> Part:
-    """Whether the first loss is higher. For a single seed, the relative spread of a loss is assumed
-    to be that of an error of ASSUMED_AT percent."""
-    variance, assumed = spread_between([first, second])
-    value = first.median - second.median
-    error = math.sqrt(variance * (1 / first.n + 1 / second.n))
-    if assumed:
-        relative = ASSUMED_SPREAD / ASSUMED_AT * math.sqrt(ASSUMED_ON / first.images)
-        error = relative * math.hypot(
-            *(side.median / math.sqrt(side.n) for side in (first, second))
-        )
-    tested = Quantity("difference", value, error, first.n + second.n, "nats")
-    shown = [Quantity(side.name, side.median, None, side.n, "nats") for side in (first, second)]
-    return Part(decided(tested), tested, tuple(shown), assumed)
 
 
 # --- identities ----------------------------------------------------------------------------------

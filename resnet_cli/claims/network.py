@@ -61,7 +61,7 @@ def findings(
         parts: list[Part] = []
         if question.damages and not error < NEAR_CHANCE * chance:
             limit = Quantity("needed to decide", NEAR_CHANCE * chance)
-            parts = [Part("not trained long enough", None, (Quantity("intact", error), limit))]
+            parts = [Part("not trained long enough", None, (Quantity("intact", error),), limit)]
         elif question.folder in tables:
             try:
                 parts = question.judge(tables[question.folder], changes)
@@ -77,13 +77,13 @@ QUESTIONS = (
         "Deleting one unit barely changes the error.",
         "fig3",
         "deletion",
-        lambda tables, _: barely_changes(single_damages([tables["lesion_delete"]])),
+        lambda tables, _: barely_changes([single_damages(tables["lesion_delete"])]),
     ),
     _Question(
         "The units that change the shape matter most.",
         "fig3",
         "deletion",
-        lambda tables, changes: changes_matter(single_damages([tables["lesion_delete"]]), changes),
+        lambda tables, changes: changes_matter([single_damages(tables["lesion_delete"])], changes),
     ),
     _Question(
         "The error rises smoothly with the number of deleted units.",

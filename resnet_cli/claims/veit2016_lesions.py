@@ -6,7 +6,10 @@ trained long enough, whose error can hardly increase.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean
+from dataclasses import replace
+from functools import partial
+from operator import itemgetter
+from statistics import fmean, variance
 
 import numpy as np
 from pandas import DataFrame
@@ -50,44 +53,62 @@ def _downsampling(table: StudyTable) -> list[int]:
 # --- Figures 3, 4 and 8: one unit deleted --------------------------------------------------------
 
 
-def single_damages(frames: Iterable[DataFrame]) -> dict[int, Damage]:
-    """The damage of each single deletion by unit, averaged over trainings.
+Damages = Mapping[int, Damage]
+"""The damage of each single deletion, by unit."""
+
+
+def single_damages(frame: DataFrame) -> dict[int, Damage]:
+    """The damage of each single deletion of one training, by unit.
 
     Args:
-        frames: rows of lesion_delete.csv, one table for each training.
+        frame: rows of lesion_delete.csv.
 
     Raises:
-        NotMeasuredError: a table has no single deletion.
+        NotMeasuredError: there is no single deletion.
     """
-    found: dict[int, list[Damage]] = {}
-    for frame in frames:
-        single = frame[frame["k"] == 1]
-        if single.empty:
-            raise NotMeasuredError
-        for row in single.to_dict("records"):
-            error, baseline = float(row["test_error"]), float(row["baseline_error"])
-            images = int(row["images"])
-            variance = damage_variance(error, baseline, float(row["agreement"]), images)
-            found.setdefault(int(row["blocks"]), []).append(Damage(error, baseline, variance))
-    return {unit: mean_of(damages) for unit, damages in found.items()}
+    single = frame[frame["k"] == 1]
+    if single.empty:
+        raise NotMeasuredError
+    found = {}
+    for row in single.to_dict("records"):
+        error, baseline = float(row["test_error"]), float(row["baseline_error"])
+        variance = damage_variance(error, baseline, float(row["agreement"]), int(row["images"]))
+        found[int(row["blocks"])] = Damage(error, baseline, variance)
+    return found
 
 
-def _single(tables: Iterable[StudyTable]) -> dict[int, Damage]:
-    return single_damages(table.frame for table in tables)
+def _single(tables: Iterable[StudyTable]) -> list[dict[int, Damage]]:
+    return [single_damages(table.frame) for table in tables]
 
 
 def mean_of(damages: Sequence[Damage]) -> Damage:
+    """The mean damage. The images are the same, so its variance over images is at most that of
+    fully correlated outcomes."""
     return Damage(
         fmean(damage.error for damage in damages),
         fmean(damage.baseline for damage in damages),
-        fmean(damage.variance for damage in damages) / len(damages),
+        fmean(math.sqrt(damage.variance) for damage in damages) ** 2,
     )
 
 
+def over_trainings(trainings: Sequence[Damages], of: Callable[[Damages], Damage]) -> Damage:
+    """A damage of each training, averaged; the variance between trainings is added to that over
+    images."""
+    found = [of(damages) for damages in trainings]
+    mean = mean_of(found)
+    between = variance(damage.points for damage in found) / len(found) if len(found) > 1 else 0.0
+    return replace(mean, variance=mean.variance + between)
+
+
+def _each_unit(trainings: Sequence[Damages]) -> dict[int, Damage]:
+    """The damage of each single deletion over trainings."""
+    return {unit: over_trainings(trainings, itemgetter(unit)) for unit in trainings[0]}
+
+
 def _middle(damages: Iterable[Damage]) -> Damage:
-    """The damage of the median unit; of an even number, the larger of the two in the middle."""
+    """The damage of the median unit; of an even number, the mean of the two in the middle."""
     ordered = sorted(damages, key=lambda damage: damage.points)
-    return ordered[len(ordered) // 2]
+    return mean_of(ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1])
 
 
 def _rise(name: str, damage: Damage, n: int = 1) -> Quantity:
@@ -104,7 +125,7 @@ def vgg_falls(evidence: Evidence) -> list[Part]:
     tables = evidence.tables("fig3", "lesion_delete", "vgg15")
     if short := undertrained_network(evidence, "fig3", tables):
         return [short]
-    damages = _single(tables)
+    damages = _each_unit(_single(tables))
     least = min(damages.values(), key=lambda damage: damage.error)
     limit = NEAR_CHANCE * CHANCE
     name = f"above {limit:g} %"
@@ -124,19 +145,20 @@ def survives(experiment: str, case: str) -> Callable[[Evidence], list[Part]]:
         tables = evidence.tables(experiment, "lesion_delete", case)
         if short := undertrained_network(evidence, experiment, tables):
             return [short]
-        return barely_changes(_single(tables), len(tables))
+        return barely_changes(_single(tables))
 
     return judge
 
 
-def barely_changes(damages: Mapping[int, Damage], trainings: int = 1) -> list[Part]:
+def barely_changes(trainings: Sequence[Damages]) -> list[Part]:
     """Whether the median damage is below BARELY."""
-    middle = _middle(damages.values())
+    damages = _each_unit(trainings)
+    middle = over_trainings(trainings, lambda of_one: _middle(of_one.values()))
     tested = _room(f"median below {BARELY:g} point", middle, BARELY, len(damages))
     worst = max(damages, key=lambda unit: damages[unit].points)
     more = sum(damage.points > BARELY for damage in damages.values())
     measured = (
-        Quantity("intact", middle.baseline, n=trainings),
+        Quantity("intact", middle.baseline, n=len(trainings)),
         _rise("median rise", middle, len(damages)),
         _rise(f"largest rise, unit {worst}", damages[worst]),
         Quantity(f"units above {BARELY:g} point", more, n=len(damages), unit=""),
@@ -152,7 +174,7 @@ def downsampling_matters(evidence: Evidence) -> list[Part]:
     return changes_matter(_single(tables), _downsampling(tables[0]))
 
 
-def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> list[Part]:
+def changes_matter(trainings: Sequence[Damages], changes: Sequence[int]) -> list[Part]:
     """Whether each of some units does more damage than the most harmful other unit.
 
     Unit 0 counts as one of the others: the paper only excepts the units that downsample, because
@@ -161,17 +183,26 @@ def changes_matter(damages: Mapping[int, Damage], changes: Sequence[int]) -> lis
     Raises:
         NotMeasuredError: there are no such units, or no others.
     """
+    damages = _each_unit(trainings)
     if not changes or len(changes) == len(damages):
         raise NotMeasuredError
     worst = max(set(damages) - set(changes), key=lambda unit: damages[unit].points)
     parts = []
     for unit in changes:
-        here, other = damages[unit], damages[worst]
-        error = math.sqrt(here.variance + other.variance)
-        tested = Quantity("difference", here.points - other.points, error, unit=POINTS)
-        measured = (_rise(f"unit {unit}", here), _rise(f"unit {worst}, the worst other", other))
+        apart = over_trainings(trainings, partial(_apart, unit, worst))
+        tested = _rise("difference", apart, len(trainings))
+        measured = (
+            _rise(f"unit {unit}", damages[unit]),
+            _rise(f"unit {worst}, the worst other", damages[worst]),
+        )
         parts.append(Part(decided(tested), tested, measured))
     return parts
+
+
+def _apart(unit: int, other: int, damages: Damages) -> Damage:
+    """The effect of deleting one unit compared with deleting another one."""
+    first, second = damages[unit], damages[other]
+    return Damage(first.error, second.error, first.variance + second.variance)
 
 
 def downsampling_is_modest(evidence: Evidence) -> list[Part]:
@@ -179,7 +210,7 @@ def downsampling_is_modest(evidence: Evidence) -> list[Part]:
     tables = evidence.tables("fig3", "lesion_delete", "preact110")
     if short := undertrained_network(evidence, "fig3", tables):
         return [short]
-    damages, limit = _single(tables), MODEST * CHANCE
+    damages, limit = _each_unit(_single(tables)), MODEST * CHANCE
     parts = []
     for unit in _downsampling(tables[0]):
         damage = damages[unit]
@@ -191,7 +222,7 @@ def downsampling_is_modest(evidence: Evidence) -> list[Part]:
 
 
 def more_resilient(
-    title: str, damage_of: Callable[[dict[int, Damage], list[int]], Damage]
+    title: str, damage_of: Callable[[Damages, list[int]], Damage]
 ) -> Callable[[Evidence], list[Part]]:
     """Whether a damage is larger after plain training than after stochastic depth, compared between
     trainings."""
@@ -202,21 +233,16 @@ def more_resilient(
             tables = evidence.tables("fig8", "lesion_delete", case)
             if case == "plain" and (short := undertrained_network(evidence, "fig8", tables)):
                 return [short]
-            found = [damage_of(_single([table]), _downsampling(table)) for table in tables]
-            level = fmean(damage.error for damage in found)
+            found = [damage_of(single_damages(t.frame), _downsampling(t)) for t in tables]
             points = [damage.points for damage in found]
-            images = min(int(table.frame["images"].min()) for table in tables)
             by_images = mean_of(found).variance
-            side = Errors(
-                name, points, level=level, images=images, image_variance=by_images, unit=POINTS
-            )
-            sides.append(side)
+            sides.append(Errors(name, points, image_variance=by_images, unit=POINTS))
         return [difference([(sides[0], sides[1])], f"{title}, difference")]
 
     return judge
 
 
-def _others(damages: dict[int, Damage], changes: list[int]) -> Damage:
+def _others(damages: Damages, changes: list[int]) -> Damage:
     """The median of the units that do not downsample."""
     return _middle(damage for unit, damage in damages.items() if unit not in changes)
 
@@ -255,7 +281,7 @@ def smooth_rise(frame: DataFrame, by: str) -> list[Part]:
         raise NotMeasuredError
     draws = Quantity("draws for each number", min(curve.draws), unit="")
     if min(curve.draws) < 2:
-        return [Part("too few draws", None, (draws,))]
+        return [Part("too few draws", None, (draws,), Quantity("needed", 2, unit=""))]
     rise = Quantity("rise", *curve.rise, n=sum(curve.draws), unit=POINTS)
     ends = [f"mean at {k:g}" for k in (curve.k[0], curve.k[-1])]
     measured = (
@@ -267,7 +293,7 @@ def smooth_rise(frame: DataFrame, by: str) -> list[Part]:
         return [grows]
     if curve.accuracy < ACCURACY:
         needed = Quantity("needed", curve.draws_needed, unit="")
-        return [grows, Part("too few draws", None, (draws, needed))]
+        return [grows, Part("too few draws", None, (draws,), needed)]
     step = Quantity("largest step relative to the rise", curve.step_share, unit=SHARE)
     verdict: Verdict = "holds" if step.value <= STEP_SHARE else "does not hold"
-    return [grows, Part(verdict, None, (step, Quantity("allowed", STEP_SHARE, unit=SHARE)))]
+    return [grows, Part(verdict, None, (step,), Quantity("allowed", STEP_SHARE, unit=SHARE))]

@@ -144,10 +144,11 @@ def exponential_fall(frame: DataFrame) -> list[Part]:
         raise NotMeasuredError
     name = "fall of log10(norm) per unit"
     tested = Quantity(name, -float(fit.slope), float(fit.stderr), len(frame), "")
-    straight = Quantity("R2 of the line", float(fit.rvalue) ** 2, unit="")
     factor = Quantity("factor per unit", 10 ** float(fit.slope), unit="")
+    straight = Quantity("R2 of the line", float(fit.rvalue) ** 2, unit="")
+    needed = Quantity("needed", EXPONENTIAL_R2, unit="")
     is_line: Verdict = "holds" if straight.value >= EXPONENTIAL_R2 else "does not hold"
-    return [Part(decided(tested), tested, (factor,)), Part(is_line, None, (straight,))]
+    return [Part(decided(tested), tested), Part(is_line, None, (factor, straight), needed)]
 
 
 def short_and_few(evidence: Evidence) -> list[Part]:

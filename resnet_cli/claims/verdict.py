@@ -3,16 +3,18 @@
 A difference decides if it is at least two standard errors from zero: z = difference / SE with
 |z| >= 2. Otherwise it is too close to call.
 
-- Two trained networks: SE^2 = s^2 (1/nA + 1/nB) + v. s is the pooled standard deviation of the
-  final errors between seeds. For a single seed, ASSUMED_SPREAD is used, proportional to the square
-  root of the error, and the verdict says so. On fewer than 10,000 test images it is multiplied by
-  the square root of the ratio, because it comes from images that only some trainings classify
-  correctly. v is the variance of the difference between the two networks' outcomes for an image,
-  divided by the number of images. It needs `correct.npz`; without it v is zero, and the verdict
-  says so.
-- One network, intact and changed: only the paired variance over images and the spread of the draws.
+- Two trained networks: SE^2 = s^2 (1/nA + 1/nB) + v. s is the pooled standard deviation between
+  seeds. For a single seed the spread of a final error is assumed, and the verdict says so:
+  ASSUMED_SPREAD, proportional to the square root of the error, or ASSUMED_FAILING for a network
+  that fails. On fewer than 10,000 test images ASSUMED_SPREAD is multiplied by the square root of
+  the ratio, because it comes from images that only some trainings classify correctly. Nothing is
+  known about the spread of other quantities, such as damages and losses: there a single seed is too
+  few. v is the variance of the difference between the two networks' outcomes for an image, divided
+  by the number of images. It needs `correct.npz`; without it v is the least that the two errors
+  allow, and the verdict says so.
+- One network, intact and changed: the paired variance over images and the spread of the draws.
   Where the draws are judged (Figures 5 and 6), each training is judged on its own, and the claim
-  must hold for all; elsewhere the damage is averaged over the trainings.
+  must hold for all; elsewhere the damage is averaged over the trainings, and their spread is added.
 
 A verdict requires that the reference network, the original or the intact one, reached the error
 given by `decides_below` of the experiment. Otherwise it was not trained long enough.
@@ -22,12 +24,13 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.results.outcomes import paired_variance
 
 if TYPE_CHECKING:
@@ -54,10 +57,15 @@ ASSUMED_AT = 6.6
 """In percent: the error for which ASSUMED_SPREAD was measured."""
 ASSUMED_ON = 10_000
 """The number of test images for which it was measured; on fewer, trainings differ more."""
+ASSUMED_FAILING = 20.0
+"""In points: the standard deviation of three trainings that fail, with errors of 52.2, 56.9 and
+88.9 % (BN after addition, results/he2016/mini/fig6a)."""
 
 ERROR = "%"
 TEST_ERROR = "% test error"
-"""The unit of a trained network's error; an error above 20 % is shown as a failure."""
+"""The unit of a trained network's error."""
+FAILED = "% test error, fails"
+"""The unit of an error that counts as a failure."""
 POINTS = "points"
 SHARE = "share"
 """The unit of a share from 0 to 1, which is shown in percent."""
@@ -93,12 +101,20 @@ class Part:
     """Positive if the claim holds; None if nothing is compared."""
     measured: tuple[Quantity, ...] = ()
     """What `tested` is computed from, or is shown with it."""
+    limit: Quantity | None = None
+    """What the last of `measured` has to reach, if this decides and not a test."""
     assumed: bool = False
     """Whether the spread between trainings is assumed, not measured."""
     unpaired: bool = False
     """Whether the variance over images is missing, since no outcomes for each image are stored."""
     training: str = ""
     """The training that was measured, `seed 1`, if each of several is judged."""
+
+    @property
+    def from_limit(self) -> float:
+        """How far the last measurement is from the limit, as a share of the limit."""
+        assert self.limit is not None
+        return abs(self.measured[-1].value / self.limit.value - 1)
 
 
 @dataclass(frozen=True)
@@ -140,12 +156,13 @@ class Judgement:
 
     @property
     def deciding(self) -> Part | None:
-        """The comparison that the verdict rests on: the closest of those with this verdict, or,
-        if nothing is tested, the first with a measurement."""
+        """The comparison that the verdict rests on, of those with this verdict: the closest to its
+        limit, or, if none has a limit, the closest test, or else the first with a measurement."""
         found = [part for part in self.parts if part.verdict == self.verdict]
+        limited = [(part.from_limit, part) for part in found if part.limit is not None]
         tested = [(abs(part.tested.z), part) for part in found if part.tested is not None]
-        if tested:
-            return min(tested, key=lambda pair: pair[0])[1]
+        if limited or tested:
+            return min(limited or tested, key=lambda pair: pair[0])[1]
         return next((part for part in found if part.measured), None)
 
 
@@ -191,7 +208,7 @@ def undertrained(error: Quantity, limit: float) -> Part | None:
     was not trained long enough."""
     if error.value <= limit:
         return None
-    return Part("not trained long enough", None, (error, Quantity("needed to decide", limit)))
+    return Part("not trained long enough", None, (error,), Quantity("needed to decide", limit))
 
 
 # --- trainings -----------------------------------------------------------------------------------
@@ -199,7 +216,7 @@ def undertrained(error: Quantity, limit: float) -> Part | None:
 
 @dataclass(frozen=True)
 class Errors:
-    """The final test errors of the trainings of one network."""
+    """The final test errors of the trainings of one network, or another quantity of each."""
 
     name: str
     values: Sequence[float]
@@ -208,8 +225,6 @@ class Errors:
     """Whether each test image is classified correctly, [images], one for each seed; optional."""
     spread: float | None = None
     """A standard deviation published instead of the single values, in points."""
-    level: float | None = None
-    """The error, in percent, for which the spread is assumed if `values` are differences."""
     images: int = ASSUMED_ON
     """The number of test images."""
     image_variance: float | None = None
@@ -217,6 +232,8 @@ class Errors:
     unit: str = TEST_ERROR
     published_n: int | None = None
     """The number of trainings behind a published median."""
+    can_fail: bool = True
+    """Whether an error above 20 % is a failure: if there are at most ten classes."""
 
     @property
     def n(self) -> int:
@@ -229,14 +246,43 @@ class Errors:
         return statistics.median(self.values)
 
     @property
+    def fails(self) -> bool:
+        """Whether the median is above 20 %, as in paper 1."""
+        return self.unit == TEST_ERROR and self.can_fail and self.median > FAILS_ABOVE
+
+    @property
     def quantity(self) -> Quantity:
         """The median, with its standard error from the spread of the trainings."""
-        variance, _ = spread_between([self])
-        return Quantity(self.name, self.median, math.sqrt(variance / self.n), self.n, self.unit)
+        between = variances_between([self])
+        error = math.sqrt(between.values[0] / self.n) if between is not None else None
+        # A published failure has no number; a failure without a number here has diverged.
+        is_failure = self.fails and (math.isfinite(self.median) or self.published_n is not None)
+        return Quantity(self.name, self.median, error, self.n, FAILED if is_failure else self.unit)
+
+    @property
+    def assumed_variance(self) -> float | None:
+        """The variance between trainings, in squared points, to be used if it is not measured; None
+        if nothing is known about it."""
+        if self.unit != TEST_ERROR:
+            return None
+        if self.fails:
+            return ASSUMED_FAILING**2
+        images = min(ASSUMED_ON, self.images)
+        return ASSUMED_SPREAD**2 * max(self.median, 0.0) / ASSUMED_AT * ASSUMED_ON / images
 
 
-def spread_between(sides: Sequence[Errors]) -> tuple[float, bool]:
-    """(variance between trainings, whether it is assumed), pooled over networks.
+@dataclass(frozen=True)
+class Between:
+    """Variances between trainings, in squared points."""
+
+    values: Sequence[float]
+    """One for each network."""
+    assumed: bool
+
+
+def variances_between(sides: Sequence[Errors]) -> Between | None:
+    """The variance between the trainings of each network, pooled over the networks if it can be
+    measured; None if it can neither be measured nor assumed.
 
     It is also assumed if all errors are equal, as can happen on few images.
     """
@@ -249,12 +295,9 @@ def spread_between(sides: Sequence[Errors]) -> tuple[float, bool]:
             squares += statistics.variance(finite) * (len(finite) - 1)
             freedom += len(finite) - 1
     if squares > 0:
-        return squares / freedom, False
-    levels = [side.median if side.level is None else side.level for side in sides]
-    finite = [level for level in levels if math.isfinite(level)]
-    level = statistics.fmean(finite) if finite else 0.0
-    images = min(ASSUMED_ON, *(side.images for side in sides))
-    return ASSUMED_SPREAD**2 * max(level, 0.0) / ASSUMED_AT * ASSUMED_ON / images, True
+        return Between([squares / freedom] * len(sides), False)
+    assumed = [variance for side in sides if (variance := side.assumed_variance) is not None]
+    return Between(assumed, True) if len(assumed) == len(sides) else None
 
 
 def variance_of_images(first: Errors, second: Errors) -> float | None:
@@ -268,6 +311,18 @@ def variance_of_images(first: Errors, second: Errors) -> float | None:
     return paired_variance(*(np.mean(side, axis=0) for side in outcomes))
 
 
+def least_variance_of_images(first: Errors, second: Errors) -> float:
+    """A lower bound of v, in squared points.
+
+    The outcomes of two trainings differ for at least as many images as their errors differ. Nothing
+    follows from medians of several trainings.
+    """
+    apart = abs(first.median - second.median) / 100
+    if first.n > 1 or second.n > 1 or first.unit != TEST_ERROR or not apart <= 1:
+        return 0.0
+    return apart * (1 - apart) / min(first.images, second.images) * 100.0**2
+
+
 def difference(pairs: Sequence[tuple[Errors, Errors]], name: str = "difference") -> Part:
     """The sum over pairs of (first - second), with its standard error and verdict.
 
@@ -275,17 +330,26 @@ def difference(pairs: Sequence[tuple[Errors, Errors]], name: str = "difference")
     a - b is larger than c - d.
     """
     value = math.fsum(first.median - second.median for first, second in pairs)
-    variance, images, assumed, unpaired = 0.0, 0.0, False, False
-    for first, second in pairs:
-        between, is_assumed = spread_between([first, second])
-        variance += between * (1 / first.n + 1 / second.n)
-        of_images = variance_of_images(first, second)
-        images += of_images or 0.0
-        assumed, unpaired = assumed or is_assumed, unpaired or of_images is None
-    total = sum(side.n for side in pairs[0])
-    tested = Quantity(name, value, math.sqrt(variance + images), total, POINTS)
     measured = tuple(side.quantity for pair in pairs for side in pair)
-    return Part(decided(tested), tested, measured, assumed, unpaired)
+    variance, assumed, unpaired = 0.0, False, False
+    for first, second in pairs:
+        between = variances_between([first, second])
+        if between is not None:
+            variance += between.values[0] / first.n + between.values[1] / second.n
+            assumed = assumed or between.assumed
+        elif math.isfinite(value):
+            fewest = Quantity("trainings of each", min(first.n, second.n), unit="")
+            needed = Quantity("needed", 2, unit="")
+            return Part("too few draws", None, (*measured, fewest), needed)
+        of_images = variance_of_images(first, second)
+        if of_images is None:
+            of_images = least_variance_of_images(first, second)
+            unpaired = unpaired or first.unit == TEST_ERROR
+        variance += of_images
+    total = sum(side.n for side in pairs[0])
+    unit = POINTS if pairs[0][0].unit == TEST_ERROR else pairs[0][0].unit
+    tested = Quantity(name, value, math.sqrt(variance), total, unit)
+    return Part(decided(tested), tested, measured, assumed=assumed, unpaired=unpaired)
 
 
 def within(first: Errors, second: Errors, points: float, two_sided: bool = True) -> Part:
@@ -298,16 +362,20 @@ def within(first: Errors, second: Errors, points: float, two_sided: bool = True)
     tested = Quantity(name, points - apart, part.tested.standard_error, part.tested.n, POINTS)
     if math.isnan(apart):
         tested = Quantity(name, -math.inf, None, part.tested.n, POINTS)
-    return Part(decided(tested), tested, part.measured, part.assumed, part.unpaired)
+    return replace(part, verdict=decided(tested), tested=tested)
 
 
 def against(side: Errors, limit: float, higher: bool = True) -> Part:
     """Whether an error is above a fixed limit, or below it."""
-    variance, assumed = spread_between([side])
+    between = variances_between([side])
+    assert between is not None
+    share = min(side.median, 100.0) / 100
+    of_images = share * (1 - share) / side.images * 100.0**2
     value = side.median - limit if higher else limit - side.median
     name = f"{'above' if higher else 'below'} {limit:g} %"
-    tested = Quantity(name, value, math.sqrt(variance / side.n), side.n, POINTS)
-    return Part(decided(tested), tested, (side.quantity,), assumed)
+    error = math.sqrt(between.values[0] / side.n + of_images)
+    tested = Quantity(name, value, error, side.n, POINTS)
+    return Part(decided(tested), tested, (side.quantity,), assumed=between.assumed)
 
 
 # --- one network ---------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from typing import Any
 
 from resnet_cli.claims.verdict import (
     ASSUMED_AT,
+    ASSUMED_FAILING,
     ASSUMED_SPREAD,
     DECIDES,
     ERROR,
+    FAILED,
     POINTS,
     SHARE,
     TEST_ERROR,
@@ -16,7 +18,6 @@ from resnet_cli.claims.verdict import (
     Quantity,
     Verdict,
 )
-from resnet_cli.config.fields import FAILS_ABOVE
 from resnet_cli.figures.titles import figure_title
 
 CAVEATS: dict[str, str] = {
@@ -48,10 +49,10 @@ def source_title(key: str) -> str:
 def number(quantity: Quantity) -> str:
     """`1.39 %`, `fails (86.94 %)`, `diverges`, `+0.41 points`, `0.219`."""
     value, unit = quantity.value, quantity.unit
+    if unit == FAILED:
+        return f"fails ({value:.2f} %)" if math.isfinite(value) else "fails"
     if unit in (ERROR, TEST_ERROR):
-        if not math.isfinite(value):
-            return "diverges"
-        return f"fails ({value:.2f} %)" if _fails(quantity) else f"{value:.2f} %"
+        return f"{value:.2f} %" if math.isfinite(value) else "diverges"
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "unbounded"
     if unit == POINTS:
@@ -62,19 +63,17 @@ def number(quantity: Quantity) -> str:
     return (f"{value:.0f} {unit}" if whole else f"{value:.3g} {unit}").rstrip()
 
 
-def _fails(quantity: Quantity) -> bool:
-    return quantity.unit == TEST_ERROR and quantity.value > FAILS_ABOVE
-
-
 def named(quantity: Quantity) -> str:
     """`original unit: 1.39 %`, with the number of trainings if there are several."""
-    seeds = f" ({quantity.n} seeds)" if quantity.unit == TEST_ERROR and quantity.n > 1 else ""
+    is_error = quantity.unit in (TEST_ERROR, FAILED)
+    seeds = f" ({quantity.n} seeds)" if is_error and quantity.n > 1 else ""
     return f"{quantity.name}: {number(quantity)}{seeds}"
 
 
 def comparison(part: Part) -> str:
     """`dropout 0.5: fails (89.72 %), original unit: 0.83 %; difference +88.89 points (z = 210)`."""
-    measured = ", ".join(named(quantity) for quantity in part.measured)
+    limit = (part.limit,) if part.limit is not None else ()
+    measured = ", ".join(named(quantity) for quantity in (*part.measured, *limit))
     if part.training and measured:
         measured = f"{part.training}: {measured}"
     if part.tested is None:
@@ -125,18 +124,19 @@ def seeds(judgement: Judgement) -> str:
 def legend() -> str:
     """The rule behind the verdicts."""
     return (
-        f"a difference of at least {DECIDES:g} standard errors (z) decides; for a single seed, a "
-        f"spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. "
+        f"a difference of at least {DECIDES:g} standard errors (z) decides; a single final error "
+        f"is assumed to have a spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % (He et al. "
         "2015), proportional to the square root of the error, and larger on fewer than 10,000 test "
-        "images"
+        f"images, or of {ASSUMED_FAILING:g} points if the network fails; verdicts on the lesions "
+        "and paths of one training hold for that training only"
     )
 
 
 def unpaired_note() -> str:
     """The consequence of missing outcomes for each image."""
     return (
-        "the outcomes for each image are not stored for these trainings, so their variance over "
-        "images is taken as zero"
+        "where the outcomes for each image are not stored, their variance over images is the least "
+        "that the two errors allow, and zero for medians"
     )
 
 
@@ -166,6 +166,7 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
         "training": part.training or None,
         "tested": _quantity_to_dict(part.tested) if part.tested is not None else None,
         "measured": [_quantity_to_dict(quantity) for quantity in part.measured],
+        "limit": _quantity_to_dict(part.limit) if part.limit is not None else None,
         "spread_assumed": part.assumed,
         "images_unpaired": part.unpaired,
     }

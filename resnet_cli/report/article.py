@@ -104,7 +104,7 @@ ABOUT = (
                 "(Figure 3).",
                 "A VGG has a single path through all layers. In a residual network, half of the "
                 "paths bypass any given unit. The units that downsample are the exception; how "
-                "much of their damage is due to batch-norm statistics is shown below.",
+                "much of their damage re-estimated batch-norm statistics recover is shown below.",
                 ("fig3", "fig8"),
             ),
             Story(

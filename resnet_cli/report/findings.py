@@ -14,8 +14,8 @@ from resnet_cli.claims.compare import Comparison, compare, measured_profiles
 from resnet_cli.claims.evidence import Evidence, published_trainings
 from resnet_cli.claims.judge import judge
 from resnet_cli.claims.papers import PAPERS
-from resnet_cli.claims.veit2016_paths import line_of_norms
-from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, counts
+from resnet_cli.claims.veit2016_paths import line_of_norms, samples_of
+from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, Part, counts
 from resnet_cli.claims.words import decisive, number, source_title
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import title_of
@@ -86,17 +86,18 @@ def short_table(found: dict[str, list[Comparison]], results: Path) -> str:
 
 
 def _recalibration_row(path: Path) -> list[list[str]]:
-    """The row on single deletions with re-estimated statistics: of the most harmful ones, the one
-    that they repair least and the one that they repair most. None if the table is missing."""
+    """The row on single deletions with re-estimated statistics: the intact network and, of the most
+    harmful deletions, the one that they repair least and the one that they repair most. None if the
+    table is missing."""
     if not path.exists():
         return []
     both = _with_recalibrated(path)
     worst = both[both["k"] == 1].nlargest(MAX_UNITS, "test_error")
     repaired = (worst["test_error"] - worst["test_error_again"]).sort_values()
-    measured = "; ".join(
-        f"without unit {row['blocks']}: {row['test_error']:.2f} → {row['test_error_again']:.2f} %"
-        for row in (worst.loc[repaired.index[end]] for end in (0, -1))
-    )
+    shown = [worst.loc[repaired.index[end]] for end in (0, -1)]
+    intact = "intact: {baseline_error:.2f} → {baseline_error_again:.2f} %"
+    without = "without unit {blocks}: {test_error:.2f} → {test_error_again:.2f} %"
+    measured = "; ".join((intact.format(**shown[0]), *(without.format(**row) for row in shown)))
     question = "Error after a deletion → after re-estimating batch-norm statistics"
     return [[question, "not in the papers", measured, f"no claim (`{path.parts[-4]}`)"]]
 
@@ -112,11 +113,14 @@ def counts_table(found: dict[str, list[Comparison]]) -> str:
 
 
 def claims_table(of_paper: Sequence[Comparison]) -> str:
-    """Every claim of a paper with its verdict at each profile, and the measurement that decides."""
+    """Every claim of a paper with its verdict at each profile, and the measurement that decides: at
+    the first profile unless another is named."""
     rows = []
     for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
         decided = _decided(judgements)
-        rests = decisive(decided) if decided.verdict in JUDGED else ""
+        rests = decisive(decided)
+        if rests and decided.profile != of_paper[0].profile:
+            rests = f"`{decided.profile}`: {rests}"
         claim = decided.claim
         text = f"{claim.text} (check)" if claim.is_check else claim.text
         verdicts = [judgement.verdict for judgement in judgements]
@@ -127,7 +131,8 @@ def claims_table(of_paper: Sequence[Comparison]) -> str:
 
 def networks_table(results: Path) -> str:
     """Each network whose gradient was measured at every path length, by depth: the damage of
-    deleting one unit, and the change of a path's gradient with its length."""
+    deleting one unit, and the change of a path's gradient with its length. The standard error of
+    the sampled total is that over draws of paths."""
     rows = []
     for path, lesion_path in spectra_with_lesions(results / "veit2016"):
         spectrum, lesions, provenance = (
@@ -139,7 +144,10 @@ def networks_table(results: Path) -> str:
         line = line_of_norms(spectrum.set_index("k")["mean_norm"])
         if line is None:
             continue
+        draws = samples_of(read_table(path.with_name("path_gradients.csv")))
         exact = float(spectrum["exact_norm"].sum())
+        spread = spectrum["paths"].astype(float) * spectrum["std_norm"].fillna(0) / draws**0.5
+        error = float((spread**2).sum() ** 0.5) / exact
         mean_length = float((spectrum["k"] * spectrum["exact_norm"]).sum()) / exact
         name = network_label(path.relative_to(results / "veit2016").parts[0], provenance)
         if path.parent.name != "fig6":  # one of several trainings
@@ -151,8 +159,10 @@ def networks_table(results: Path) -> str:
                 f"{single['baseline_error'].iloc[0]:.2f}",
                 f"{(single['test_error'] - single['baseline_error']).median():+.2f}",
                 f"{10**line.slope:.2f}",
+                f"{line.rvalue**2:.2f}",
                 f"{mean_length:.1f}",
-                f"{spectrum['total'].sum() / exact:.3g}",
+                draws,
+                f"{_rounded(spectrum['total'].sum() / exact, 2)} ± {_rounded(error, 1)}",
             )
         )
     header = (
@@ -161,16 +171,24 @@ def networks_table(results: Path) -> str:
         "error (%)",
         "median rise, one unit deleted (points)",
         "gradient of a path, per unit",
+        "R² of the line",
         "mean path length, weighted by the exact gradient",
+        "paths drawn for each length",
         "sampled total / exact total",
     )
     rows.sort(key=lambda row: (row[1], row[0]))
     return _table(header, [[str(cell) for cell in row] for row in rows])
 
 
+def _rounded(value: float, digits: int) -> str:
+    """A number with so many significant digits, without an exponent: `220`, `0.3`."""
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
 def recalibration_table(results: Path) -> str:
-    """Errors after deletions with batch-norm statistics as trained and re-estimated; the worst
-    deletion is the one with the highest error as trained."""
+    """Errors after deletions with batch-norm statistics as trained and re-estimated, for the
+    deletion that does most damage as trained, and for the one that does most after
+    re-estimation."""
     rows = []
     for path in sorted(results.glob("veit2016/**/lesion_delete_recalibrated.csv")):
         both = _with_recalibrated(path)
@@ -180,14 +198,24 @@ def recalibration_table(results: Path) -> str:
             of_k = both[both["k"] == k]
             if of_k.empty:
                 continue
-            worst = of_k.sort_values("test_error").iloc[-1]
+            columns = ("test_error", "test_error_again")
+            worst = [of_k.sort_values(column).iloc[-1] for column in columns]
             pairs = (
                 (of_k["baseline_error"].iloc[0], of_k["baseline_error_again"].iloc[0]),
                 (of_k["test_error"].median(), of_k["test_error_again"].median()),
-                (worst["test_error"], worst["test_error_again"]),
+                *((row[columns[0]], row[columns[1]]) for row in worst),
             )
-            rows.append([name, str(k), *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
-    header = ("network", "units deleted", "intact (%)", "median (%)", "worst (%)")
+            images = f"{of_k['images'].iloc[0]:,}"
+            rows.append([name, str(k), images, *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
+    header = (
+        "network",
+        "units deleted",
+        "test images",
+        "intact (%)",
+        "median (%)",
+        "worst as trained (%)",
+        "worst re-estimated (%)",
+    )
     return _table(header, rows)
 
 
@@ -221,27 +249,34 @@ def weights_table() -> str:
 
 
 def _short_row(judgement: Judgement) -> list[str]:
-    claim = judgement.claim
+    claim, part = judgement.claim, judgement.deciding
     return [
         f"“{claim.text}” ({source_title(claim.source)})",
-        _published(claim),
-        _brief(judgement),
+        _published(claim, judgement.parts.index(part) if part is not None else 0),
+        _brief(part),
         f"{judgement.verdict} (`{judgement.profile}`)",
     ]
 
 
-def _published(claim: Claim) -> str:
-    """The paper's numbers: as the claim states them, or else those that decide it."""
+def _published(claim: Claim, part: int) -> str:
+    """The paper's numbers: as the claim states them, or else those of one of its comparisons.
+
+    Args:
+        part: the position of the comparison.
+    """
     if claim.published:
         return claim.published
     as_measured = Evidence(claim.paper, "paper", Path(), published_trainings(claim.paper))
-    return _brief(judge(claim, as_measured))
+    parts = judge(claim, as_measured).parts
+    return _brief(parts[part] if part < len(parts) else None)
 
 
-def _brief(judgement: Judgement) -> str:
-    """The first measured quantities of the comparison that the verdict rests on."""
-    part = judgement.deciding
-    shown = part.measured[:MAX_NUMBERS] if part is not None else ()
+def _brief(part: Part | None) -> str:
+    """The first measured quantities of a comparison, and its limit."""
+    if part is None:
+        return ""
+    limit = (part.limit,) if part.limit is not None else ()
+    shown = (*part.measured, *limit)[:MAX_NUMBERS]
     return "; ".join(f"{quantity.name}: {number(quantity)}" for quantity in shown)
 
 

@@ -1,4 +1,4 @@
-"""How much of a lesion's damage is due to its batch-norm statistics, with controls.
+"""How much of a lesion's damage re-estimated batch-norm statistics recover, with controls.
 
 Each unit is deleted in turn, as in Figure 3 of paper 2, and the error is measured with several
 kinds of batch-norm statistics (`resnet_cli.studies.batch_statistics`). The controls vary the images

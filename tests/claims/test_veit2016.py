@@ -17,6 +17,7 @@ from resnet_cli.claims.verdict import Judgement, counts
 from resnet_cli.claims.words import evidence
 from resnet_cli.config.experiments import load_experiment
 from resnet_cli.config.schema import config_hash
+from resnet_cli.results.layout import provenance_path
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.results.tables import column_names, write_table
 from resnet_cli.runtime.errors import UserError
@@ -149,6 +150,37 @@ def test_downsampling_units(tmp_path: Path, found: list[float], verdict: str) ->
     assert judged(tmp_path, "matter most").verdict == verdict
 
 
+@pytest.mark.parametrize(("last", "verdict"), [((31.0, 30.0), "holds"), ((60.0, 2.0), "too close")])
+def test_trainings_that_differ_are_too_close(
+    tmp_path: Path, last: tuple[float, float], verdict: str
+) -> None:
+    """Each unit that downsamples does 30 points of damage in the mean of two trainings."""
+    for seed, damage in enumerate(last):
+        rows = singles(damages(0.1, u18=30.0 + seed, u36=damage))
+        write(tmp_path, f"fig3/preact110-seed{seed}", "lesion_delete", rows, seed)
+    found = judged(tmp_path, "matter most")
+    assert found.verdict == verdict
+    assert f"unit 36: +{sum(last) / 2:.2f} points" in shown(found)
+
+
+def test_the_median_of_an_even_number_of_units(tmp_path: Path) -> None:
+    rows = singles([0.1] * 27 + [0.5] * 27)
+    write(tmp_path, "fig3/preact110", "lesion_delete", rows)
+    assert "median rise: +0.30 points" in shown(judged(tmp_path, "of a residual network barely"))
+
+
+def test_the_error_of_one_class_is_not_that_of_the_network(tmp_path: Path) -> None:
+    """A table of paths has no error; it comes from a lesion study of the same weights."""
+    write(tmp_path, "fig6", "path_gradients", gradients([0.8**k for k in range(55)]))
+    write(tmp_path, "fig3/preact110", "lesion_delete", singles([0.0] * 54))
+    path = tmp_path / "fig3" / "preact110" / "lesion_classes.csv"
+    path.write_text("k,baseline_error\n1,99.0\n")
+    provenance_path(path).write_text(
+        provenance_path(path.with_name("lesion_delete.csv")).read_text()
+    )
+    assert judged(tmp_path, "falls exponentially").verdict == "holds"
+
+
 @pytest.mark.parametrize(
     ("low", "verdict"), [(10.0, "holds"), (43.0, "too close"), (75.0, "does not hold")]
 )
@@ -186,16 +218,20 @@ def write_fig8(folder: Path, pairs: Mapping[int, tuple[list[float], list[float]]
 
 BETTER = (damages(1.5, u18=30.0, u36=20.0), damages(0.25, u18=10.0, u36=12.0))
 WORSE = (damages(1.0, u18=29.0, u36=19.0), damages(1.6, u18=11.0, u36=14.0))
+ALIKE = (damages(1.6, u18=31.0, u36=21.0), damages(0.3, u18=10.5, u36=12.5))
+"""Nearly as BETTER."""
 
 
-@pytest.mark.parametrize("pairs", [{0: BETTER}, {0: BETTER, 1: BETTER}])
+@pytest.mark.parametrize(
+    ("pairs", "verdict"), [({0: BETTER}, "too few draws"), ({0: BETTER, 1: ALIKE}, "holds")]
+)
 def test_stochastic_depth(
-    tmp_path: Path, pairs: Mapping[int, tuple[list[float], list[float]]]
+    tmp_path: Path, pairs: Mapping[int, tuple[list[float], list[float]]], verdict: str
 ) -> None:
     write_fig8(tmp_path, pairs)
     for text in ("more resilient", "at the units that"):
         found = judged(tmp_path, text)
-        assert found.verdict == "holds"
+        assert found.verdict == verdict
         assert found.seeds == (len(pairs), len(pairs))
 
 
@@ -206,9 +242,15 @@ def test_seeds_that_disagree_are_too_close(tmp_path: Path) -> None:
 
 
 def test_the_mean_alone_does_not_decide(tmp_path: Path) -> None:
-    """As at `cpu`: the damage of two harmful units falls, and that of all others rises."""
-    pair = (damages(0.4, u0=71.0, u18=79.0, u36=70.0), damages(1.2, u0=71.0, u18=40.0, u36=7.0))
-    write_fig8(tmp_path, {0: pair})
+    """The damage of two harmful units falls, and that of all others rises."""
+    pairs = {
+        seed: (
+            damages(0.4 + low, u0=71.0, u18=79.0, u36=70.0),
+            damages(1.2 + low, u0=71.0, u18=40.0, u36=7.0),
+        )
+        for seed, low in enumerate((0.0, 0.05))
+    }
+    write_fig8(tmp_path, pairs)
     whole = judged(tmp_path, "more resilient")
     assert [part.verdict for part in whole.parts] == ["holds", "does not hold"]
     assert whole.verdict == "does not hold"
@@ -244,8 +286,8 @@ def test_error_by_k(tmp_path: Path, errors: list[float], spread: float, verdict:
     found = judged(tmp_path, "number of deleted units")
     assert found.verdict == verdict
     if verdict == "too few draws":
-        needed = found.parts[1].measured[1]
-        assert needed.name == "needed"
+        needed = found.parts[1].limit
+        assert needed is not None
         assert needed.value > 20
 
 
@@ -308,7 +350,9 @@ def test_norm_by_length(tmp_path: Path, norms: list[float], verdict: str) -> Non
     found = judged(tmp_path, "falls exponentially")
     assert found.verdict == verdict
     if norms[1] == 0.8 and verdict == "holds":
-        assert found.parts[0].measured[0].value == pytest.approx(0.8)
+        factor, straight = found.parts[1].measured
+        assert factor.value == pytest.approx(0.8)
+        assert straight.value == pytest.approx(1.0)
 
 
 def spectrum(ratio: float, exact: float | None, units: int = NUM_UNITS) -> list[Row]:

@@ -1,12 +1,16 @@
 """The rule of two standard errors: spreads, images, and several comparisons."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from resnet_cli.claims.verdict import (
+    ASSUMED_FAILING,
     ASSUMED_SPREAD,
+    Between,
     Claim,
     Errors,
     Judgement,
@@ -19,7 +23,8 @@ from resnet_cli.claims.verdict import (
     damage_variance,
     decided,
     difference,
-    spread_between,
+    least_variance_of_images,
+    variances_between,
     within,
 )
 from resnet_cli.results.outcomes import paired_variance
@@ -36,32 +41,59 @@ def z_of(part: Part) -> float:
 def test_single_seeds_have_the_assumed_spread() -> None:
     part = difference([(Errors("a", [7.6]), Errors("b", [5.6]))])  # 6.6 % in the mean
     assert part.assumed
-    assert z_of(part) == pytest.approx(2.0 / (ASSUMED_SPREAD * math.sqrt(2)))
+    of_images = 0.02 * 0.98 / 10_000 * 100**2  # none are stored
+    assert z_of(part) == pytest.approx(2.0 / math.sqrt(2 * ASSUMED_SPREAD**2 + of_images))
 
 
 def test_the_assumed_spread_goes_with_the_root_of_the_error_and_of_the_images() -> None:
-    variance, assumed = spread_between([Errors("a", [26.4])])
-    assert assumed
-    assert variance == pytest.approx(4 * ASSUMED_SPREAD**2)
-    few, _ = spread_between([Errors("a", [6.6], images=2500)])
-    assert few == pytest.approx(4 * ASSUMED_SPREAD**2)
-    many, _ = spread_between([Errors("a", [6.6], images=50_000)])
-    assert many == pytest.approx(ASSUMED_SPREAD**2)
+    def assumed(error: float, **others: Any) -> float:
+        between = variances_between([Errors("a", [error], **others)])
+        assert between is not None
+        assert between.assumed
+        return between.values[0]
+
+    assert assumed(13.2) == pytest.approx(2 * ASSUMED_SPREAD**2)
+    assert assumed(26.4, can_fail=False) == pytest.approx(4 * ASSUMED_SPREAD**2)
+    assert assumed(6.6, images=2500) == pytest.approx(4 * ASSUMED_SPREAD**2)
+    assert assumed(6.6, images=50_000) == pytest.approx(ASSUMED_SPREAD**2)
+
+
+def test_a_network_that_fails_has_an_assumed_spread_of_its_own() -> None:
+    fails, trained = Errors("a", [55.0]), Errors("b", [6.6])
+    part = difference([(fails, trained)])
+    assert part.assumed
+    assert part.tested is not None
+    assert part.tested.standard_error == pytest.approx(
+        math.sqrt(ASSUMED_FAILING**2 + ASSUMED_SPREAD**2), rel=1e-3
+    )
+    assert difference([(Errors("c", [40.0]), trained)]).verdict == "too close"
+    assert difference([(Errors("d", [90.0]), fails)]).verdict == "too close"
+
+
+@pytest.mark.parametrize("unit", ["points", "nats"])
+def test_the_spread_of_damages_and_losses_is_not_assumed(unit: str) -> None:
+    single, several = Errors("a", [80.0], unit=unit), Errors("b", [3.0, 4.0], unit=unit)
+    part = difference([(single, Errors("b", [3.0], unit=unit))])
+    assert part.verdict == "too few draws"
+    assert part.limit == Quantity("needed", 2, unit="")
+    assert difference([(single, several)]).verdict == "holds"  # the spread is pooled
+    assert difference([(Errors("a", [math.inf], unit=unit), single)]).verdict == "holds"
 
 
 def test_several_seeds_have_their_own_pooled_spread() -> None:
     sides = [Errors("a", [1.0, 3.0]), Errors("b", [5.0, 5.5, 6.0])]
-    variance, assumed = spread_between(sides)
-    assert not assumed
-    assert variance == pytest.approx((2.0 * 1 + 0.25 * 2) / 3)
+    between = variances_between(sides)
+    variance = (2.0 * 1 + 0.25 * 2) / 3
+    assert between == Between([pytest.approx(variance)] * 2, assumed=False)
     part = difference([(sides[1], sides[0])])
     assert part.tested is not None
     assert part.tested.standard_error == pytest.approx(math.sqrt(variance * (1 / 2 + 1 / 3)))
 
 
 def test_equal_seeds_show_no_spread_so_that_it_is_assumed() -> None:
-    _, assumed = spread_between([Errors("a", [1.0, 1.0]), Errors("b", [2.0, 2.0])])
-    assert assumed
+    between = variances_between([Errors("a", [1.0, 1.0]), Errors("b", [2.0, 2.0])])
+    assert between is not None
+    assert between.assumed
 
 
 def test_published_medians_count_as_five() -> None:
@@ -95,16 +127,30 @@ def test_outcomes_on_the_same_images_are_paired() -> None:
         Errors("a", [100 * float((~outcome).mean())], (outcome,)) for outcome in (first, second)
     ]
     part = difference([(sides[0], sides[1])])
-    variance, _ = spread_between(sides)
+    between = variances_between(sides)
+    assert between is not None
     assert not part.unpaired
     assert part.tested is not None
     assert part.tested.standard_error == pytest.approx(
-        math.sqrt(2 * variance + paired_variance(first, second))
+        math.sqrt(sum(between.values) + paired_variance(first, second))
     )
 
 
 def test_without_outcomes_the_verdict_says_so() -> None:
     assert difference([(Errors("a", [2.0]), Errors("b", [1.0]))]).unpaired
+
+
+def test_without_outcomes_the_variance_over_images_is_the_least_possible() -> None:
+    """That of nested outcomes: the better network is right wherever the other one is."""
+    images = 360
+    errors = (10, 4)
+    nested = [np.arange(images) >= count for count in errors]
+    sides = [Errors("a", [100 * count / images], images=images) for count in errors]
+    least = least_variance_of_images(sides[0], sides[1])
+    assert least == pytest.approx(paired_variance(*nested), rel=2 / images)
+    assert difference([(sides[0], sides[1])]).verdict == "too close"
+    medians = [replace(side, published_n=5) for side in sides]
+    assert least_variance_of_images(medians[0], medians[1]) == 0
 
 
 def test_the_variance_of_a_damage_is_never_below_the_paired_one() -> None:
@@ -166,8 +212,9 @@ def test_within(first: float, second: float, two_sided: bool, verdict: Verdict) 
 @pytest.mark.parametrize(
     ("error", "higher", "verdict"),
     [
-        (21.0, True, "holds"),
-        (20.1, True, "too close"),
+        (89.0, True, "holds"),
+        (50.0, True, "too close"),
+        (19.9, False, "too close"),
         (15.0, False, "holds"),
         (math.inf, True, "holds"),
     ],
@@ -189,6 +236,11 @@ def test_against_a_limit(error: float, higher: bool, verdict: Verdict) -> None:
 )
 def test_what_several_comparisons_make(verdicts: list[Verdict], whole: Verdict) -> None:
     assert all_of(verdicts) == whole
+
+
+def test_an_error_near_a_limit_is_too_close_on_few_images() -> None:
+    assert against(Errors("a", [17.0]), 20.0, higher=False).verdict == "holds"
+    assert against(Errors("a", [17.0], images=100), 20.0, higher=False).verdict == "too close"
 
 
 def judgement(verdict: Verdict, is_check: bool = False, parts: tuple[Part, ...] = ()) -> Judgement:
@@ -214,3 +266,12 @@ def test_the_closest_comparison_decides() -> None:
     assert found is not None
     assert found.tested is not None
     assert found.tested.name == "near"
+
+
+def test_a_limit_decides_before_a_test() -> None:
+    test = Part("holds", Quantity("rise", 3.0, 1.0))
+    far, near = (
+        Part("holds", None, (Quantity("step", value),), Quantity("allowed", 25.0))
+        for value in (5.0, 20.0)
+    )
+    assert judgement("holds", parts=(test, far, near)).deciding == near
