@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch.nn import functional
 
@@ -95,14 +96,6 @@ def _lesion(settings: Settings, images: int, ks: Sequence[int], samples: int) ->
         remark=f"{len(split)} images, {len(walks)} networks; errors differ by at most "
         f"{difference} images",
     )
-
-
-def lesion_single(settings: Settings) -> BenchmarkResult:
-    return _lesion(settings, 512, [1], 1)
-
-
-def lesion_count(settings: Settings) -> BenchmarkResult:
-    return _lesion(settings, 64, range(1, 21), 20)
 
 
 # --- paths ---------------------------------------------------------------------------------------
@@ -201,14 +194,6 @@ def _training(settings: Settings, depth: int, steps: int) -> BenchmarkResult:
         gflops=flops / statistics.median(timing.ours) / 1e9,
         remark=f"batches of {batch}, ours in batch-norm groups of 64",
     )
-
-
-def training_110(settings: Settings) -> BenchmarkResult:
-    return _training(settings, 110, 3)
-
-
-def training_20(settings: Settings) -> BenchmarkResult:
-    return _training(settings, 20, 16)
 
 
 def torchrun(settings: Settings) -> BenchmarkResult:
@@ -317,12 +302,12 @@ def memory_1001(settings: Settings) -> BenchmarkResult:
 
 
 MEASURES: dict[str, Callable[[Settings], BenchmarkResult]] = {
-    "lesion_single": lesion_single,
-    "lesion_count": lesion_count,
+    "lesion_single": partial(_lesion, images=512, ks=[1], samples=1),
+    "lesion_count": partial(_lesion, images=64, ks=range(1, 21), samples=20),
     "exact_sweep": exact_sweep,
     "path_samples": path_samples,
-    "training_110": training_110,
-    "training_20": training_20,
+    "training_110": partial(_training, depth=110, steps=3),
+    "training_20": partial(_training, depth=20, steps=16),
     "torchrun": torchrun,
     "active_units": active_units,
     "batch_preparation": batch_preparation,

@@ -88,18 +88,17 @@ def run_benchmarks(
         _show(item, found, display)
         write("bench", repeats)
         write("bench_summary", summary)
-    for point in places:
+    for study, depth, images in places:
         if stopper():
             raise Interrupted("stopped between benchmarks; the results so far are written")
-        where = (point.study, point.depth, point.images)
-        title = f"{point.study}, depth {point.depth}, {point.images} images"
+        title = f"{study}, depth {depth}, {images} images"
         announce(title)
-        with BenchmarkProcess(with_peak, point_seconds, *where) as side:
+        with BenchmarkProcess(with_peak, point_seconds, study, depth, images) as side:
             side.seconds()
         seconds, peak_memory, before = side.value
         megabytes = peak_memory - before
         scaling.append(
-            dict(zip(("study", "depth", "images"), where, strict=True))
+            {"study": study, "depth": depth, "images": images}
             | {"seconds": seconds, "peak_memory_mb": megabytes}
         )
         display.line(f"{title}: {seconds:.2f} s, {megabytes:.0f} MB")

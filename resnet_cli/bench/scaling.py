@@ -1,7 +1,5 @@
 """How the cost of studies grows with depth and with the number of images."""
 
-from dataclasses import dataclass
-
 from resnet_cli.bench.measure import timed
 from resnet_cli.bench.subjects import Settings, batches_of, benchmark_network, random_split
 from resnet_cli.studies.paths.exact import exact_spectrum
@@ -12,21 +10,13 @@ IMAGES = (32, 64, 128)
 STUDIES = ("lesion_single", "exact_sweep")
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measurement: a study at one depth and number of images."""
-
-    study: str
-    depth: int
-    images: int
-
-
-def points(settings: Settings) -> list[Point]:
-    """Several depths with 32 images, and several numbers of images with depth 56."""
+def points(settings: Settings) -> list[tuple[str, int, int]]:
+    """(study, depth, images): several depths with 32 images, and several numbers of images with
+    depth 56."""
     if settings.small:
-        return [Point(study, 8, 8) for study in STUDIES]
+        return [(study, 8, 8) for study in STUDIES]
     wanted = [(depth, IMAGES[0]) for depth in DEPTHS] + [(56, count) for count in IMAGES[1:]]
-    return [Point(study, depth, images) for study in STUDIES for depth, images in wanted]
+    return [(study, depth, images) for study in STUDIES for depth, images in wanted]
 
 
 def point_seconds(study: str, depth: int, images: int) -> float:

@@ -9,7 +9,7 @@ from torch import nn
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.batches import Batches
-from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.datasets.normalisation import PUBLISHED, Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
 from resnet_cli.models.network import Head
@@ -19,8 +19,7 @@ from resnet_cli.training.loop import Trainer
 
 IMAGE_SIZE = 32
 CLASSES = 10
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2470, 0.2435, 0.2616)
+MEAN, STD = PUBLISHED["cifar"]
 NORMALIZATION = Normalization(torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1))
 TRAINING_BATCH = 128
 

@@ -1,9 +1,9 @@
 """Normalisation of images, with the statistics given by `data.normalize`."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -55,32 +55,6 @@ class Normalization:
         """`mean` and `std`, to be stored with weights."""
         return {"mean": self.mean, "std": self.std}
 
-    def to_dict(self) -> dict[str, Any]:
-        """`mean` and `std` as nested lists, [C] or [C][H][W], for JSON; nothing is rounded."""
-        mean = self.mean if self.per_pixel else self.mean.flatten()
-        return {"mean": mean.tolist(), "std": self.std.flatten().tolist()}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Normalization":
-        """The inverse of `to_dict` and of `tensors`.
-
-        Raises:
-            UserError: mean and std are not finite numbers with matching shapes and std above 0.
-        """
-        try:
-            mean = torch.as_tensor(content["mean"], dtype=torch.float32)
-            std = torch.as_tensor(content["std"], dtype=torch.float32).flatten()
-        except (KeyError, TypeError, ValueError, RuntimeError):
-            raise UserError("normalisation: mean and std must be lists of numbers") from None
-        mean = mean.view(-1, 1, 1) if mean.dim() == 1 else mean
-        if mean.dim() != 3 or len(mean) != len(std) or len(std) == 0:
-            raise UserError(
-                f"normalisation: mean has shape {list(mean.shape)} and std {list(std.shape)}; mean "
-                "must be [C] or [C, H, W] and std [C]"
-            )
-        _check_statistics(mean, std, "normalisation")
-        return cls(mean, std.view(-1, 1, 1))
-
 
 PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -90,7 +64,12 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """The usual published means and standard deviations of the channels."""
 
 
-def _check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
+def check_statistics(mean: Tensor, std: Tensor, where: str) -> None:
+    """Check the statistics of a normalisation.
+
+    Raises:
+        UserError: a number is not finite, or a standard deviation is not above 0.
+    """
     if not bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
         raise UserError(f"{where}: every mean and std must be finite, and every std above 0")
     if bool((mean.abs() > 1).any()):
@@ -129,7 +108,7 @@ def parse_normalization(text: str, train: "Callable[[], Split | Folder]") -> Nor
         return Normalization(mean.contiguous(), torch.ones(len(mean), 1, 1))
     elif name in PUBLISHED or "/" in name:
         mean, std = map(torch.tensor, PUBLISHED[name] if name in PUBLISHED else _triples(name))
-        _check_statistics(mean, std, where)
+        check_statistics(mean, std, where)
     else:
         raise unknown("normalisation", name, NORMALIZATIONS)
     return Normalization(mean.view(-1, 1, 1), std.view(-1, 1, 1))

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from resnet_cli.results.layout import LOG_FOLDER
 from resnet_cli.results.tables import as_user_error
@@ -50,16 +50,6 @@ def _has_wandb() -> bool:
         return True
 
 
-class Writer(Protocol):
-    """The interface of a log."""
-
-    def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
-        """Add one epoch; `when` is in seconds since 1970."""
-
-    def close(self) -> None:
-        """Close the log."""
-
-
 class _TensorBoard:
     """Event files in `runs/<run>/tensorboard/`."""
 
@@ -67,6 +57,7 @@ class _TensorBoard:
         self._writer = _summary_writer()(place)
 
     def add(self, values: Mapping[str, float], iteration: int, when: float) -> None:
+        """Add one epoch; `when` is in seconds since 1970."""
         for column, value in values.items():
             self._writer.add_scalar(column, value, iteration, when)
         self._writer.flush()
@@ -129,7 +120,7 @@ class EpochLog:
     ) -> None:
         self._log_folder = folder / (LOG_FOLDER if name == "tensorboard" else name)
         self._began = datetime.fromisoformat(started).timestamp()
-        self._writer: Writer | None = None
+        self._writer: _TensorBoard | _WandB | None = None
         if processes.rank() == 0:
             with as_user_error(self._log_folder):
                 if self._log_folder.exists():
@@ -152,9 +143,3 @@ class EpochLog:
         if self._writer is not None:
             with as_user_error(self._log_folder):
                 self._writer.close()
-
-    def __enter__(self) -> "EpochLog":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

@@ -28,10 +28,8 @@ class Evaluation:
     wrong: int
     loss: float
     """Mean cross-entropy in nats."""
-    predictions: Tensor
-    """int64 [N], the class with the largest logit."""
     correct: Tensor
-    """bool [N], whether the prediction is the image's class and all logits are finite."""
+    """bool [N], whether the image's class has the largest logit and all logits are finite."""
     wrong_top5: int | None = None
     """Images whose class is not among the five largest logits; None with five classes or fewer."""
 
@@ -69,7 +67,7 @@ def evaluate(
     wrong_top5 = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     has_top5 = False
-    predictions, corrects = [], []
+    corrects = []
     try:
         size = BATCH_SIZE if device.type == "cpu" else CUDA_BATCH_SIZE
         starts = range(0, len(batches), size)
@@ -79,32 +77,27 @@ def evaluate(
             with arithmetic(precision), autocast(device, precision):
                 logits = network(images)
             logits = logits.float()
-            predicted = logits.argmax(1)
             finite = logits.isfinite().all(1)
-            correct = (predicted == labels) & finite
+            correct = (logits.argmax(1) == labels) & finite
             wrong += (~correct).sum()
             if logits.shape[1] > 5:
                 has_top5 = True
                 among = (logits.topk(5).indices == labels[:, None]).any(1)
                 wrong_top5 += (~among | ~finite).sum()
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
-            predictions.append(predicted)
-            corrects.append(correct.long())
+            corrects.append(correct.cpu())
             report(done, len(own_starts))
     finally:
         network.train(was_training)
     count = len(batches)
-    per_image = [torch.stack(both).cpu() for both in zip(predictions, corrects, strict=True)]
-    own = (int(wrong), int(wrong_top5), has_top5, float(loss), per_image)
-    wrongs, wrongs_top5, have_top5, losses, per_images = zip(
+    own = (int(wrong), int(wrong_top5), has_top5, float(loss), corrects)
+    wrongs, wrongs_top5, have_top5, losses, per_process = zip(
         *processes.gather_lists([own]), strict=True
     )
-    predicted, is_correct = torch.cat([part for parts in per_images for part in parts], 1)
     return Evaluation(
         count,
         sum(wrongs),
         sum(losses) / count,
-        predicted,
-        is_correct.bool(),
+        torch.cat([part for parts in per_process for part in parts]),
         sum(wrongs_top5) if any(have_top5) else None,
     )

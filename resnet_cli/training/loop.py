@@ -47,7 +47,6 @@ class TrainingProgress:
 
     iteration: int
     total: int
-    epoch: int
     row: dict[str, Any] | None
     """The row of training.csv, if an epoch has just ended."""
 
@@ -184,7 +183,7 @@ class Trainer:
             if stop:
                 self._has_diverged()
             row = self._end_epoch() if self._epoch_is_over() else None
-            self.report(TrainingProgress(position.iteration, self.total, self._epoch, row))
+            self.report(TrainingProgress(position.iteration, self.total, row))
             over = position.diverged or position.iteration == self.total
             if stop and not over:
                 processes.from_first(self.save)

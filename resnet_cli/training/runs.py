@@ -13,7 +13,7 @@ The same configuration on different images has its own folder (`run_folder`).
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -302,7 +302,7 @@ def _train(
     if context.log is not None:
         log = EpochLog(folder, trainer.position.rows, started, context.log)
         trainer.report = _also_logged(report, log)
-    with log or nullcontext():
+    with closing(log) if log is not None else nullcontext():
         is_over = trainer.fit()
     if not is_over:
         raise Interrupted(

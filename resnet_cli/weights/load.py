@@ -18,7 +18,7 @@ from torch import Tensor
 
 from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
-from resnet_cli.datasets.normalisation import Normalization
+from resnet_cli.datasets.normalisation import Normalization, check_statistics
 from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
 from resnet_cli.models.network import Network
@@ -249,7 +249,8 @@ def _ours(
         mean, std = tensors["normalization.mean"], tensors["normalization.std"]
         if mean.dim() != 3 or len(mean) != 3 or std.shape != (3, 1, 1):
             raise TypeError
-        normalization = Normalization.from_dict({"mean": mean, "std": std})
+        check_statistics(mean, std, "normalisation")
+        normalization = Normalization(mean.float(), std.float())
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +87,7 @@ def expected(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
 
 
 def test_a_point_for_each_number_of_a_row_at_its_iteration(tmp_path: Path) -> None:
-    with EpochLog(tmp_path, ROWS[:1], STARTED) as log:
+    with closing(EpochLog(tmp_path, ROWS[:1], STARTED)) as log:
         log.add(ROWS[1])
     assert points(tmp_path) == {
         "train_loss": [(4, 2.0), (8, 1.0)],
@@ -114,7 +115,7 @@ def test_a_log_is_begun_anew(tmp_path: Path) -> None:
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "rank", lambda: 1)
-    with EpochLog(tmp_path, ROWS, STARTED) as log:
+    with closing(EpochLog(tmp_path, ROWS, STARTED)) as log:
         log.add(ROWS[0])
     assert list(tmp_path.iterdir()) == []
 

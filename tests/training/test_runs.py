@@ -248,8 +248,10 @@ def test_the_outcome_on_every_test_image_is_stored(trained: tuple[Context, Finis
     (correct,) = read_outcomes(finished.folder).values()
     subject = find_subject(context, str(finished.folder))
     batches = subject.batches("test")
-    predicted = evaluate(subject.loaded.network, batches).predictions
-    assert correct.tolist() == (predicted == batches.labels).tolist()
+    images, labels = batches.evaluation(0, len(batches))
+    with torch.inference_mode():
+        predicted = subject.loaded.network(images).argmax(1)
+    assert correct.tolist() == (predicted == labels).tolist()
     assert 100 * (1 - correct.mean()) == pytest.approx(finished.test_error)
 
 
