@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.kernels.layers import is_exactly, is_norm
+
 PAYS_FROM = 2e11
 """Minimum multiply-adds for which Winograd convolutions pay off: about two seconds of work
 on two cores. Compiling takes ten seconds, once per machine."""
@@ -94,7 +96,7 @@ class EvaluationConv2d(nn.Module):
 
         Args:
             conv: a convolution for which `fits` returns True.
-            norm: a batch norm with running statistics, applied first.
+            norm: a batch norm for which `is_norm` returns True, applied first.
         """
         from resnet_cli.kernels.convolution import transform_weight
 
@@ -135,34 +137,35 @@ class EvaluationConv2d(nn.Module):
 def apply_in_evaluation(network: nn.Module) -> None:
     """Replace each sequence [batch norm], [ReLU], 3x3 convolution, [ReLU] of a network, in place.
 
-    The network must stay in evaluation mode and on the CPU.
+    The network must stay in evaluation mode and on the CPU. Layers that are not exactly torch's
+    (`is_exactly`) stay as they are.
     """
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
+        if is_exactly(module, nn.Sequential):
             _replace_sequences(module)
 
 
 def _replace_sequences(sequence: nn.Sequential) -> None:
     done: list[tuple[str, nn.Module]] = []
-    waiting = list(sequence.named_children())
+    waiting = list(sequence._modules.items())  # `named_children` skips repeated layers
     while waiting:
         name, layer = waiting.pop(0)
-        if isinstance(layer, nn.Conv2d) and fits(layer):
-            relu_before = bool(done) and isinstance(done[-1][1], nn.ReLU)
+        if is_exactly(layer, nn.Conv2d) and fits(layer):
+            relu_before = bool(done) and is_exactly(done[-1][1], nn.ReLU)
             if relu_before:
                 done.pop()
             last = done[-1][1] if done else None
-            norm = last if isinstance(last, nn.BatchNorm2d) else None
+            norm = last if is_norm(last) else None
             if norm is not None:
                 done.pop()
-            relu_after = bool(waiting) and isinstance(waiting[0][1], nn.ReLU)
+            relu_after = bool(waiting) and is_exactly(waiting[0][1], nn.ReLU)
             if relu_after:
                 waiting.pop(0)
             layer = EvaluationConv2d(
                 layer, norm=norm, relu_before=relu_before, relu_after=relu_after
             )
         done.append((name, layer))
-    for name, _ in list(sequence.named_children()):
+    for name in list(sequence._modules):
         delattr(sequence, name)
     for name, layer in done:
         sequence.add_module(name, layer)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from changed_layers import UNITS, changed_net
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -196,6 +197,16 @@ def test_evaluation_gives_the_same_logits(name: str) -> None:
         torch.testing.assert_close(unit(x), plain(x), rtol=1e-4, atol=1e-4)
         assert torch.equal(x, kept), "a unit's input is not overwritten"
         x = plain(x)
+
+
+@pytest.mark.parametrize("units", UNITS)
+@torch.no_grad()
+def test_evaluation_of_changed_and_shared_layers_gives_the_same_logits(units: str) -> None:
+    network = changed_net(units).module
+    images = random(4, 3, 8, 8)
+    expected = network(images)
+    winograd.apply_in_evaluation(network)
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_evaluation_replaces_all_layers_of_a_branch() -> None:

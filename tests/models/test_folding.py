@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from changed_layers import UNITS, changed_net
 from torch import nn
 
 from resnet_cli.config.schema import ModelConfig
@@ -81,3 +82,18 @@ def test_a_relu_that_stands_first_does_not_work_in_place() -> None:
         assert isinstance(unit.F, nn.Sequential)
         first = next(iter(unit.F))
         assert not (isinstance(first, nn.ReLU) and first.inplace)
+
+
+@pytest.mark.parametrize("units", UNITS)
+@torch.no_grad()
+def test_changed_and_shared_layers_compute_the_same(units: str) -> None:
+    network = changed_net(units).module
+    images = torch.randn(4, 3, 8, 8)
+    expected = network(images)
+    fold = folded(network)
+    torch.testing.assert_close(fold(images), expected, rtol=1e-4, atol=1e-4)
+    x = network.stem(images)
+    for unit in fold.unit_list:
+        kept = x.clone()
+        unit.skip(x)
+        assert torch.equal(x, kept), "a unit's input is not overwritten"

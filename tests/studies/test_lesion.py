@@ -10,11 +10,13 @@ import pandas
 import pyarrow.parquet as pq
 import pytest
 import torch
+from changed_layers import UNITS, changed_net
 from PIL import Image
 from plain_lesions import make_batches, measured
 from torch import Tensor
 from torch.nn import functional
 
+import resnet_cli as rc
 from resnet_cli.config.schema import DataConfig, ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
@@ -237,6 +239,20 @@ def test_rows_of_reorderings() -> None:
     assert rows[-1]["kendall_tau"] == pytest.approx(1, abs=1e-12)
     assert rows[-1]["kl_divergence"] == 0
     assert rows[-1]["loss"] == pytest.approx(baseline.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_the_baseline_of_changed_and_shared_layers_is_the_networks_own_error(
+    units: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels are the network's predictions, so any other prediction is an error."""
+    monkeypatch.setattr("resnet_cli.kernels.winograd.PAYS_FROM", 0)
+    net = changed_net(units)
+    images = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        data = rc.tensors(images, net.module(images).argmax(1), device="cpu")
+    assert net.error(data) == 0
+    assert (rc.lesions(net, data)["baseline_error"] == 0).all()
 
 
 def test_kendall_tau_counts_pairs_that_agree() -> None:

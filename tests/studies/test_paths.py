@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from changed_layers import UNITS, changed_net
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
-from resnet_cli.models.units import ResidualUnit
+from resnet_cli.models.units import ResidualUnit, Subsampled1x1, ZeroPadding
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.engine import ENGINES
 from resnet_cli.runtime.errors import UserError
@@ -31,6 +32,7 @@ from resnet_cli.studies.paths.exact import (
     exact_spectrum_of_unit,
     gradient_by_length,
 )
+from resnet_cli.studies.paths.pullback import trace, trace_autograd
 from resnet_cli.studies.paths.sampled import (
     batch_indices,
     draw_path,
@@ -168,6 +170,12 @@ def check_every_path(fields: dict[str, Any], batch_statistics: bool) -> None:
     images, labels = a_batch(3 if "stem" not in fields else 2)
     if "stem" in fields:
         images = functional.interpolate(images, scale_factor=4)
+    check_paths_of(network, images, labels, batch_statistics)
+
+
+def check_paths_of(
+    network: Network, images: Tensor, labels: Tensor, batch_statistics: bool
+) -> None:
     n = len(network.units)
     cut = CutNetwork(network, images, labels, batch_statistics=batch_statistics)
     assert len(cut) == n
@@ -213,6 +221,41 @@ def test_every_path_of_three_units(
 @pytest.mark.parametrize("name", DEEPER)
 def test_every_path_of_several_units(name: str, batch_statistics: bool) -> None:
     check_every_path(DEEPER[name], batch_statistics)
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+@pytest.mark.parametrize("units", UNITS)
+def test_every_path_of_changed_and_shared_layers(units: str, batch_statistics: bool) -> None:
+    network = changed_net(units).module.double()
+    check_paths_of(network, *a_batch(), batch_statistics)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 5, (1, 7), padding=(0, 3)),
+        nn.Conv2d(4, 5, (3, 5), padding=(1, 2)),
+        nn.Conv2d(4, 5, (3, 5), padding=(1, 0)),
+        nn.Conv2d(4, 5, (3, 5), padding=1, stride=(2, 1), dilation=(1, 2)),
+        nn.Conv2d(4, 5, 3, padding="same", dilation=2),
+        pytest.param(
+            nn.Conv2d(4, 5, (2, 5), padding="same"),  # one row more below than above
+            marks=pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+        ),
+        nn.Conv2d(4, 5, (2, 3), padding="valid"),
+        Subsampled1x1(4, 5, 1, 2),
+        ZeroPadding(4, 9, 2),
+        ZeroPadding(4, 3, 1),
+    ],
+    ids=str,
+)
+def test_pullbacks_of_layers_are_those_of_autograd(layer: nn.Module) -> None:
+    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
+    y, pullback = trace(layer.double(), x)
+    expected, by_autograd = trace_autograd(layer, x)
+    assert torch.equal(y, expected)
+    gradients = torch.randn(2, *y.shape, dtype=torch.float64)
+    assert_close(pullback(gradients.clone()), by_autograd(gradients))
 
 
 def test_paths_differ_from_one_another() -> None:

@@ -7,7 +7,8 @@ function that maps gradients at the output to gradients at x. Gradients are stac
 In evaluation mode every module of the papers' networks is linear around x: a convolution, or a
 multiplication by a fixed mask. Their pullbacks are computed directly, as one batch of K x N images,
 without gradients of weights and without the overhead of autograd. All other modules (gates, batch
-statistics, third-party modules) use autograd, with the K gradients batched.
+statistics, subclasses of torch's layers, other third-party modules) use autograd, with the K
+gradients batched.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resnet_cli.kernels.layers import is_exactly, is_norm
 from resnet_cli.models.units import Scale, ZeroPadding
 
 Pullback = Callable[[Tensor], Tensor]
@@ -30,22 +32,28 @@ def identity(gradients: Tensor) -> Tensor:
 
 def trace(module: nn.Module, x: Tensor) -> tuple[Tensor, Pullback]:
     """(module(x), its pullback at x), x [N, C, H, W] without gradient history."""
-    if isinstance(module, nn.Sequential):
+    if is_exactly(module, nn.Sequential):
         return _chain(module, x)
-    if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and not module.training):
+    if is_exactly(module, nn.Identity) or (is_exactly(module, nn.Dropout) and not module.training):
         return x, identity
-    if isinstance(module, nn.ReLU):
+    if is_exactly(module, nn.ReLU):
         y = torch.relu(x)
         return y, _multiplied((y > 0).to(x.dtype))
-    if isinstance(module, nn.BatchNorm2d) and not module.training:
+    if is_norm(module) and not module.training:
         y = module(x)
         return y, _multiplied(_bn_scale(module).view(1, -1, 1, 1))
-    if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
-        return module(x), _convolved(module, x)
-    if isinstance(module, Scale):
+    # Not `Subsampled1x1`, which avoids the backward pass of a strided convolution.
+    if (
+        is_exactly(module, nn.Conv2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)  # by name, it may differ between two sides
+    ):
+        return module(x), _convolved(module, x, module.padding)
+    if is_exactly(module, Scale):
         factor = module.factor
         return module(x), lambda gradients: gradients.mul_(factor)
-    if isinstance(module, ZeroPadding):
+    if is_exactly(module, ZeroPadding):
         return module(x), _unpadded(module, x)
     return trace_autograd(module, x)
 
@@ -58,11 +66,7 @@ def _chain(module: nn.Sequential, x: Tensor) -> tuple[Tensor, Pullback]:
     while position < len(layers):
         layer = layers[position]
         following = layers[position + 1] if position + 1 < len(layers) else None
-        if (
-            isinstance(layer, nn.BatchNorm2d)
-            and not layer.training
-            and isinstance(following, nn.ReLU)
-        ):
+        if is_norm(layer) and not layer.training and is_exactly(following, nn.ReLU):
             x = torch.relu(layer(x))
             pullbacks.append(_multiplied((x > 0) * _bn_scale(layer).view(1, -1, 1, 1)))
             position += 2
@@ -105,16 +109,16 @@ def _bn_scale(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
 
 
-def _convolved(module: nn.Conv2d, x: Tensor) -> Pullback:
+def _convolved(module: nn.Conv2d, x: Tensor, padding: tuple[int, ...]) -> Pullback:
     """The pullback of a convolution: the transposed convolution.
 
     At stride 1 this is a convolution with the flipped kernel, which is faster.
     """
     weight = module.weight.detach()
-    kernel, padding = module.kernel_size[0], module.padding[0]
-    assert isinstance(padding, int), "padding by name is not used here"
     plain = module.stride == (1, 1) and module.dilation == (1, 1)
-    same = plain and 2 * padding == kernel - 1
+    same = plain and all(
+        2 * pad == kernel - 1 for pad, kernel in zip(padding, module.kernel_size, strict=True)
+    )
     flipped = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
     height, width = x.shape[2:]
 
@@ -130,7 +134,7 @@ def _convolved(module: nn.Conv2d, x: Tensor) -> Pullback:
                 weight,
                 None,
                 module.stride,
-                module.padding,
+                padding,
                 module.dilation,
                 False,
                 [0, 0],
