@@ -92,13 +92,13 @@ class ZeroPadding(nn.Module):
         """
         super().__init__()
         self.missing = out_channels - in_channels
+        self.before = self.missing // 2 if self.missing > 0 and not at_end else 0
+        """Zeros before the channels."""
         self.stride = stride
-        self.at_end = at_end
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]
-        before = self.missing // 2 if self.missing > 0 and not self.at_end else 0
-        return functional.pad(x, (0, 0, 0, 0, before, self.missing - before))
+        return functional.pad(x, (0, 0, 0, 0, self.before, self.missing - self.before))
 
 
 class Scale(nn.Module):

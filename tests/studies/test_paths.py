@@ -245,6 +245,7 @@ def test_every_path_of_changed_and_shared_layers(units: str, batch_statistics: b
         nn.Conv2d(4, 5, (2, 3), padding="valid"),
         Subsampled1x1(4, 5, 1, 2),
         ZeroPadding(4, 9, 2),
+        ZeroPadding(4, 9, 2, at_end=True),
         ZeroPadding(4, 3, 1),
     ],
     ids=str,

@@ -151,9 +151,8 @@ def _convolved(module: nn.Conv2d, x: Tensor, padding: tuple[int, ...]) -> Pullba
 def _unpadded(module: ZeroPadding, x: Tensor) -> Pullback:
     """The pullback of zero padding (option A): padded channels are dropped, skipped pixels are
     zero."""
-    channels, stride, missing = x.shape[1], module.stride, module.missing
-    before = missing // 2 if missing > 0 else 0
-    kept = min(channels, channels + missing)
+    channels, stride, before = x.shape[1], module.stride, module.before
+    kept = min(channels, channels + module.missing)
 
     def pulled(gradients: Tensor) -> Tensor:
         result = gradients.new_zeros(*gradients.shape[:2], *x.shape[1:])
