@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import PUBLISHED, Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.models import Network, build
-from resnet_cli.models.network import Head
+from resnet_cli.models.network import Head, batch_norms
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.lesion import draw_deletions
 from resnet_cli.training.loop import Trainer
@@ -58,7 +57,7 @@ def benchmark_network(settings: Settings, depth: int, split: Split) -> Network:
     standardized logits, so that all classes are predicted."""
     config = ModelConfig(depth=settings.depth(depth))
     network = build(config, CLASSES, seed=0)
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = batch_norms(network)
     for norm in norms:
         norm.momentum = 1.0
     images, _ = batches_of(split).evaluation(0, 64)

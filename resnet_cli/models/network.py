@@ -11,6 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from resnet_cli.models.units import Gate, Place, Unit
 
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""Batch norm of any dimension."""
+NormStatistics = tuple[Tensor, Tensor, Tensor]
+"""Running mean [C], running variance [C], and the number of batches averaged."""
+
 
 class Network(nn.Module):
     """stem [N, 3, H, W] -> units -> head [N, classes].
@@ -67,12 +72,25 @@ class Network(nn.Module):
         return next(self.parameters()).device
 
 
+def batch_norms(module: nn.Module) -> list[BatchNorm]:
+    """The batch norms of a module, in the order of its modules."""
+    return [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+
+
+def running_statistics(norm: BatchNorm) -> NormStatistics:
+    """The buffers of a batch norm that keeps running statistics."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    return norm.running_mean, norm.running_var, norm.num_batches_tracked
+
+
 def _recomputed(unit: Unit, x: Tensor) -> Tensor:
     """unit(x), with its inner activations recomputed in the backward pass.
 
     The recomputation must not update the running statistics a second time.
     """
-    norms = [m for m in unit.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = batch_norms(unit)
 
     @contextmanager
     def frozen_statistics() -> Iterator[None]:
@@ -102,7 +120,7 @@ def evaluation_mode(network: Network, *, batch_statistics: bool = False) -> Iter
             updating the running statistics.
     """
     was_training = network.training
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = batch_norms(network)
     tracked = [norm.track_running_stats for norm in norms]
     network.eval()
     if batch_statistics:
@@ -141,7 +159,7 @@ def initialize(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(module, BatchNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):

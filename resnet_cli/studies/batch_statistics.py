@@ -17,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from resnet_cli.models.network import BatchNorm, NormStatistics, batch_norms, running_statistics
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.runtime.threads import map_in_threads
@@ -34,8 +35,6 @@ BATCH = 100
 GROUP = 8
 """Walks whose statistics are estimated together. Groups run in parallel."""
 
-NormStatistics = tuple[Tensor, Tensor, Tensor]
-"""Running mean [C], running variance [C], and the number of batches averaged."""
 Part = tuple[NormStatistics, ...]
 """The statistics of the batch norms of a stem, a unit or a head, in the order of its modules."""
 
@@ -50,33 +49,22 @@ class Statistics:
     head: Part
 
 
-def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
-    """The batch norms of a part of a network."""
-    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-
-
-def attach(norms: Sequence[nn.BatchNorm2d], part: Part) -> None:
+def attach(norms: Sequence[BatchNorm], part: Part) -> None:
     """Make batch norms use these statistics; in training mode they update them in place."""
     for norm, (mean, variance, batches) in zip(norms, part, strict=True):
         norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
 
 
-def stored(norms: Sequence[nn.BatchNorm2d]) -> Part:
+def stored(norms: Sequence[BatchNorm]) -> Part:
     """The running statistics of batch norms."""
-    found = []
-    for norm in norms:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        found.append((norm.running_mean, norm.running_var, norm.num_batches_tracked))
-    return tuple(found)
+    return tuple(map(running_statistics, norms))
 
 
 def own_statistics(network: "Network", walk: "Walk") -> Statistics:
     """The network's own statistics along a walk."""
-    units = [stored(norms_of(unit)) for unit in network.unit_list]
+    units = [stored(batch_norms(unit)) for unit in network.unit_list]
     steps = tuple(units[step.unit] for step in walk)
-    return Statistics(stored(norms_of(network.stem)), steps, stored(norms_of(network.head)))
+    return Statistics(stored(batch_norms(network.stem)), steps, stored(batch_norms(network.head)))
 
 
 def training_images(
@@ -114,13 +102,13 @@ def whole_batches(count: int) -> int:
 
 def can_recalibrate(network: "Network") -> bool:
     """Whether the network has batch norms, all of them with running statistics."""
-    norms = norms_of(network)
+    norms = batch_norms(network)
     return bool(norms) and all(norm.track_running_stats for norm in norms)
 
 
 def check(network: "Network") -> None:
     """Raises UserError for a network without batch norms or without running statistics."""
-    norms = norms_of(network)
+    norms = batch_norms(network)
     if not norms:
         raise UserError("--recalibrate: this network has no batch norms, so no statistics")
     if not all(norm.track_running_stats for norm in norms):
@@ -171,11 +159,11 @@ def _estimated(
     """For each walk of a group the statistics of the stem, of the steps that it does not share with
     the previous walk, and of the head."""
     own = copy.deepcopy(network).eval()
-    for norm in norms_of(own):
+    for norm in batch_norms(own):
         norm.train()
         norm.momentum = None  # the cumulative mean
-    stem_norms, head_norms = norms_of(own.stem), norms_of(own.head)
-    unit_norms = [norms_of(unit) for unit in own.unit_list]
+    stem_norms, head_norms = batch_norms(own.stem), batch_norms(own.head)
+    unit_norms = [batch_norms(unit) for unit in own.unit_list]
     stem = _reset(stem_norms)
     heads = [_reset(head_norms) for _ in group]
     parts: list[list[Part]] = []
@@ -204,7 +192,7 @@ def _estimated(
     ]
 
 
-def _reset(norms: Sequence[nn.BatchNorm2d]) -> Part:
+def _reset(norms: Sequence[BatchNorm]) -> Part:
     """Initial statistics, of no batch."""
     return tuple(
         (

@@ -19,14 +19,14 @@ from torch.nn import functional
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.kernels import winograd
 from resnet_cli.models.folding import folded
-from resnet_cli.models.network import Network, measure
+from resnet_cli.models.network import Network, batch_norms, measure
 from resnet_cli.models.units import DeletedUnit, Place, Unit
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.threads import map_in_threads
 from resnet_cli.studies.base import check_unit
-from resnet_cli.studies.batch_statistics import Statistics, attach, norms_of
+from resnet_cli.studies.batch_statistics import Statistics, attach
 from resnet_cli.studies.progress import Report, check_of, pieces_of, shifted
 from resnet_cli.training.evaluation import BATCH_SIZE
 
@@ -289,8 +289,8 @@ def _visit_all(
     """
     units = network.unit_list
     if statistics is not None:
-        norms, head_norms = [norms_of(unit) for unit in units], norms_of(network.head)
-        attach(norms_of(network.stem), statistics[0].stem)
+        norms, head_norms = [batch_norms(unit) for unit in units], batch_norms(network.head)
+        attach(batch_norms(network.stem), statistics[0].stem)
     trail = [network.stem(images)]
     sums: list[Tensor] = []
     by_class: list[Tensor] = []

@@ -9,9 +9,15 @@ whatever the number of processes. Only dropout differs: each process has its own
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from resnet_cli.models.network import Network
+from resnet_cli.models.network import (
+    BatchNorm,
+    Network,
+    NormStatistics,
+    batch_norms,
+    running_statistics,
+)
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.groups import BatchTotals
@@ -45,15 +51,12 @@ def distributed_backward(network: Network, backward: Callable[[], BatchTotals]) 
     """
     if processes.size() == 1:
         return backward()
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.running_mean is not None
-    ]
-    before = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]
-    for norm in norms:
-        for buffer in norm.buffers():
-            buffer.zero_()
+    norms = [norm for norm in batch_norms(network) if norm.running_mean is not None]
+    before = []
+    for mean, variance, batches in map(running_statistics, norms):
+        before.append((mean.clone(), variance.clone(), batches.clone()))
+        for statistic in (mean, variance, batches):
+            statistic.zero_()
     loss_sum, wrong = backward()
     sums = torch.stack((loss_sum.double(), wrong.double()))
     processes.sum_over_processes(sums)
@@ -72,9 +75,7 @@ def _add_up_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 @torch.no_grad()
-def _combine_statistics(
-    norms: list[nn.BatchNorm1d | nn.BatchNorm2d], before: list[dict[str, Tensor]]
-) -> None:
+def _combine_statistics(norms: list[BatchNorm], before: list[NormStatistics]) -> None:
     """Update running statistics with the groups of all processes in order.
 
     Each process's statistics started from zero, so after its n groups they are the amount to add,
@@ -82,25 +83,15 @@ def _combine_statistics(
     """
     if not norms:
         return
-    gained = torch.cat([torch.cat((_mean(norm), _variance(norm))) for norm in norms])
+    gained = torch.cat([torch.cat(running_statistics(norm)[:2]) for norm in norms])
     parts = processes.gather(gained).split([2 * norm.num_features for norm in norms], dim=1)
-    for norm, old, parts_of_norm in zip(norms, before, parts, strict=True):
+    for norm, (*old, old_batches), parts_of_norm in zip(norms, before, parts, strict=True):
         assert norm.momentum is not None
-        assert norm.num_batches_tracked is not None
-        decay = (1 - norm.momentum) ** norm.num_batches_tracked
-        running = torch.cat((old["running_mean"], old["running_var"]))
+        mean, variance, batches = running_statistics(norm)
+        decay = (1 - norm.momentum) ** batches
+        running = torch.cat(old)
         for part in parts_of_norm:
             running = running * decay + part
-        _mean(norm).copy_(running[: norm.num_features])
-        _variance(norm).copy_(running[norm.num_features :])
-        norm.num_batches_tracked.mul_(processes.size()).add_(old["num_batches_tracked"])
-
-
-def _mean(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
-    assert norm.running_mean is not None
-    return norm.running_mean
-
-
-def _variance(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
-    assert norm.running_var is not None
-    return norm.running_var
+        mean.copy_(running[: norm.num_features])
+        variance.copy_(running[norm.num_features :])
+        batches.mul_(processes.size()).add_(old_batches)

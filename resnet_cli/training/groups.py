@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.network import Network
+from resnet_cli.models.network import BatchNorm, Network, batch_norms, running_statistics
 from resnet_cli.runtime.threads import map_in_threads
 
 BatchTotals = tuple[Tensor, Tensor]
@@ -35,7 +35,7 @@ class ParallelGroups:
         self.parameters = list(network.parameters())
         shared = {id(parameter): parameter for parameter in self.parameters}
         self.copies = [copy.deepcopy(network, dict(shared)) for _ in range(groups)]
-        self.norms = [_norms(network) for network in (network, *self.copies)]
+        self.norms = [batch_norms(network) for network in (network, *self.copies)]
         self.in_threads = self.fits(network)
 
     @staticmethod
@@ -57,9 +57,8 @@ class ParallelGroups:
         """
         for norms in self.norms[1:]:
             for norm in norms:
-                _batches(norm).zero_()
-                _running(norm)[0].zero_()
-                _running(norm)[1].zero_()
+                for statistic in running_statistics(norm):
+                    statistic.zero_()
 
         def through(item: tuple[Network, tuple[Tensor, Tensor]]) -> tuple[Gradients, BatchTotals]:
             network, (images, labels) = item
@@ -92,30 +91,15 @@ class ParallelGroups:
         return outcomes
 
 
-def _norms(network: Network) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
-    return [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-
-
-def _running(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
-def _batches(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Tensor:
-    assert norm.num_batches_tracked is not None
-    return norm.num_batches_tracked
-
-
 @torch.no_grad()
-def _update_running_statistics(
-    norm: nn.BatchNorm1d | nn.BatchNorm2d, seen: nn.BatchNorm1d | nn.BatchNorm2d
-) -> None:
+def _update_running_statistics(norm: BatchNorm, seen: BatchNorm) -> None:
     """Update a batch norm's running statistics with those of a copy. The copy's started from zero,
     so they are the group's statistics times the momentum. Copies of inactive units saw no batch."""
     assert norm.momentum is not None
-    if int(_batches(seen)) == 0:
+    *averages, batches = running_statistics(norm)
+    *averages_seen, batches_seen = running_statistics(seen)
+    if int(batches_seen) == 0:
         return
-    _batches(norm).add_(1)
-    for running, group in zip(_running(norm), _running(seen), strict=True):
+    batches.add_(1)
+    for running, group in zip(averages, averages_seen, strict=True):
         running.mul_(1 - norm.momentum).add_(group)

@@ -12,7 +12,7 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.models.network import Network
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import batch_statistics
-from resnet_cli.studies.batch_statistics import Statistics, estimate, norms_of, training_images
+from resnet_cli.studies.batch_statistics import Statistics, estimate, training_images
 from resnet_cli.studies.subject import Subject, untrained_subject
 from resnet_cli.studies.walks import (
     Walk,
@@ -50,6 +50,10 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         norm.running_var.uniform_(0.5, 2, generator=generator)
         norm.weight.data.uniform_(0.5, 1.5, generator=generator)
     return found
+
+
+def norms_of(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 def walks_of(network: Network) -> list[Walk]:
@@ -130,6 +134,8 @@ def test_statistics_before_the_lesion_are_the_intact_networks(subject: Subject) 
     statistics, images = estimated(subject, [walk])
     assert statistics[walk].steps[:unit] == statistics[whole].steps[:unit]
     naive = plainly(network, whole, images)
+    parts = (statistics[whole].stem, *statistics[whole].steps, statistics[whole].head)
+    assert sum(map(len, parts)) == len(norms_of(network))
     for index, part in enumerate(statistics[whole].steps):
         for norm, (mean, variance, count) in zip(
             norms_of(naive.unit_list[index]), part, strict=True

@@ -39,11 +39,18 @@ def step(network: Network, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return found | {name: tensor.clone() for name, tensor in network.named_buffers()}
 
 
-@pytest.mark.parametrize("placement", ["full_preactivation", "original"])
-def test_recomputing_gives_the_same_gradients_and_statistics(placement: str) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"depth": 56, "placement": "full_preactivation"},
+        {"depth": 56, "placement": "original"},
+        {"depth": 10, "family": "vgg", "branch": "basic", "widths": (4, 8, 8, 8, 8)},
+    ],
+)
+def test_recomputing_gives_the_same_gradients_and_statistics(fields: dict[str, Any]) -> None:
     found = []
     for recompute in (False, True):
-        network = network_of(56, placement=placement)
+        network = network_of(**fields)
         network.checkpoint_units = recompute
         found.append(step(network, *batch(4, 16)))
     assert found[0].keys() == found[1].keys()
