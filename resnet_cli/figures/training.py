@@ -81,10 +81,10 @@ def training_figure(
     """Training loss (dashed) and test error (solid) over iterations: paper 1, Figures 1, 3, 6.
 
     Each case has a colour; with several seeds, the line is their median and the band their range.
-    More than four cases are drawn in panels, each with the original unit of the same depth (or, if
-    there is none, the first case) for comparison, and more than 30 cases as one bundle of error
-    curves. If a case's loss exploded, its curve leaves the loss axis and its label says so. A label
-    also says if only the final values of a case are known.
+    More than four cases are drawn in panels, each with the original unit of the same depth for
+    comparison (or, if there is none or the case itself has it, with the first case), and more than
+    30 cases as one bundle of error curves. If a case's loss exploded, its curve leaves the loss
+    axis and its label says so. A label also says if only the final values of a case are known.
 
     Args:
         training: rows of training.csv.
@@ -110,7 +110,12 @@ def training_figure(
         rows, columns = 1, 1
     else:
         against = {case: _reference(case, cases) for case in cases}
-        groups = [[against[case], case] for case in cases if case not in against.values()]
+        compared = {reference for case, reference in against.items() if reference != case}
+        groups = [
+            [reference if reference != case else cases[0], case]
+            for case, reference in against.items()
+            if case not in compared
+        ]
         columns = 4 if len(groups) == 4 or len(groups) > 9 else 3
         rows = math.ceil(len(groups) / columns)
         figure = new_figure(title, ROW_WIDTH, 2.3 * rows + 0.7)
@@ -138,8 +143,7 @@ def training_figure(
         if number + columns >= len(groups):
             error_axes.set_xlabel("iteration")
             error_axes.tick_params(labelbottom=True)
-    highest = float(training["test_error"].max())
-    axes[0].set_ylim(0, 1.05 * highest if highest > 0 else 1.0)
+    axes[0].set_ylim(0, _highest_shown(training))
     axes[0].set_xlim(0, 1.03 * float(training["iteration"].max()))
     for used in axes[: len(groups)]:
         thousands(used)
@@ -149,7 +153,10 @@ def training_figure(
     if len(groups) > 1:
         references = list(dict.fromkeys(group[0] for group in groups))
         same = f"{labels[references[0]]} (in every panel)"
-        named = [same if len(references) == 1 else "the original unit of the same depth"]
+        others = "the original unit of the same depth"
+        if any(_suffix(case) != _suffix(reference) for reference, case in groups):
+            others += " or the first case"
+        named = [same if len(references) == 1 else others]
         named.append("the panel's case")
     handles = [Line2D([], [], color=PALETTE[i], label=name) for i, name in enumerate(named)]
     for linestyle, name in (("-", "test error"), ("--", "training loss")):
@@ -180,8 +187,8 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
     axes = figure.subplots()
     label = f"{training['case'].nunique()} cases"
     if _line(evaluated, "-") == "none":
-        points = numpy.concatenate(curves)
-        axes.plot(*points.T, ".", color=PALETTE[0], alpha=0.35, label=label)
+        points = evaluated["iteration"], evaluated["test_error"]
+        axes.plot(*points, ".", color=PALETTE[0], alpha=0.35, label=label)
     else:
         lines = LineCollection(curves, colors=PALETTE[0], linewidths=0.8, alpha=0.35, label=label)
         axes.add_collection(lines)
@@ -190,12 +197,18 @@ def _bundle_figure(training: pandas.DataFrame, title: str) -> "Figure":
     style: dict[str, Any] = {"marker": marker, "linestyle": _line(evaluated, "-")}
     axes.plot(median.index, median, color=PALETTE[1], label="median", **style)
     axes.set_xlim(0, 1.03 * float(training["iteration"].max()))
-    axes.set_ylim(0, 1.05 * float(training["test_error"].max()) or 1.0)
+    axes.set_ylim(0, _highest_shown(training))
     axes.set_xlabel("iteration")
     axes.set_ylabel("test error (%)")
     thousands(axes)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _highest_shown(training: pandas.DataFrame) -> float:
+    """The upper end of the axis of errors; 1 if no error is above 0 or none was measured."""
+    highest = float(training["test_error"].max())
+    return 1.05 * highest if highest > 0 else 1.0
 
 
 def _label(

@@ -63,6 +63,28 @@ def test_a_panel_compares_with_the_original_of_the_same_depth() -> None:
     assert "the original unit of the same depth" in texts(figure)
 
 
+def test_originals_of_several_depths_are_compared_with_the_first() -> None:
+    depths = ("20", "32", "44", "56", "110")
+    figure = training_figure(training([f"original-{depth}" for depth in depths]), TITLE)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [f"original unit, {depth}" for depth in depths]
+    assert [len(lines(axes, "-")) for axes in figure.axes[1:5]] == [2, 2, 2, 2]
+    assert "original unit, 20 (in every panel)" in texts(figure)
+
+
+def test_every_case_is_in_a_panel() -> None:
+    cases = ["original-56", "original-110", "preact-110", "dropout-110", "original-164"]
+    figure = training_figure(training(cases), TITLE)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [
+        "original unit, 56",
+        "full pre-activation, 110",
+        "dropout 0.5, 110",
+        "original unit, 164",
+    ]
+    assert "the original unit of the same depth or the first case" in texts(figure)
+
+
 @pytest.mark.parametrize("cases", [["original", "dropout"], ["a", "b", "c", "d", "e", "dropout"]])
 def test_an_exploding_loss_does_not_stretch_the_axis(cases: list[str]) -> None:
     frame = training(cases)
@@ -98,8 +120,10 @@ def test_training_that_diverged_ends_its_lines() -> None:
     frame.loc[frame["epoch"] > 3, ["train_loss", "test_error"]] = [math.inf, math.nan]
     losses = training_figure(frame, TITLE).axes[1]
     assert list(lines(losses, "--")[0].get_xdata()) == [11, 22, 33]
-    frame[["train_loss", "test_error"]] = math.nan
-    save_to_memory(training_figure(frame, TITLE))
+    for cases in (1, 6, 31):
+        frame = training([f"case{number}" for number in range(cases)])
+        frame[["train_loss", "test_error"]] = math.nan
+        save_to_memory(training_figure(frame, TITLE))
 
 
 @pytest.mark.parametrize("cases", [["main"], [f"case{number}" for number in range(31)]])
