@@ -54,17 +54,7 @@ class _Builder:
         self.plan, self.source, self.assume = plan, source, assume
         likely = ("relu", "silu", "gelu")
         self.activation = assume.value("activation", "relu", tuple(_ACTIVATIONS), likely)
-        self.epsilon = self._number("epsilon", "1e-05")
-
-    def _number(self, key: str, usual: str) -> float:
-        text = self.assume.value(key, usual, ())
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 < value < 1000:
-            raise UserError(f"--model {key}={text}: must be a number above 0")
-        return value
+        self.epsilon = assume.number("epsilon", "1e-05")
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -95,7 +85,7 @@ class _Builder:
         first = plan.stem[0][0]
         large = first.kernel >= 7 or len(plan.stem) > 1
         usual = "2" if large else "1"
-        stride = int(self._number("stem_stride", usual))
+        stride = assume.whole_number("stem_stride", usual)
         pools = assume.value(
             "stem_pool",
             "max" if large else "none",

@@ -1,10 +1,12 @@
 """Properties of a network that cannot be inferred from a checkpoint's shapes: they are assumed,
 reported, and can be set with `--model`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from resnet_cli.runtime.errors import UserError, unknown
+from resnet_cli.runtime.errors import UserError, shortened, unknown
 
 MEANINGS: Mapping[str, str] = {
     "attention_heads": "heads of each attention",
@@ -23,6 +25,9 @@ MEANINGS: Mapping[str, str] = {
     "zero_padding": "zeros of a padded shortcut: before and after its channels, or only after them",
 }
 """The keys of `--model` and their meanings."""
+LIMIT = 1000
+"""Above every number that a network has as a property."""
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,28 @@ class Assumptions:
         rest = () if source == "--model" else tuple(v for v in others if v != value)
         self.made[key] = Assumption(key, value, rest, source)
         return value
+
+    def number(self, key: str, usual: str) -> float:
+        """The value of a property that is a number.
+
+        Raises:
+            UserError: it is not, or not in the range of such properties.
+        """
+        return self._parsed(float, "a number", key, usual)
+
+    def whole_number(self, key: str, usual: str) -> int:
+        """The value of a property that is a whole number; raises as `number`."""
+        return self._parsed(int, "a whole number", key, usual)
+
+    def _parsed(self, kind: Callable[[str], N], what: str, key: str, usual: str) -> N:
+        text = self.value(key, usual, ())
+        with suppress(ValueError):
+            number = kind(text)
+            if 0 < number < LIMIT:
+                return number
+        raise UserError(
+            f"--model {key}={shortened(text)}: must be {what} above 0 and below {LIMIT}"
+        )
 
     def check_all_used(self) -> None:
         """Check that this network has all properties that `--model` sets.

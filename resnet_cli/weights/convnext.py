@@ -91,12 +91,10 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
         UserError: a key is missing or unexpected, or a shape is wrong.
     """
     tensors = {_torchvision_key(key): tensor for key, tensor in tensors.items()}
-    reader = LayerReader(tensors, source, float(assume.value("epsilon", "1e-06", ())))
-    first = tensors["features.0.0.weight"].shape[-1] if "features.0.0.weight" in tensors else 4
-    stem = nn.Sequential(
-        reader.conv("features.0.0", first), reader.layer_norm("features.0.1", LayerNorm2d)
-    )
-    width = tensors["features.0.0.weight"].shape[0]
+    reader = LayerReader(tensors, source, assume.number("epsilon", "1e-06"))
+    first = reader.conv("features.0.0", 3, of_patches=True)
+    width = first.out_channels
+    stem = nn.Sequential(first, reader.layer_norm("features.0.1", width, LayerNorm2d))
     places = sorted(
         (int(match[1]), int(match[2])) for key in tensors if (match := _BLOCK.fullmatch(key))
     )
@@ -107,22 +105,20 @@ def assemble_convnext(tensors: Mapping[str, Tensor], source: str, assume: Assump
         stride, before = 1, width
         if number == 0 and part > 1:
             below = f"features.{part - 1}"
-            down = reader.conv(f"{below}.1", 2)
-            pre = nn.Sequential(reader.layer_norm(f"{below}.0", LayerNorm2d), down)
+            norm = reader.layer_norm(f"{below}.0", width, LayerNorm2d)
+            down = reader.conv(f"{below}.1", width, kernel=2, of_patches=True)
+            pre = nn.Sequential(norm, down)
             stride, width = 2, down.out_channels
-        kernel = tensors[f"{name}.block.0.weight"].shape[-1]
-        layers = [
-            reader.conv(f"{name}.block.0", 1, kernel // 2, groups=width),
-            reader.layer_norm(f"{name}.block.2"),
-            reader.linear(f"{name}.block.3"),
-            nn.GELU(),
-            reader.linear(f"{name}.block.5"),
-        ]
+        depthwise = reader.conv(f"{name}.block.0", width, width, groups=width)
+        norm = reader.layer_norm(f"{name}.block.2", width)
+        inner = reader.linear(f"{name}.block.3", width)
+        outer = reader.linear(f"{name}.block.5", inner.out_features, width)
+        layers = [depthwise, norm, inner, nn.GELU(), outer]
         place = Place(len(units), (part + 1) // 2, number + 1, before, width, stride)
-        branch = ConvNextBranch(layers, reader.take(f"{name}.layer_scale").reshape(-1, 1, 1))
+        gamma = reader.take(f"{name}.layer_scale", width).reshape(-1, 1, 1)
+        branch = ConvNextBranch(layers, gamma)
         units.append(ResidualUnit(place, pre=pre, h=nn.Identity(), F=branch, f=nn.Identity()))
-    head = ConvNextHead(
-        reader.layer_norm("classifier.0", LayerNorm2d), reader.linear("classifier.2")
-    )
+    norm = reader.layer_norm("classifier.0", width, LayerNorm2d)
+    head = ConvNextHead(norm, reader.linear("classifier.2", width))
     reader.check_all_used()
     return Network(stem, units, head).eval().to(memory_format=torch.channels_last)

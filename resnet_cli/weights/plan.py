@@ -150,7 +150,7 @@ def _layers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     for key, tensor in tensors.items():
         name, _, leaf = key.rpartition(".")
-        if 0 in tensor.shape:
+        if 0 in tensor.shape or (leaf == "weight" and tensor.ndim == 0):
             _refuse(source, key, f"has shape {list(tensor.shape)}; expected weights")
         layers.setdefault(name, Layer(name)).tensors[leaf] = tensor
     for layer in layers.values():
@@ -163,7 +163,8 @@ def _layers(tensors: Mapping[str, Tensor], source: str) -> dict[str, Layer]:
             if leaf not in allowed:
                 _refuse_unknown_key(source, [key], "not part of a layer that can be loaded")
             expected = () if leaf == "num_batches_tracked" else (layer.outs,)
-            if leaf != "weight" and tuple(tensor.shape) != expected and tensor.numel() != 1:
+            counts = leaf == "num_batches_tracked" and tensor.numel() == 1
+            if leaf != "weight" and tuple(tensor.shape) != expected and not counts:
                 _refuse(source, key, f"has shape {list(tensor.shape)}; expected {list(expected)}")
         if is_norm:
             for leaf in NORM_LEAVES[1:4]:

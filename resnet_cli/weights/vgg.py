@@ -78,6 +78,8 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
         for name, tensor in tensors.items()
         if (match := _CONVOLUTION.fullmatch(name)) and tensor.ndim == 4
     )
+    if not convs:
+        reader.refuse("features.0.weight", "not a convolution")
     stage, number, channels = 1, 0, 3
     last_pool = assume.value("last_pool", "max", ("max", "none"), ("max", "none"))
     for index, at in enumerate(convs):
@@ -91,12 +93,7 @@ def assemble_vgg(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
                 "expected a batch norm, a ReLU and a pooling layer"
             )
         pools = gap == 1 or (is_last and last_pool == "max")
-        conv = reader.conv(name, 1, padding=1)
-        if (conv.in_channels, conv.kernel_size) != (channels, (3, 3)):
-            reader.refuse(
-                f"{name}.weight",
-                f"has shape {list(conv.weight.shape)}; expected [C, {channels}, 3, 3]",
-            )
+        conv = reader.conv(name, channels, kernel=3)
         outs = conv.out_channels
         layers: list[nn.Module] = [conv]
         if has_norm:
@@ -127,7 +124,9 @@ def _linear_units(reader: LayerReader, units: list[PlainUnit], channels: int) ->
     )
     if not names:
         raise UserError(f"{reader.source}: has no classifier; save the whole network")
-    layers = [reader.linear(name) for _, name in names]
+    layers: list[nn.Linear] = []
+    for _, name in names:
+        layers.append(reader.linear(name, layers[-1].out_features if layers else None))
     side = round((layers[0].in_features / channels) ** 0.5)
     if side * side * channels != layers[0].in_features:
         reader.refuse(

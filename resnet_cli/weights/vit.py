@@ -147,43 +147,44 @@ def assemble_vit(tensors: Mapping[str, Tensor], source: str, assume: Assumptions
         UserError: a key is missing or unexpected, or a shape is wrong.
     """
     names = TIMM if f"{TIMM.patches}.weight" in tensors else TORCHVISION
-    reader = LayerReader(tensors, source, float(assume.value("epsilon", "1e-06", ())))
-    patch = tensors[f"{names.patches}.weight"].shape[-1]
-    stem = Patches(
-        reader.conv(names.patches, patch), reader.optional(names.token), reader.take(names.position)
-    )
-    width = stem.proj.out_channels
-    heads = _positive_integer(assume, "attention_heads", max(1, width // HEAD_WIDTH))
+    reader = LayerReader(tensors, source, assume.number("epsilon", "1e-06"))
+    proj = reader.conv(names.patches, 3, of_patches=True)
+    width = proj.out_channels
+    token = reader.optional(names.token, 1, 1, width)
+    position = reader.take(names.position, 1, None, width)
+    beyond_square = position.shape[1] - math.isqrt(position.shape[1]) ** 2
+    if beyond_square not in ((0,) if token is None else (0, 1)):
+        why = f"has shape {list(position.shape)}; expected the positions of a square of patches"
+        reader.refuse(names.position, why)
+    stem = Patches(proj, token, position)
+    heads = assume.whole_number("attention_heads", str(max(1, width // HEAD_WIDTH)))
     if width % heads:
         raise UserError(f"--model attention_heads={heads}: does not divide {width} channels")
     pooled = assume.value("token", "class" if stem.token is not None else "mean", ("class", "mean"))
     units: list[ResidualUnit] = []
     for layer in range(_count(tensors, names.norm1)):
         at = [text.format(layer) for text in (names.norm1, *names.qkv, names.out, names.norm2)]
-        attention = Attention(reader.linear_of(at[1], at[2]), reader.linear(at[3]), heads)
-        first, second = (reader.linear(text.format(layer)) for text in names.mlp)
+        qkv = reader.linear_of(at[1], at[2], width, 3 * width)
+        attention = Attention(qkv, reader.linear(at[3], width, width), heads)
+        first = reader.linear(names.mlp[0].format(layer), width)
+        second = reader.linear(names.mlp[1].format(layer), first.out_features, width)
         halves: list[Sequence[nn.Module]] = [
-            (reader.layer_norm(at[0]), attention),
-            (reader.layer_norm(at[4]), first, nn.GELU(), second),
+            (reader.layer_norm(at[0], width), attention),
+            (reader.layer_norm(at[4], width), first, nn.GELU(), second),
         ]
         for half, scale in zip(halves, names.scales, strict=True):
-            gamma = reader.optional(scale.format(layer))
+            gamma = reader.optional(scale.format(layer), width)
             scaled = [] if gamma is None else [LayerScale(gamma)]
             place = Place(len(units), 1, len(units) + 1, width, width, 1)
             pre, h, f = nn.Identity(), nn.Identity(), nn.Identity()
             F = nn.Sequential(*half, *scaled)
             units.append(ResidualUnit(place, pre=pre, h=h, F=F, f=f))
     last = "fc_norm" if "fc_norm.weight" in tensors else names.last
-    head = TokenHead(reader.layer_norm(last), reader.linear(names.head), pooled == "mean")
+    head = TokenHead(
+        reader.layer_norm(last, width), reader.linear(names.head, width), pooled == "mean"
+    )
     reader.check_all_used()
     return Network(stem, units, head).eval()
-
-
-def _positive_integer(assume: Assumptions, key: str, usual: int) -> int:
-    text = assume.value(key, str(usual), ())
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--model {key}={text}: must be an integer above 0")
-    return int(text)
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

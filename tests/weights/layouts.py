@@ -4,7 +4,7 @@ Each is written after the forward pass of the repository that its docstring name
 its logits with those of the network that its state dict is loaded as.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,18 @@ def fill(module: nn.Module, seed: int = 0) -> nn.Module:
         else:
             tensor.normal_(0, (1 / tensor[0].numel()) ** 0.5, generator=generator)
     return module.eval()
+
+
+def wrong_shapes(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Shapes that a tensor of this shape cannot have in its network, though torch may broadcast
+    them."""
+    yield (*shape, 2)
+    if shape:
+        yield ()
+        yield tuple(shape[1:])
+    for dimension, size in enumerate(shape):
+        for other in {0, 1, size + 1} - {size}:
+            yield (*shape[:dimension], other, *shape[dimension + 1 :])
 
 
 def conv(ins: int, outs: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:

@@ -237,6 +237,7 @@ def test_an_assumption_is_stated_and_overridden(name: str, tmp_path: Path) -> No
         ({"stride_in": "5x5"}, "--model stride_in"),
         ({"zero_padding": "end"}, "key of --model for this network"),
         ({"epsilon": "many"}, "--model epsilon=many"),
+        ({"stem_stride": "0.5"}, "--model stem_stride=0.5: must be a whole number above 0"),
         ({"strides": "1,2"}, "--model strides=1,2"),
         ({"weights": "ema"}, "unknown weights"),
     ],
@@ -397,6 +398,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"layer2__0__conv2__weight": (0, 32, 3, 3)}, r"has shape \[0, 32, 3, 3\]"),
     ({}, {"layer2__0__conv2__weight": (32, 24, 3, 3)}, r"conv2\.weight: .* input has 32 channels"),
     ({}, {"bn1__bias": (8,)}, r"bn1\.bias: has shape \[8\]; expected \[16\]"),
+    ({}, {"bn1__bias": (1,)}, r"bn1\.bias: has shape \[1\]; expected \[16\]"),
+    ({}, {"conv1__weight": ()}, r"conv1\.weight: has shape \[\]; expected weights"),
     ({}, {"linear__bias": (7,)}, r"linear\.bias: has shape \[7\]; expected \[10\]"),
     ({}, {"linear__weight": (10, 32)}, r"linear\.weight: .* last unit has 64 channels"),
     ({}, {"conv1__weight": (16, 4, 3, 3)}, "images with 4 channels; only networks for 1 or 3"),
@@ -420,6 +423,18 @@ def test_what_does_not_fit_is_refused_by_key(
         infer(state, "their.pt", Assumptions())
     assert str(caught.value).startswith("their.pt: ")
     assert str(caught.value).isprintable()  # one line, no control characters
+
+
+@pytest.mark.parametrize("make", [lambda: layouts.Vgg(hidden=True), Theirs])
+def test_a_tensor_of_another_shape_is_named(make: Any) -> None:
+    state = dict(fill(make()).state_dict())
+    for key, tensor in state.items():
+        for shape in layouts.wrong_shapes(tensor.shape):
+            if make is Theirs and len(shape) == 4 and shape[1] == 1:
+                continue  # of a grey or grouped convolution
+            with pytest.raises(UserError, match=r"w\.pt: [\w.]+: ") as caught:
+                infer(state | {key: torch.zeros(shape)}, "w.pt", Assumptions())
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "efficientnet_b0"])

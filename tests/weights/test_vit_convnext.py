@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from layouts import fill
+from layouts import fill, wrong_shapes
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +22,9 @@ from resnet_cli.studies.iterative import refinement
 from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.signal import measure_signal
 from resnet_cli.studies.walks import along, delete, intact, reorder
-from resnet_cli.weights.third_party import load_third_party, recognise
+from resnet_cli.weights.assumptions import Assumptions
+from resnet_cli.weights.state_dict import find_state
+from resnet_cli.weights.third_party import infer, load_third_party, recognise
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([1, 4, 7])
@@ -297,6 +299,50 @@ def test_what_does_not_fit_is_named(
     torch.save({"model": state | add}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=words):
         load_third_party(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["torchvision, vit", "torchvision, convnext", "timm, deit3"])
+def test_a_tensor_of_another_shape_is_named(name: str) -> None:
+    state = find_state({"model": dict(fill(MODELS[name]()).state_dict())}, Path("w.pt")).tensors
+    for key, tensor in state.items():
+        for shape in wrong_shapes(tensor.shape):
+            if key.startswith("pos_embed") and shape[:1] == (1,) and shape[2:] == tensor.shape[2:]:
+                continue  # of images of another size
+            with pytest.raises(UserError, match=r"w\.pt: [\w.]+: ") as caught:
+                infer(state | {key: torch.zeros(shape)}, "w.pt", Assumptions())
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "words"),
+    [
+        ("head.weight", (10, 32), r"head\.weight: has shape \[10, 32\]; expected \[any, 128\]"),
+        ("blocks.1.mlp.fc2.weight", (128, 100), r"fc2\.weight: .* expected \[128, 256\]"),
+        ("pos_embed", (1, 7, 128), "pos_embed: .* expected the positions of a square of patches"),
+        ("norm.weight", (), r"norm\.weight: has shape \[\]; expected \[128\]"),
+    ],
+)
+def test_the_expected_shape_is_said(
+    key: str, shape: tuple[int, ...], words: str, tmp_path: Path
+) -> None:
+    torch.save(fill(TimmVit()).state_dict() | {key: torch.zeros(shape)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=words):
+        load_third_party(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("make", [TimmVit, small_convnext])
+@pytest.mark.parametrize("epsilon", ["abc", "0", "nan", "-1", "1000"])
+def test_epsilon_must_be_a_number(make: Any, epsilon: str, tmp_path: Path) -> None:
+    torch.save(fill(make()).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=f"epsilon={epsilon}: must be a number above 0 and below"):
+        load_third_party(tmp_path / "w.pt", {"epsilon": epsilon})
+
+
+@pytest.mark.parametrize("heads", ["\u00b2", "0", "1.5", "9" * 5000])
+def test_attention_heads_must_be_a_whole_number(heads: str, tmp_path: Path) -> None:
+    torch.save(fill(TimmVit()).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"attention_heads=.*: must be a whole number above 0"):
+        load_third_party(tmp_path / "w.pt", {"attention_heads": heads})
 
 
 def test_another_size_of_images_is_refused(tmp_path: Path) -> None:
