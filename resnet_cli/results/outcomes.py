@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from resnet_cli.results.layout import OUTCOMES_FILE
 from resnet_cli.results.tables import atomic_write
-from resnet_cli.runtime.errors import UserError
+from resnet_cli.runtime.errors import UserError, one_line
 
 RUN_KEY = "test"
 """The name of the only array in a run's folder, for its network after the last epoch."""
@@ -72,9 +72,10 @@ def read_outcomes(folder: Path) -> dict[str, NDArray[np.bool_]]:
             packed = {name: stored[name] for name in stored.files if name != "images"}
         if any(a.dtype != np.uint8 or a.shape != (-(-images // 8),) for a in packed.values()):
             raise ValueError(f"an array does not hold {images} images")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read: {error}; remove it or measure again") from None
-    return {name: np.unpackbits(a, count=images).astype(bool) for name, a in packed.items()}
+        return {name: np.unpackbits(a, count=images).astype(bool) for name, a in packed.items()}
+    except Exception as error:  # a damaged archive can raise any error
+        why = one_line(error, 120)
+        raise UserError(f"{path}: cannot be read: {why}; remove it or measure again") from None
 
 
 def paired_variance(first: NDArray[Any], second: NDArray[Any]) -> float:

@@ -40,6 +40,22 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, damage: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_flipped_bit_is_harmless_or_refused(tmp_path: Path) -> None:
+    path = write_outcomes(tmp_path, {"test": np.random.default_rng(2).random(300) < 0.9})
+    content = path.read_bytes()
+    messages = []
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            read_outcomes(tmp_path)
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > len(content) / 2
+    assert all("\n" not in message for message in messages)
+
+
 @pytest.mark.parametrize(
     "outcomes",
     [
