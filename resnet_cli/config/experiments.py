@@ -251,7 +251,9 @@ def _path_is(kind: Callable[[Path], bool], path: Path) -> bool:
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The content of a file, merged over the file that it extends."""
-    if path in seen:
+    # Resolved, since a circle through other folders makes the path longer each time.
+    here = path.resolve()
+    if here in seen:
         raise UserError(f"{path}: extends itself through {', '.join(p.name for p in seen)}")
     try:
         size = path.stat().st_size
@@ -274,4 +276,4 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base_path = path.parent / f"{base.removesuffix('.yaml')}.yaml"
     if not _path_is(Path.is_file, base_path):
         raise UserError(f"{path}: extends: there is no file {shortened(base_path)}")
-    return merge(_read(base_path, (*seen, path)), raw)
+    return merge(_read(base_path, (*seen, here)), raw)

@@ -212,6 +212,11 @@ def test_extends_in_a_circle_is_refused(load: Load, tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("extends: a\n")
     with pytest.raises(UserError, match=r"a\.yaml: extends itself through .*a\.yaml, b\.yaml"):
         load(BASE + "extends: a\n")
+    for folder, other in (("one", "two"), ("two", "one")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.yaml").write_text(f"extends: ../{other}/x\n")
+    with pytest.raises(UserError, match=r"x\.yaml: extends itself through x\.yaml, x\.yaml"):
+        load_experiment(str(tmp_path / "one" / "x.yaml"))
 
 
 @pytest.mark.parametrize(
