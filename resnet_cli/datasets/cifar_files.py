@@ -206,9 +206,11 @@ def read_parquet(
         targets = np.concatenate(labels)
         _check_labels(dataset, split, targets, where)
         remaining = total = check_limit(limit, len(targets), split)
-        for file, (image, _) in zip(files, columns, strict=True):
-            pixels.append(_decode_rows(file, image, remaining, dataset.image_size))
-            remaining -= len(pixels[-1])
+        for file, (image, _), inside in zip(files, columns, labels, strict=True):
+            count = min(remaining, len(inside))
+            if count > 0:
+                pixels.append(_decode_rows(file, image, count, dataset.image_size))
+                remaining -= count
     except (pa.ArrowException, OSError) as error:
         raise UserError(_why_unreadable(file, error)) from None
     return Split.of_pixels(
@@ -312,12 +314,14 @@ def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
             shape = [len(values)]
             while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
                 lengths = set(pc.list_value_length(values).to_pylist())
-                shape.append(lengths.pop() if len(lengths) == 1 else -1)
+                is_fixed = len(lengths) == 1 and None not in lengths
+                shape.append(lengths.pop() if is_fixed else -1)
                 values = values.flatten()
             pixels = values.to_numpy(zero_copy_only=False)
             if shape[1:] not in ([size, size, 3], [3, size, size]):
+                sizes = " x ".join("varying" if n < 0 else str(n) for n in shape[1:])
                 raise UserError(
-                    f"{file}: {column} has lists of {' x '.join(map(str, shape[1:]))} numbers; "
+                    f"{file}: {column} has lists of {sizes} numbers; "
                     f"expected {size} x {size} x 3 or 3 x {size} x {size}"
                 )
             if values.null_count or pixels.dtype.kind not in "iu" or not _fit_a_byte(pixels):

@@ -155,14 +155,38 @@ def test_pixels_may_be_nested_lists(tmp_path: Path, order: str) -> None:
     assert np.array_equal(nhwc(few.images), pixels[:3])
 
 
+@pytest.mark.parametrize("form", ["lists", "encoded"])
+def test_files_beyond_the_limit_or_without_rows_are_not_decoded(tmp_path: Path, form: str) -> None:
+    pixels, labels = pictures(20), rows_of()[1]
+    images: list[Any] = (
+        [encode(image) for image in pixels] if form == "encoded" else pixels.tolist()
+    )
+    whole = pa.table({"img": images, "label": labels})
+    for number, (start, count) in enumerate([(0, 0), (0, 5), (5, 0), (5, 15)]):
+        part = whole.slice(start, count)
+        write_table(tmp_path, part, f"test-{number:05}-of-00004.parquet")
+    for limit in (3, 5, 8, 20):
+        few = load_split(DataConfig(dataset="cifar10", test_images=limit), "test", tmp_path)
+        assert np.array_equal(nhwc(few.images), pixels[:limit])
+        assert few.labels.tolist() == labels[:limit]
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
+        (
+            [image.tolist() for image in pictures(19)] + [pictures(1)[0, :30].tolist()],
+            r"lists of varying x 32 x 3 numbers; expected 32 x 32 x 3",
+        ),
+        (
+            pa.nulls(20, pa.list_(pa.list_(pa.list_(pa.uint8())))),
+            r"lists of varying x varying x varying numbers; expected 32 x 32 x 3",
+        ),
         ([image.tobytes() for image in pictures(20)], r"3,072 bytes of raw pixels, whose order"),
         (pictures(20).reshape(20, -1).tolist(), r"lists of 3072 numbers; expected 32 x 32 x 3"),
         ((2 * pictures(20).astype(int)).tolist(), r"pixels that are not integers from 0 to 255"),
     ],
-    ids=["bytes", "flat", "values"],
+    ids=["varying", "missing", "bytes", "flat", "values"],
 )
 def test_pixels_of_unknown_order_or_scale(tmp_path: Path, images: Any, message: str) -> None:
     write_table(tmp_path, pa.table({"img": images, "label": rows_of()[1]}))
