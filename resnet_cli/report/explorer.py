@@ -59,17 +59,19 @@ def _weights(table: Path) -> str:
 
 
 def _measured(profile: str, spectrum_path: Path, lesion_path: Path) -> dict[str, Any] | None:
-    """The entry of two tables on the same weights; None if they are incomplete."""
+    """The entry of two tables on the same weights; None if they or the provenance are
+    incomplete."""
     lesions, spectrum = read_table(lesion_path), read_table(spectrum_path)
     single = lesions[lesions["k"] == 1]
     errors = [
         float(e)
         for e in single.sort_values("blocks", key=lambda blocks: blocks.astype(int))["test_error"]
     ]
-    if len(spectrum) != len(errors) + 1 or spectrum["exact_norm"].isna().any():
-        return None
     provenance = read_provenance(spectrum_path)
-    places = make_places(ModelConfig.model_validate(provenance["config"]["model"]))
+    model = (provenance.get("config") or {}).get("model")
+    if len(spectrum) != len(errors) + 1 or spectrum["exact_norm"].isna().any() or not model:
+        return None
+    places = make_places(ModelConfig.model_validate(model))
     paths = [int(n) for n in spectrum["paths"]]
     return {
         "profile": profile,

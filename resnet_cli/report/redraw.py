@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.claims.evidence import dataset_of
-from resnet_cli.config.fields import chance_error
+from resnet_cli.config.fields import chance_error, validated
 from resnet_cli.config.schema import Experiment, ModelConfig
 from resnet_cli.datasets.catalogue import find_dataset
 from resnet_cli.figures.style import FigureKind
@@ -44,7 +44,8 @@ def plot(source: Path, out: Path | None = None, kind: FigureKind = "png") -> lis
         out: the folder of the figures; None: that of the table.
 
     Raises:
-        UserError: there is no such table, it has no provenance or figure, or it is damaged.
+        UserError: there is no such table, it has no provenance or figure, or it is damaged; or a
+            table of the same study is missing. Figures that do not need that table are drawn.
     """
     if source.is_dir():
         folder, only = source, None
@@ -71,7 +72,7 @@ def figures_of(folder: Path, only: str | None = None) -> Iterator[NamedFigure]:
     any_table = False
     for stem in ("training", "table"):
         if _has(folder, stem) and only in (None, stem):
-            experiment = _experiment(read_provenance(folder / f"{stem}.csv")["config"])
+            experiment = _experiment(_config_of(folder / f"{stem}.csv"))
             if experiment is not None:
                 any_table = True
                 table = read_table(folder / f"{stem}.csv")
@@ -91,7 +92,7 @@ def _studies(folder: Path) -> Iterator[tuple[Study, Mapping[str, Any]]]:
     """The studies that have tables in a folder, each with its configuration."""
     found: dict[str, tuple[Study, Mapping[str, Any]]] = {}
     for table in _measured_in(folder):
-        config = read_provenance(folder / f"{table}.csv")["config"]
+        config = _config_of(folder / f"{table}.csv")
         study = stored_study(config)
         if study is not None:
             found.setdefault(study.model_dump_json(), (study, config))
@@ -107,9 +108,7 @@ def measured_last(folders: Iterable[Path]) -> Mapping[str, Any]:
     """The configuration of the table that was measured last. A run measures only what is missing,
     so the other tables can be those of an earlier version of the experiment."""
     tables = [folder / f"{name}.csv" for folder in folders for name in _measured_in(folder)]
-    last = max(map(read_provenance, tables), key=lambda provenance: str(provenance["started"]))
-    config: Mapping[str, Any] = last["config"]
-    return config
+    return _config_of(max(tables, key=lambda table: str(read_provenance(table).get("started"))))
 
 
 def _figures_together(folder: Path) -> Iterable[NamedFigure]:
@@ -145,12 +144,36 @@ def _has(folder: Path, stem: str) -> bool:
     return table.exists() and provenance_path(table).exists()
 
 
+def _config_of(table: Path) -> Mapping[str, Any]:
+    """The configuration in a table's provenance.
+
+    Raises:
+        UserError: there is none, or its study or experiment is not valid.
+    """
+    config: Mapping[str, Any] | None = read_provenance(table).get("config")
+    try:
+        if config is None:
+            raise UserError("is missing")
+        stored_study(config)
+        _experiment(config)
+    except UserError as error:
+        path = provenance_path(table)
+        raise UserError(
+            f"{path}: config: {error}; restore the file or measure the table again"
+        ) from None
+    return config
+
+
 def _experiment(config: Mapping[str, Any]) -> Experiment | None:
-    """The experiment in a provenance; None for a study from the command line."""
+    """The experiment in a provenance; None for a study from the command line.
+
+    Raises:
+        UserError: it is not valid.
+    """
     if "cases" not in config:
         return None
     kept = {key: value for key, value in config.items() if key in Experiment.model_fields}
-    return Experiment.model_validate(kept)
+    return validated(Experiment, kept, "experiment")
 
 
 def _heading(config: Mapping[str, Any], experiment: Experiment | None, folder: Path) -> Heading:

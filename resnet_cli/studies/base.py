@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from resnet_cli.config.fields import StudyConfig
+from resnet_cli.config.fields import StudyConfig, validated
 from resnet_cli.config.registry import STUDIES, registered
 from resnet_cli.results.columns import Table
 from resnet_cli.runtime.errors import UserError
@@ -233,8 +233,7 @@ def stored_study(config: Mapping[str, Any]) -> Study | None:
     The first edition stored `only` and `batch_statistics` outside of the `study` block.
 
     Raises:
-        UserError: there is no such study.
-        ValueError: its settings are not valid.
+        UserError: there is no such study, or its settings are not valid.
     """
     stored = config.get("study")
     if not isinstance(stored, Mapping):
@@ -242,7 +241,7 @@ def stored_study(config: Mapping[str, Any]) -> Study | None:
     study: type[Study] = registered(STUDIES, "study", str(stored.get("kind")))
     outside = {key: config[key] for key in ("only", "batch_statistics") if config.get(key)}
     known = {key: value for key, value in outside.items() if key in study.model_fields}
-    return study.model_validate({**stored, **known})
+    return validated(study, {**stored, **known}, "study")
 
 
 def check_unit(unit: int, num_units: int) -> None:

@@ -161,10 +161,24 @@ def draw(figures: Iterable[NamedFigure], folder: Path, kind: FigureKind = "png")
     return [save(figure.draw(), folder / f"{figure.name}.{kind}") for figure in figures]
 
 
-def read_tables(study: Study, folder: Path) -> dict[str, DataFrame]:
+class FolderTables(dict[str, DataFrame]):
+    """The tables of a folder by name. Reading one that it does not have is a UserError."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        paths = {name: folder / f"{name}.csv" for name in names}
+        super().__init__({n: read_table(path) for n, path in paths.items() if path.exists()})
+        self.folder = folder
+
+    def __missing__(self, name: str) -> DataFrame:
+        raise UserError(
+            f"{self.folder / name}.csv: is missing (was the study stopped before it?); repeat the "
+            "command of the study, which measures only what is missing"
+        )
+
+
+def read_tables(study: Study, folder: Path) -> FolderTables:
     """The study's tables that a folder has."""
-    found = {name: folder / f"{name}.csv" for name in study.names()}
-    return {name: read_table(path) for name, path in found.items() if path.exists()}
+    return FolderTables(folder, study.names())
 
 
 def identity(config: Mapping[str, Any], table: str | None = None) -> dict[str, Any]:

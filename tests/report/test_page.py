@@ -247,6 +247,17 @@ def test_the_explorer_joins_tables_of_the_same_weights_only(tmp_path: Path) -> N
     assert explorer_data(tmp_path) == []
 
 
+def test_the_explorer_leaves_out_networks_without_a_configuration(tmp_path: Path) -> None:
+    home = tmp_path / "veit2016/resnet20"
+    for figure in ("fig3", "fig6"):
+        shutil.copytree(RESULTS / "veit2016/resnet20" / figure, home / figure)
+    path = home / "fig6/path_spectrum.provenance.json"
+    checkpoint = json.loads(path.read_text())["checkpoint"]
+    for rest in ({}, {"config": {"study": {"kind": "paths"}}}):
+        path.write_text(json.dumps(rest | {"checkpoint": checkpoint}))
+        assert explorer_data(tmp_path) == []
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 

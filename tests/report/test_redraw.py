@@ -113,6 +113,67 @@ def test_plot_draws_nothing_but_the_tables_own_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("missing", "plots"),
+    [
+        ("path_spectrum_stages", ["path_spectrum.png", "paths.png"]),
+        ("path_spectrum", []),
+    ],
+)
+def test_plot_of_a_study_that_was_stopped_says_what_is_missing(
+    missing: str, plots: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = copied("veit2016/third-party/fig6", tmp_path)
+    (source / f"{missing}.csv").unlink()
+    assert run_command(["plot", str(source)]) == 2
+    error = capsys.readouterr().err
+    assert f"{missing}.csv: is missing" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in source.glob("*.png")) == plots
+
+
+def test_plot_without_the_table_of_classes_says_that_it_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = copied("veit2016/resnet20/fig3", tmp_path)
+    path = source / "lesion_delete.provenance.json"
+    config = json.loads(path.read_text())["config"]
+    config["study"]["per_class"] = True
+    path.write_text(json.dumps({"config": config}))
+    assert run_command(["plot", str(source)]) == 2
+    assert "lesion_classes.csv: is missing" in capsys.readouterr().err
+    assert [path.name for path in source.glob("*.png")] == ["lesion_single.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "config: is missing"),
+        ({"study": {"kind": "delete", "colour": "red"}}, "config: study: colour: unknown key"),
+        ({"study": {"kind": "delete", "samples": 0}}, "config: study: samples: "),
+        ({"study": {"kind": "burn"}}, "config: unknown study 'burn'"),
+        ({"cases": [], "study": None}, "config: experiment: "),
+    ],
+)
+@pytest.mark.parametrize("where", ["table", "folder", "folder above"])
+def test_plot_with_an_invalid_configuration_is_one_line(
+    where: str,
+    change: dict[str, object] | None,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = copied("veit2016/resnet20/fig3", tmp_path / "case")
+    path = source / "lesion_delete.provenance.json"
+    content = {} if change is None else {"config": json.loads(path.read_text())["config"] | change}
+    path.write_text(json.dumps(content))
+    shown = {"table": source / "lesion_delete.csv", "folder": source, "folder above": tmp_path}
+    assert run_command(["plot", str(shown[where])]) == 2
+    error = capsys.readouterr().err
+    assert f"lesion_delete.provenance.json: {said}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("missing.csv", "is not a table"),

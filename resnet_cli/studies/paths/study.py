@@ -256,7 +256,7 @@ class Paths(Study):
     # --- figures and summary ---------------------------------------------------------------------
 
     def figures(self, tables: Tables, heading: "Heading") -> Iterator[NamedFigure]:
-        if self.lengths_only or "path_spectrum" not in tables:
+        if self.lengths_only:
             return
         yield NamedFigure(
             "paths",
