@@ -123,6 +123,8 @@ def test_a_network_along_a_walk_computes_what_the_walk_computes(fields: dict[str
         unit = network.unit_list[step.unit]
         x = unit.skip(x) if step.deleted else unit(x)
     assert torch.equal(along(network, walk)(images), network.head(x))
+    deleted = along(network, delete(walk, range(len(walk))))
+    assert deleted.is_plain == network.is_plain == ("family" in fields)
 
 
 def test_the_spectrum_sums_to_the_gradient_and_is_drawn(net: rc.Net, data: rc.Data) -> None:

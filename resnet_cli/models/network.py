@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resnet_cli.models.units import Gate, Place, Unit
+from resnet_cli.models.units import Gate, Place, PlainUnit, Unit
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """Batch norm of any dimension."""
@@ -66,6 +66,11 @@ class Network(nn.Module):
     @property
     def places(self) -> list[Place]:
         return [unit.place for unit in self.unit_list]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a plain network (VGG): its units, deleted or not, have no shortcuts."""
+        return any(isinstance(module, PlainUnit) for module in self.modules())
 
     @property
     def device(self) -> torch.device:

@@ -232,9 +232,8 @@ def measure_signal(
     from torch.nn import functional
 
     from resnet_cli.models.network import evaluation_mode
-    from resnet_cli.models.units import PlainUnit
 
-    if any(isinstance(unit, PlainUnit) for unit in network.units):
+    if network.is_plain:
         raise UserError(PLAIN)
     units = network.unit_list
     with evaluation_mode(network, batch_statistics=True):

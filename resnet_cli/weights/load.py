@@ -79,8 +79,8 @@ class Loaded:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is a plain network (VGG), whose units have no shortcuts."""
-        return self.model is not None and self.model.family == "vgg"
+        """See `Network.is_plain`; a third-party VGG has no configuration that would say so."""
+        return self.network.is_plain
 
 
 def weights_bytes(

@@ -10,6 +10,7 @@ import pandas
 import pytest
 import torch
 from cli_helpers import FEW, OUT, TRAIN, Captured, cells_of, refused, run_folder, summary_of
+from layouts import Vgg, fill
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig
@@ -372,12 +373,20 @@ def test_model_goes_with_one_network(empty: Path, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"), [("paths", "has one path only"), ("signal", "has no shortcuts")]
+    ("command", "said"),
+    [
+        (["paths"], "has one path only"),
+        (["signal"], "has no shortcuts"),
+        (["signal", "--iterative", "10"], "has no shortcuts"),
+    ],
 )
+@pytest.mark.parametrize("checkpoint", ["vgg15-cifar10", "theirs.pt"])
 def test_a_plain_network_is_refused_before_its_data_are_read(
-    command: str, said: str, empty: Path, capsys: Captured
+    checkpoint: str, command: list[str], said: str, empty: Path, capsys: Captured
 ) -> None:
-    assert said in refused([command, "--checkpoint", "vgg15-cifar10"], capsys)  # no CIFAR here
+    torch.save(fill(Vgg()).state_dict(), "theirs.pt")
+    given = ["--checkpoint", checkpoint, "--normalize", "cifar"]
+    assert said in refused([*command, *given], capsys)  # no CIFAR here
 
 
 # --- what is shown -------------------------------------------------------------------------------

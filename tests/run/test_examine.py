@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 import torchvision
+from layouts import Vgg, fill
 from PIL import Image
 
 from resnet_cli.claims.verdict import JUDGED
@@ -135,3 +136,16 @@ def test_a_plain_network_has_neither_paths_nor_signals() -> None:
     scores = influence(subject.loaded.network, batches, (1,))
     assert len(scores) == subject.num_units
     assert len(effects(subject.loaded.network, batches)) == 9 * 8 / 2
+
+
+def test_a_third_party_plain_network_gets_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1, 40, 8),))
+    torch.save(fill(Vgg()).state_dict(), "vgg.pt")
+    command = ("examine", "vgg.pt", "--dataset", "digits", "--images", "40", "--out", "out")
+    assert run(*command, "--json") == 0
+    (network,) = read_summary(capsys)["networks"]  # type: ignore[misc]
+    assert not {"paths", "signal"} & network.keys()
+    assert Path("out/examine.html").exists()

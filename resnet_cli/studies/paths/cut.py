@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from resnet_cli.models.network import Network, evaluation_mode
-from resnet_cli.models.units import PlainUnit, ResidualUnit, Unit
+from resnet_cli.models.units import ResidualUnit, Unit
 from resnet_cli.runtime.engine import Engine
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths.pullback import Pullback, identity, trace, trace_autograd
@@ -58,7 +58,7 @@ class CutNetwork:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.check = check
-        if any(isinstance(unit, PlainUnit) for unit in network.units):
+        if network.is_plain:
             raise UserError("a plain network (VGG) has one path only; paths needs shortcuts")
         with evaluation_mode(network, batch_statistics=batch_statistics), torch.no_grad():
             follow = trace if engine == "fast" else trace_autograd
