@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config.fields import first_error_message
+from resnet_cli.config.fields import first_error_message, validated
 from resnet_cli.config.schema import DataConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import SplitName
@@ -124,8 +124,11 @@ class Data:
         """Only the first `images` images.
 
         Raises:
-            UserError: there are fewer images.
+            UserError: there are fewer images, or `images` is below 1. For a data set, which is read
+                later, the first measurement compares it with the number of images.
         """
+        if images < 1:
+            raise UserError(f"images={images}: give at least 1")
         if self.batches is None:
             return replace(self, images=images)
         if images > len(self.batches):
@@ -137,9 +140,11 @@ class Data:
         """The network with these data, as the subject of a study."""
         if self.config is None:
             none = Normalization(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+            net.loaded.network.to(self.context.device)
             return _OnData(net.loaded, DataConfig(), none, self.context, self)
+        test_images = self.images if self.split == "test" else None
         found = subject_of(
-            self.context, net.loaded, self.config.dataset, self.normalize, self.images
+            self.context, net.loaded, self.config.dataset, self.normalize, test_images
         )
         return _OnData(found.loaded, found.data, found.normalization, found.context, self)
 
@@ -296,7 +301,8 @@ def tensors(images: Tensor, labels: Tensor, *, device: str = "auto") -> Data:
             f"images of type {images.dtype} and shape {list(images.shape)} with labels "
             f"{list(labels.shape)}: give floating-point images [N, ...] and labels [N]"
         )
-    chosen = pick_device(device)
+    with _python_names():
+        chosen = pick_device(device)
     batches = _TensorBatches(images.to(chosen), labels.long().to(chosen))
     return Data(Context(chosen), None, batches=batches)
 
@@ -363,8 +369,8 @@ def lesions(
         UserError: the network has fewer than k units, or other classes than the data; with
             `recalibrate`, also if there are no batch norms or no training images.
     """
-    study = DeleteUnits(k=_numbers(k), samples=samples, recalibrate=recalibrate)
-    return _measure(net, data, study, seed).table
+    fields = {"k": _numbers(k), "samples": samples, "recalibrate": recalibrate}
+    return _measure(net, data, validated(DeleteUnits, fields, "lesions"), seed).table
 
 
 def reorderings(
@@ -379,7 +385,8 @@ def reorderings(
         UserError: the network does not have two units of equal shape, or it has other classes than
             the data.
     """
-    return _measure(net, data, ReorderUnits(swaps=_numbers(swaps), samples=samples), seed).table
+    fields = {"swaps": _numbers(swaps), "samples": samples}
+    return _measure(net, data, validated(ReorderUnits, fields, "reorderings"), seed).table
 
 
 def spectrum(
@@ -406,9 +413,14 @@ def spectrum(
     Raises:
         UserError: there is no path of a length, or the network has other classes than the data.
     """
-    lengths = None if k is None else _numbers(k)
-    study = Paths(k=lengths, samples=samples, exact=exact, batch_size=batch_size, on="test")
-    return _measure(net, data, study, seed)
+    fields = {
+        "k": None if k is None else _numbers(k),
+        "samples": samples,
+        "exact": exact,
+        "batch_size": batch_size,
+        "on": "test",
+    }
+    return _measure(net, data, validated(Paths, fields, "spectrum"), seed)
 
 
 def signal(net: Net, data: Data, *, seed: int = 0) -> Measurement:
@@ -436,7 +448,7 @@ def _measure(net: Net, data: Data, study: Study, seed: int) -> Measurement:
 
 
 def _numbers(k: int | Iterable[int]) -> tuple[int, ...]:
-    return (k,) if isinstance(k, int) else tuple(k)
+    return tuple(k) if isinstance(k, Iterable) else (k,)
 
 
 @dataclass(frozen=True)
@@ -449,7 +461,14 @@ class _OnData(Subject):
     def batches(self, name: SplitName) -> Batches:
         if self.chosen.batches is not None:
             return self.chosen.batches
-        return super().batches(self.chosen.split if name == "test" else name)
+        if name == "test" and self.chosen.split == "train":
+            data = self.data
+            if self.chosen.images is not None:
+                # Not in `subject_of`: normalisation and recalibration use the whole split.
+                changed = data.model_dump() | {"train_images": self.chosen.images}
+                data = validated(DataConfig, changed, "data")
+            return replace(self, data=data).batches("train")
+        return super().batches(name)
 
     @property
     def label(self) -> str:

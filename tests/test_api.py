@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from resnet_cli.models.adapt import Parts
 from resnet_cli.results.columns import table_of
 from resnet_cli.studies.batch_statistics import estimate, training_images
 from resnet_cli.studies.walks import along, delete, evaluate_walks, intact
+from resnet_cli.training.context import Context
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,18 @@ def test_a_deletion_is_a_new_network_and_equals_the_study(net: rc.Net, data: rc.
     assert all(torch.equal(t, before[name]) for name, t in net.module.state_dict().items())
     shared = {p.data_ptr() for p in net.module.parameters()}
     assert {p.data_ptr() for p in rc.delete(net, [0]).module.parameters()} == shared
+
+
+def test_the_first_images_of_either_split_are_measured(net: rc.Net) -> None:
+    both = rc.dataset("digits", device="cpu")
+    for whole, images in ((both.train, 1437), (both.test, 360)):
+        assert len(whole.subject(net).batches("test")) == images
+        few = whole.first(100).subject(net)
+        assert len(few.batches("test")) == 100
+        assert len(few.batches("train")) == 1437, "recalibration uses the training split"
+        measured, _ = few.batches("test").evaluation(0, 100)
+        assert torch.equal(measured, whole.subject(net).batches("test").evaluation(0, 100)[0])
+    assert rc.lesions(net, both.train.first(100))["images"].eq(100).all()
 
 
 def test_recalibrated_lesions_are_those_of_the_command(net: rc.Net, data: rc.Data) -> None:
@@ -154,6 +169,18 @@ def test_signals_are_measured_on_the_data_given(tiny: rc.Net) -> None:
     assert first["activation_norm"] == pytest.approx(2.0)
 
 
+def test_a_network_goes_to_the_device_of_the_tensors() -> None:
+    """The meta device stands for a GPU."""
+    model = Tiny()
+    units = [Parts(F=model.first), Parts(F=model.second)]
+    example = torch.randn(2, 4, 1, 1)
+    net = rc.wrap(model, stem=nn.Identity(), units=units, head=nn.Flatten(), example=example)
+    data = rc.tensors(example, torch.tensor([0, 1]), device="cpu")
+    assert data.subject(net).network.device.type == "cpu"
+    elsewhere = replace(data, context=Context(torch.device("meta")))
+    assert elsewhere.subject(net).network.device.type == "meta"
+
+
 def test_wrap_compares_with_the_model() -> None:
     model = Tiny()
     units = [Parts(F=model.second), Parts(F=model.first)]
@@ -181,7 +208,39 @@ def test_errors_name_arguments_and_not_options(net: rc.Net, tmp_path: Path) -> N
         rc.delete(net, [99])
     with pytest.raises(rc.UserError, match="floating-point"):
         rc.tensors(torch.zeros(3, 4, dtype=torch.uint8), torch.zeros(3))
+    with pytest.raises(rc.UserError, match="device=") as caught:
+        rc.tensors(torch.zeros(3, 4), torch.zeros(3), device="gpu")
+    assert "--" not in str(caught.value)
     assert issubclass(rc.UserError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda net, data: rc.lesions(net, data, samples=0), "lesions: samples: must be greater"),
+        (lambda net, data: rc.lesions(net, data, k=0), "lesions: k: 0 is not valid"),
+        (lambda net, data: rc.lesions(net, data, k=2.5), "lesions: k: '.*' is not a range"),
+        (lambda net, data: rc.lesions(net, data, recalibrate=0), "lesions: recalibrate: must be"),
+        (lambda net, data: rc.reorderings(net, data, swaps=[]), "reorderings: swaps: the range is"),
+        (lambda net, data: rc.spectrum(net, data, k=-1), "spectrum: k: '.*' is not a range"),
+        (lambda net, data: rc.spectrum(net, data, batch_size=0), "spectrum: batch_size: must be"),
+        (lambda net, data: net.error(data.first(2 * 10**9)), "data: test_images: must be less"),
+    ],
+)
+def test_a_bad_number_is_one_line(
+    measure: Callable[[rc.Net, rc.Data], object], message: str, net: rc.Net, data: rc.Data
+) -> None:
+    with pytest.raises(rc.UserError, match=message) as caught:
+        measure(net, data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("images", [0, -3])
+def test_at_least_one_image_is_measured(images: int, data: rc.Data) -> None:
+    own = rc.tensors(torch.randn(8, 4, 1, 1), torch.zeros(8), device="cpu")
+    for some in (data, own):
+        with pytest.raises(rc.UserError, match=f"^images={images}: give at least 1$"):
+            some.first(images)
 
 
 def test_the_notebook_runs_from_top_to_bottom() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from resnet_cli.config.fields import validated
 from resnet_cli.config.schema import DataConfig, RunConfig
 from resnet_cli.datasets import catalogue
 from resnet_cli.datasets.batches import Batches
@@ -179,7 +180,7 @@ def subject_of(
             raise UserError(f"--test-size: the images of {entry.name} have one size")
         changes["test_size"] = test_size
     if changes:
-        data = DataConfig.model_validate(data.model_dump() | changes)
+        data = validated(DataConfig, data.model_dump() | changes, "data")
     normalization = loaded.normalization
     if normalization is None or normalize is not None:
         normalization = context.normalization(data)

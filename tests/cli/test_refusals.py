@@ -109,6 +109,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["--k 4: no path has length 4; this network has 3 units, so lengths are 0 to 3"],
     ),
     "no path length": (["paths", "--k", "-1"], ["--k"]),
+    "too many images": (
+        ["eval", "--images", "2000000000"],
+        ["data: test_images: must be less than or equal to 1000000000 (got 2000000000)"],
+    ),
     "missing checkpoint": (
         ["eval", "--checkpoint", "none.safetensors"],
         ["--checkpoint none.safetensors: no such file"],
