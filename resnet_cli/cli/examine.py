@@ -11,7 +11,7 @@ from resnet_cli.cli.files import file_names, show_files, writable
 from resnet_cli.cli.network import NetworkOptions, find_network
 from resnet_cli.cli.options import StudySeedOption, complete_checkpoint, make_stopper
 from resnet_cli.config.fields import chance_error
-from resnet_cli.results.layout import EXAMINATION_FILE, local_folder
+from resnet_cli.results.layout import EXAMINATION_FILE
 from resnet_cli.runtime.errors import UserError
 
 
@@ -145,6 +145,7 @@ def examine(
     from resnet_cli.report.examination import findings_of, write_examination
     from resnet_cli.run.examine import examine as examine_network
     from resnet_cli.studies.runner import Written
+    from resnet_cli.studies.subject import check_names, results_folder
 
     display, stopper = options.display(), make_stopper(None)
     context = options.context()
@@ -153,13 +154,13 @@ def examine(
             find_network(checkpoint, options, context, display, should_stop=stopper)
             for checkpoint in checkpoints
         ]
-        names = "-and-".join(subject.name for subject in subjects)
+        check_names(subjects)
         words = {
             "images": options.images,
             "normalize-": options.normalize,
             "seed": seed or None,
         }
-        folder = writable(out or local_folder("examine", names, words))
+        folder = writable(out or results_folder("examine", subjects, words))
         written, examined, facts = Written(), [], []
         for subject in subjects:
             own = folder / subject.name if len(subjects) > 1 else folder

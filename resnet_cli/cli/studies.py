@@ -236,6 +236,7 @@ def _study_networks(
     stopper = make_stopper(options.budget)
     options.check_checkpoints(options.checkpoint or ())
     from resnet_cli.studies.runner import run_study, run_together
+    from resnet_cli.studies.subject import results_folder
 
     display, context = options.display(), options.context()
     words = {
@@ -249,8 +250,7 @@ def _study_networks(
     references: list[str | None] = [*options.checkpoint] if options.checkpoint else [None]
     with stopper.listening():
         found = [find_network(one, options, context, display) for one in references]
-        name = "-and-".join(subject.name for subject in found)
-        folder = writable(options.out or local_folder(command, name, words))
+        folder = writable(options.out or results_folder(command, found, words))
         shared: Any = {
             "seed": options.seed,
             "out": folder,

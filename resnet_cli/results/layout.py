@@ -6,11 +6,12 @@ results/<paper>/<profile>/<experiment>/     an experiment of a paper
 results/<...>/<case>[-seed<n>]/             one network of a study with several networks
 results/local/<experiment>/<profile>/       any other experiment
 results/local/<command>-<name>-<options>/   a study from the command line
+results/local/<...>-<weights>/              the same with other weights of this name
 results/local/again-<...>/                  a result measured again from its provenance
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from resnet_cli.config.schema import Experiment, RunConfig
@@ -90,7 +91,9 @@ def case_folder(experiment: Experiment, case: str, seed: int) -> str:
     return f"{case}-seed{seed}" if several_seeds else case
 
 
-def local_folder(command: str, name: str, options: Mapping[str, object]) -> Path:
+def local_folder(
+    command: str, name: str, options: Mapping[str, object], weights: Sequence[str] = ()
+) -> Path:
     """The folder for a study from the command line. Each combination of options has its own, so
     that no result replaces that of another question.
 
@@ -98,12 +101,14 @@ def local_folder(command: str, name: str, options: Mapping[str, object]) -> Path
         name: the weights or the experiment.
         options: those that are not at their default. None and False are left out; of those that
             are True only the name is used.
+        weights: the hashes of the weights; they are added if other weights have this name.
     """
     words = [
         option if value is True else f"{option}{value}"
         for option, value in options.items()
         if value is not None and value is not False
     ]
+    words += [digest[:10] for digest in weights]
     return RESULTS / LOCAL / "-".join([command, name, *words]).replace("/", "-")
 
 

@@ -11,8 +11,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from glob import glob
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -30,7 +32,7 @@ from resnet_cli.config.schema import (
     TrainConfig,
     config_hash,
 )
-from resnet_cli.results.layout import RESULTS, RUNS
+from resnet_cli.results.layout import PROVENANCE_SUFFIX, RESULTS, RUNS
 from resnet_cli.runtime.errors import UserError, one_line, shortened
 
 PROGRAM = "resnet-cli"
@@ -154,6 +156,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a provenance file; measure the result again")
     return content
+
+
+def recorded_weights(folder: Path) -> set[str]:
+    """The hashes of the weights whose results are in a folder or below it."""
+    found = set()
+    for name in glob(f"**/*{PROVENANCE_SUFFIX}", root_dir=folder, recursive=True):
+        with suppress(UserError):  # damaged: its table is measured again
+            checkpoint = read_json_object(folder / name).get("checkpoint")
+            digest = checkpoint.get("sha256") if isinstance(checkpoint, dict) else None
+            if isinstance(digest, str):
+                found.add(digest)
+    return found
 
 
 def check_types(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Running a study of a network: measure the missing tables, draw the figures, and summarise."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.base import Case, NamedFigure, Row, Study, stored_study
 from resnet_cli.studies.finite import check_outputs
 from resnet_cli.studies.progress import Pieces, Progress
-from resnet_cli.studies.subject import Subject
+from resnet_cli.studies.subject import Subject, check_names
 
 
 @dataclass
@@ -101,12 +100,7 @@ def run_together(
         UserError: the study names units or lengths that a network does not have, or two networks
             have the same name.
     """
-    name, count = Counter(subject.name for subject in subjects).most_common(1)[0]
-    if count > 1:
-        raise UserError(
-            f"{count} of the networks are named {name}, which is also the name of their folder of "
-            "results; rename a file or folder"
-        )
+    check_names(subjects)
     written, cases = Written(), []
     shown: dict[tuple[str, ...], list[list[Any]]] = {}
     for subject in subjects:

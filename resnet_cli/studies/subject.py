@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from resnet_cli.datasets.catalogue import SplitName
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.models import Network, build
 from resnet_cli.models.survival import set_survival
-from resnet_cli.results.layout import WEIGHTS_FILE
+from resnet_cli.results.layout import WEIGHTS_FILE, local_folder
+from resnet_cli.results.provenance import recorded_weights
+from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.context import Context
 from resnet_cli.training.run_folder import recorded_fingerprint
@@ -24,6 +27,8 @@ from resnet_cli.weights.load import DEFAULT_WEIGHTS, Loaded, load_network, read_
 
 INITIALISATION = "initialisation"
 """The source of untrained weights, instead of a file."""
+USUAL_STEMS = ("best", "checkpoint", "ckpt", "last", "model", "pytorch_model", "weights")
+"""Names of files, up to the first dot, that do not say which network they hold."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,49 @@ class Subject:
     @property
     def name(self) -> str:
         """For names of folders: the name of bundled weights, the run's folder or the stem of the
-        file, and the data set if the network was trained on another one."""
+        file (after its folder's name if the stem is a usual one), and the data set if the network
+        was trained on another one."""
         path = Path(os.path.abspath(self.loaded.source))
         if path.name == WEIGHTS_FILE:  # the name of the run's folder says more
             path = path.parent
         name = path.stem if path.is_file() else path.name
+        if path.is_file() and name.split(".")[0] in USUAL_STEMS:
+            name = f"{path.parent.name}-{name}"
         other = self.data.dataset != own_dataset(self.loaded)
         return f"{name}-{self.data.dataset}" if other else name
+
+
+def results_folder(
+    command: str, subjects: Sequence[Subject], options: Mapping[str, object]
+) -> Path:
+    """The default folder for the results of a command (`local_folder`).
+
+    It is named after the networks. If the folder of that name has results of other weights, these
+    are kept, and the name ends in the hashes of the weights.
+    """
+    name = "-and-".join(subject.name for subject in subjects)
+    weights = [subject.loaded.sha256 for subject in subjects]
+    folder = local_folder(command, name, options)
+    own = local_folder(command, name, options, weights)
+
+    def is_taken() -> bool:
+        return os.path.exists(own) or not recorded_weights(folder) <= set(weights)
+
+    return own if processes.from_first(is_taken) else folder
+
+
+def check_names(subjects: Sequence[Subject]) -> None:
+    """Check that each of several networks can have its own folder, named after it.
+
+    Raises:
+        UserError: two networks have the same name.
+    """
+    name, count = Counter(subject.name for subject in subjects).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{count} of the networks are named {name}, which is also the name of their folder of "
+            "results; rename a file or folder"
+        )
 
 
 def own_dataset(loaded: Loaded) -> str | None:

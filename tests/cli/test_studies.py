@@ -1,6 +1,7 @@
 """The commands on one network: eval, lesion, paths, signal."""
 
 import dataclasses
+import json
 import math
 import shutil
 import signal
@@ -17,9 +18,10 @@ from resnet_cli.config.schema import DataConfig
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
-from resnet_cli.studies.subject import find_subject
+from resnet_cli.studies.subject import Subject, find_subject, results_folder
 from resnet_cli.training.context import Context
 from resnet_cli.weights.cards import bundled_path
+from resnet_cli.weights.load import file_hash
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,75 @@ def test_a_folder_is_named_after_the_weights_not_their_network(
     assert subject.name == "preact56-digits"
     other = dataclasses.replace(subject, data=DataConfig(dataset="cifar10"))
     assert other.name == "preact56-digits-cifar10"
+
+
+def test_results_of_other_weights_are_kept(work: Path, capsys: Captured) -> None:
+    for folder, weights in (
+        ("a", run_folder() / "weights.safetensors"),
+        ("b", bundled_path("preact56-digits")),
+    ):
+        Path(folder).mkdir()
+        shutil.copy(weights, Path(folder, "net.pt"))
+    command = ["lesion", "--only", "0", *FEW, "--checkpoint"]
+    first = summary_of([*command, "a/net.pt"], capsys)["files"]
+    folder = Path("results/local/lesion-net-only0-images10")
+    assert {Path(file).parent for file in first} == {folder}
+    other = folder.with_name(f"{folder.name}-{file_hash(Path('b/net.pt'))[:10]}")
+    second = summary_of([*command, "b/net.pt"], capsys)["files"]
+    assert {Path(file).parent for file in second} == {other}
+
+    tables = [path / "lesion_delete.csv" for path in (folder, other)]
+    written = {path: path.stat().st_mtime_ns for path in tables}
+    assert summary_of([*command, "a/net.pt"], capsys)["files"] == first
+    assert summary_of([*command, "b/net.pt"], capsys)["files"] == second
+    shutil.rmtree(folder)
+    assert summary_of([*command, "b/net.pt"], capsys)["files"] == second, "still found there"
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items() if path.exists())
+
+
+def test_results_of_another_pair_of_networks_are_kept(empty: Path) -> None:
+    subject = find_subject(Context(torch.device("cpu")), "preact56-digits")
+    pair = [subject, renamed(subject, "other")]
+    folder = results_folder("lesion", pair, {"seed": 3})
+    assert folder == Path("results/local/lesion-preact56-digits-and-other-seed3")
+    weights = {"preact56-digits": subject.loaded.sha256, "other": "b" * 64}
+    for name, digest in weights.items():
+        (folder / name).mkdir(parents=True)
+        stored = {"checkpoint": {"source": "x", "sha256": digest}}
+        (folder / name / "lesion_delete.provenance.json").write_text(json.dumps(stored))
+    hashes = "-".join(one.loaded.sha256[:10] for one in pair)
+    own = folder.with_name(f"{folder.name}-{hashes}")
+    assert results_folder("lesion", pair, {"seed": 3}) == own
+    for damaged in ("{", '{"checkpoint": null}', '{"checkpoint": {"sha256": 1}}'):
+        (folder / "other" / "lesion_delete.provenance.json").write_text(damaged)
+        assert results_folder("lesion", pair, {"seed": 3}) == folder
+    assert results_folder("lesion", pair, {"x" * 300: True}).name.endswith("x"), "refused later"
+
+
+def renamed(subject: Subject, source: str) -> Subject:
+    return dataclasses.replace(subject, loaded=dataclasses.replace(subject.loaded, source=source))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("resnet-18/model.safetensors", "resnet-18-model"),
+        ("resnet-18/pytorch_model.bin", "resnet-18-pytorch_model"),
+        ("mine/checkpoint.pth.tar", "mine-checkpoint.pth"),
+        ("mine/best.pt", "mine-best"),
+        ("mine/weights.safetensors", "mine"),
+        ("mine/model_a.pt", "model_a"),
+        ("best", "best"),  # the folder of a run
+    ],
+)
+def test_a_usual_file_name_follows_that_of_its_folder(file: str, name: str, empty: Path) -> None:
+    Path(file).parent.mkdir(exist_ok=True)
+    if "." in file:
+        Path(file).touch()
+    else:
+        Path(file).mkdir()
+    subject = find_subject(Context(torch.device("cpu")), "preact56-digits")
+    assert renamed(subject, file).name == name
 
 
 def test_signals_of_an_experiment_at_two_profiles_lie_apart(
@@ -365,6 +436,7 @@ def test_networks_that_cannot_be_compared(
         shutil.copy(bundled_path("preact56-digits"), Path(folder, "same.pt"))
     given = [part for name in more for part in ("--checkpoint", name)]
     assert said in refused(["lesion", *given], capsys)
+    assert said in refused(["examine", *more], capsys)
 
 
 def test_model_goes_with_one_network(empty: Path, capsys: Captured) -> None:
