@@ -159,6 +159,7 @@ def examine(
             "images": options.images,
             "normalize-": options.normalize,
             "seed": seed or None,
+            **{f"{key}-": value for key, value in options.overrides.items()},
         }
         folder = writable(out or results_folder("examine", subjects, words))
         written, examined, facts = Written(), [], []

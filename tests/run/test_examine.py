@@ -144,8 +144,9 @@ def test_a_third_party_plain_network_gets_a_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(examine_module, "LEVELS", (Sizes(40, 10, 1, 1, 40, 8),))
     torch.save(fill(Vgg()).state_dict(), "vgg.pt")
-    command = ("examine", "vgg.pt", "--dataset", "digits", "--images", "40", "--out", "out")
-    assert run(*command, "--json") == 0
+    command = ("examine", "vgg.pt", "--model", "last_pool=max", "--dataset", "digits")
+    assert run(*command, "--images", "40", "--json") == 0
     (network,) = read_summary(capsys)["networks"]  # type: ignore[misc]
     assert not {"paths", "signal"} & network.keys()
-    assert Path("out/examine.html").exists()
+    folder = Path("results/local/examine-vgg-digits-images40-last_pool-max")
+    assert (folder / "examine.html").exists(), "the value set is part of the question"
