@@ -102,7 +102,8 @@ def new_figure(title: str, width: float = WIDTH, height: float = HEIGHT) -> "Fig
 
 def _wrapped(title: str, width: float) -> str:
     """A title wrapped to a width in inches: before its parenthesis and after its colon if
-    possible, otherwise between words, but not between "profile" and its name."""
+    possible, otherwise into lines of about the same length between words, but not between
+    "profile" and its name."""
     characters = int(width * TITLE_CHARACTERS_PER_INCH)
     lines = [""]
     for part in re.split(r"(?<=:) | (?=\()", title):
@@ -110,8 +111,19 @@ def _wrapped(title: str, width: float) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {part}".strip()
     kept = (line.replace("profile ", "profile\N{NO-BREAK SPACE}") for line in lines)
-    filled = (textwrap.fill(line, characters, break_on_hyphens=False) for line in kept)
+    filled = (line for part in kept for line in _even_lines(part, characters))
     return "\n".join(filled).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _even_lines(text: str, characters: int) -> list[str]:
+    """A text in as few lines as possible, with the longest line as short as possible."""
+    lines = textwrap.wrap(text, characters, break_on_hyphens=False)
+    for narrower in range(characters - 1, 0, -1):
+        shorter = textwrap.wrap(text, narrower, break_on_hyphens=False, break_long_words=False)
+        if len(shorter) > len(lines) or max(map(len, shorter), default=0) > narrower:
+            break
+        lines = shorter
+    return lines
 
 
 def integer_ticks(axis: "Axis", intervals: int = 10) -> None:

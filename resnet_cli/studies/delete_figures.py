@@ -160,7 +160,7 @@ def lesion_ranked_figure(
     )
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("deleted unit (index), worst first")
+    axes.set_xlabel("deleted unit or layer (index), worst first")
     axes.set_ylabel("increase of the test error (points)")
     handles = [Patch(color=DELETED, label="keeps the shape")]
     if set(changes) & set(ranked.index):

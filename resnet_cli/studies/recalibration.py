@@ -318,7 +318,7 @@ def recalibration_figure(frame: "pandas.DataFrame", title: str) -> "Figure":
         places = [place + 0.14 * (number - (len(kinds) - 1) / 2) for place in range(len(units))]
         by_unit.plot(places, errors, "o", color=color, markersize=4.5, label=kind)
     by_unit.set_xticks(range(len(units)), units)
-    by_unit.set_xlabel("deleted unit (index), the most harmful first")
+    by_unit.set_xlabel("deleted unit or layer (index), worst first")
     by_unit.set_ylabel("test error (%)")
     by_unit.set_ylim(bottom=0)
     intact = frame[(frame["blocks"] == "") & (frame["statistics"] == RECALIBRATED)]

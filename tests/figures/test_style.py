@@ -74,6 +74,17 @@ def test_a_title_is_not_broken_between_profile_and_its_name() -> None:
         assert "profile cpu)" in figure.get_suptitle()
 
 
+def test_the_lines_of_a_title_have_about_the_same_length() -> None:
+    shown = "Deleting one layer of a VGG, or one unit of a residual network"
+    figure = new_figure(f"Figure 3: {shown} (CIFAR-10)", width=4.5)
+    assert figure.get_suptitle().splitlines() == [
+        "Figure 3:",
+        "Deleting one layer of a VGG, or",
+        "one unit of a residual network",
+        "(CIFAR-10)",
+    ]
+
+
 @pytest.mark.slow
 def test_matplotlib_is_imported_only_to_draw() -> None:
     modules = "resnet_cli.figures.training, resnet_cli.studies.runner"
