@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from resnet_cli.datasets.catalogue import SPLITS, SplitName
@@ -183,9 +186,6 @@ def read_parquet(
         UserError: a file cannot be read, has the wrong columns or number of images, or contains a
             damaged image; the message names the file and the row (counted from 0 within the file).
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     assert files, "a location without files has no splits"
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent}/{split}-*.parquet"
     columns, labels, pixels = [], [], []
@@ -236,7 +236,6 @@ def _why_unreadable(file: Path, error: Exception) -> str:
 
 def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
     """The names of the image and the label column."""
-    import pyarrow as pa
 
     def is_label(kind: Any) -> bool:
         if pa.types.is_dictionary(kind):
@@ -245,7 +244,7 @@ def _columns(dataset: Cifar, file: Path, schema: Any) -> tuple[str, str]:
         return any(getattr(pa.types, check)(kind) for check in checks)
 
     def is_image(kind: Any) -> bool:
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if _is_list(kind):
             return True
         if pa.types.is_struct(kind):
             index = kind.get_field_index("bytes")
@@ -275,8 +274,6 @@ def _labels(dataset: Cifar, file: Path, column: Any) -> npt.NDArray[np.int64]:
     Raises:
         UserError: a number is not an integer, or a name is not a class name.
     """
-    import pyarrow as pa
-
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     values = column.to_numpy()
@@ -302,34 +299,25 @@ def _pixel_lists(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
     Raises:
         UserError: a list has the wrong length, or a value is not in the range 0 to 255.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     parts = []
-    with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(batch_size=2048, columns=[column]):
-            values = batch.column(0)[:limit]
-            limit -= len(values)
-            shape = [len(values)]
-            while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-                lengths = set(pc.list_value_length(values).to_pylist())
-                is_fixed = len(lengths) == 1 and None not in lengths
-                shape.append(lengths.pop() if is_fixed else -1)
-                values = values.flatten()
-            pixels = values.to_numpy(zero_copy_only=False)
-            if shape[1:] not in ([size, size, 3], [3, size, size]):
-                sizes = " x ".join("varying" if n < 0 else str(n) for n in shape[1:])
-                raise UserError(
-                    f"{file}: {column} has lists of {sizes} numbers; "
-                    f"expected {size} x {size} x 3 or 3 x {size} x {size}"
-                )
-            if values.null_count or pixels.dtype.kind not in "iu" or not _fit_a_byte(pixels):
-                raise UserError(f"{file}: {column} has pixels that are not integers from 0 to 255")
-            pixels = pixels.astype(np.uint8).reshape(shape)
-            parts.append(pixels if shape[3] == 3 else pixels.transpose(0, 2, 3, 1))
-            if limit <= 0:
-                break
+    for values in _first_values(file, column, limit):
+        shape = [len(values)]
+        while _is_list(values.type):
+            lengths = set(pc.list_value_length(values).to_pylist())
+            is_fixed = len(lengths) == 1 and None not in lengths
+            shape.append(lengths.pop() if is_fixed else -1)
+            values = values.flatten()
+        pixels = values.to_numpy(zero_copy_only=False)
+        if shape[1:] not in ([size, size, 3], [3, size, size]):
+            sizes = " x ".join("varying" if n < 0 else str(n) for n in shape[1:])
+            raise UserError(
+                f"{file}: {column} has lists of {sizes} numbers; "
+                f"expected {size} x {size} x 3 or 3 x {size} x {size}"
+            )
+        if values.null_count or pixels.dtype.kind not in "iu" or not _fit_a_byte(pixels):
+            raise UserError(f"{file}: {column} has pixels that are not integers from 0 to 255")
+        pixels = pixels.astype(np.uint8).reshape(shape)
+        parts.append(pixels if shape[3] == 3 else pixels.transpose(0, 2, 3, 1))
     return np.ascontiguousarray(np.concatenate(parts))
 
 
@@ -339,14 +327,15 @@ def _fit_a_byte(pixels: npt.NDArray[Any]) -> bool:
 
 def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[np.uint8]:
     """The first `limit` images of a file, uint8 [N, size, size, 3]."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(file) as parquet:
         kind = parquet.schema_arrow.field(column).type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if _is_list(kind):
         return _pixel_lists(file, column, limit, size)
-    encoded = list(_encoded_images(file, column, limit))
+    encoded = [
+        content
+        for values in _first_values(file, column, limit)
+        for content in (values.field("bytes") if pa.types.is_struct(kind) else values).to_pylist()
+    ]
 
     def decode(row: int) -> npt.NDArray[np.uint8]:
         content = encoded[row]
@@ -363,21 +352,18 @@ def _decode_rows(file: Path, column: str, limit: int, size: int) -> npt.NDArray[
     return decode_all(len(encoded), size, decode)
 
 
-def _encoded_images(file: Path, column: str, limit: int) -> Iterator[bytes | None]:
-    """The first `limit` encoded images of a file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _first_values(file: Path, column: str, limit: int) -> Iterator[Any]:
+    """The first `limit` values of a column, as arrays of up to 2,048."""
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(batch_size=2048, columns=[column]):
+            yield batch.column(0)[:limit]
+            limit -= len(batch)
             if limit <= 0:
                 break
-            values = batch.column(0)
-            if pa.types.is_struct(values.type):
-                values = values.field("bytes")
-            values = values[:limit]
-            limit -= len(values)
-            yield from values.to_pylist()
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 # --- class folders ---------------------------------------------------------------------------
