@@ -112,7 +112,7 @@ def _shown(row: Row) -> list[object]:
         finite(found.median),
         found.network,
         found.num_seeds,
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval is not None else None,
+        f"{interval[0]:.1f} to {interval[1]:.1f}" if interval is not None else None,
         f"{row.difference:+.2f}" if row.difference is not None else None,
         row.status,
     ]

@@ -63,17 +63,10 @@ def number(quantity: Quantity) -> str:
     return (f"{value:.0f} {unit}" if whole else f"{value:.3g} {unit}").rstrip()
 
 
-def named(quantity: Quantity) -> str:
-    """`original unit: 1.39 %`, with the number of trainings if there are several."""
-    is_error = quantity.unit in (TEST_ERROR, FAILED)
-    seeds = f" ({quantity.n} seeds)" if is_error and quantity.n > 1 else ""
-    return f"{quantity.name}: {number(quantity)}{seeds}"
-
-
 def comparison(part: Part) -> str:
     """`dropout 0.5: fails (89.72 %), original unit: 0.83 %; difference +88.89 points (z = 210)`."""
     limit = (part.limit,) if part.limit is not None else ()
-    measured = ", ".join(named(quantity) for quantity in (*part.measured, *limit))
+    measured = ", ".join(f"{shown.name}: {number(shown)}" for shown in (*part.measured, *limit))
     if part.training and measured:
         measured = f"{part.training}: {measured}"
     if part.tested is None:
@@ -90,10 +83,10 @@ def comparison(part: Part) -> str:
 
 def evidence(judgement: Judgement) -> list[str]:
     """What a verdict rests on, one line for each comparison. Of many comparisons, only those that
-    decide are shown, and only the closest if the claim holds."""
+    decide are shown, and only the closest if the claim holds or if there are too few draws."""
     parts = [part for part in judgement.parts if part.measured or part.tested]
     lines = []
-    if len(parts) > MAX_COMPARISONS and judgement.verdict == "holds":
+    if len(parts) > MAX_COMPARISONS and judgement.verdict in ("holds", "too few draws"):
         lines.append(f"closest of {len(parts)}: {decisive(judgement)}")
     else:
         decide = [part for part in parts if part.verdict == judgement.verdict]
@@ -124,11 +117,11 @@ def seeds(judgement: Judgement) -> str:
 def legend() -> str:
     """The rule behind the verdicts."""
     return (
-        f"a difference of at least {DECIDES:g} standard errors (z) decides; a single final error "
-        f"is assumed to have a spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % (He et al. "
-        "2015), proportional to the square root of the error, and larger on fewer than 10,000 test "
-        f"images, or of {ASSUMED_FAILING:g} points if the network fails; verdicts on the lesions "
-        "and paths of one training hold for that training only"
+        f"a difference of at least {DECIDES:g} standard errors (z) decides; for a single training, "
+        f"a spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. "
+        "2015), more at higher errors and on fewer than 10,000 test images, "
+        f"{ASSUMED_FAILING:g} points if it fails; verdicts on lesions and paths of one training "
+        "hold for it only"
     )
 
 

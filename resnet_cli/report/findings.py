@@ -16,7 +16,7 @@ from resnet_cli.claims.judge import judge
 from resnet_cli.claims.papers import PAPERS
 from resnet_cli.claims.veit2016_paths import line_of_norms, samples_of
 from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, Part, counts
-from resnet_cli.claims.words import decisive, number, source_title
+from resnet_cli.claims.words import decisive, number, seeds, source_title
 from resnet_cli.config.schema import PROFILES
 from resnet_cli.datasets.catalogue import title_of
 from resnet_cli.report.explorer import spectra_with_lesions
@@ -119,6 +119,8 @@ def claims_table(of_paper: Sequence[Comparison]) -> str:
     for judgements in zip(*(comparison.judgements for comparison in of_paper), strict=True):
         decided = _decided(judgements)
         rests = decisive(decided)
+        if rests and decided.seeds is not None and not decided.claim.is_check:
+            rests += f" [{seeds(decided)}]"
         if rests and decided.profile != of_paper[0].profile:
             rests = f"`{decided.profile}`: {rests}"
         claim = decided.claim

@@ -300,7 +300,7 @@ def test_the_command_prints_rows_and_claims(
     cells = [cell.strip() for cell in _line(out, "original unit").strip("│").split("│")]
     # mean 1.5, deviation 0.5, t(0.975, 2) = 4.3027: 1.5 -+ 1.242
     expected = ["original unit", "6.61", "1.50", "ResNet-110", "3"]
-    expected += ["0.26 to 2.74", "-5.11", "ok"]
+    expected += ["0.3 to 2.7", "-5.11", "ok"]
     assert cells == expected
     assert "fail" in _line(out, "dropout").split("│")[2]
     assert "he2016 table1: test error in percent, profile mini, cifar10" in out

@@ -156,7 +156,10 @@ def test_every_experiment_measured_is_there_with_its_command(parts: list[Part]) 
             words = measurement.command.split()
             if measurement.profile in PROFILES:
                 assert words[:5] == ["resnet-cli", "run", name, "--profile", measurement.profile]
-                assert set(words[5:]) <= {"--pretrained", "--data-dir", "DATA"}
+                chosen = {w for w in words if "seeds=" in w}  # some of the seeds only
+                assert bool(chosen) == ("--set" in words) == ("--set" in told)
+                others = {"--pretrained", "--data-dir", "DATA", "--set"}
+                assert set(words[5:]) <= others | chosen
                 assert ("--pretrained" in words) == ("--pretrained" in told)
             else:
                 folders = [w for w in words if "/" in w and not re.fullmatch(r"[\d.,]+/[\d.,]+", w)]
