@@ -119,7 +119,7 @@ def legend() -> str:
     return (
         f"a difference of at least {DECIDES:g} standard errors (z) decides; for a single training, "
         f"a spread of {ASSUMED_SPREAD:g} points at {ASSUMED_AT:g} % error is assumed (He et al. "
-        "2015), more at higher errors and on fewer than 10,000 test images, "
+        "2015), more at higher errors and below 10,000 test images, "
         f"{ASSUMED_FAILING:g} points if it fails; verdicts on lesions and paths of one training "
         "hold for it only"
     )
