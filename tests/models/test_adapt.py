@@ -72,7 +72,8 @@ class SqueezeNetwork(nn.Module):
         x = self.stem(images)
         for block in self.blocks:
             x = block(x)
-        return self.head(x)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def squeeze_network() -> SqueezeNetwork:

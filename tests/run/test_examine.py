@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -43,7 +44,7 @@ def run(*arguments: str) -> int:
     return run_command(list(arguments))
 
 
-def read_summary(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def read_summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert isinstance(found, dict)
     return found
@@ -59,7 +60,7 @@ def test_one_network_is_examined_once(
     command = ("examine", "preact56-digits", "--images", "40", "--budget", "1s", "--out", "out")
     assert run(*command, "--json") == 0
     summary = read_summary(capsys)
-    (network,) = summary["networks"]  # type: ignore[misc]
+    (network,) = summary["networks"]
     assert network["images"] == 40
     assert {f["verdict"] for f in network["findings"]} <= set(JUDGED) | {"too few draws"}
     assert len(network["findings"]) == 6
@@ -114,7 +115,7 @@ def test_without_training_images_gradients_are_of_test_images(
     monkeypatch.chdir(tmp_path)
     command = ("examine", "vit.pt", "--model", "attention_heads=2", "--dataset", "imagefolder")
     assert run(*command, "--data-dir", "images", "--out", "out", "--json") == 0
-    (network,) = read_summary(capsys)["networks"]  # type: ignore[misc]
+    (network,) = read_summary(capsys)["networks"]
     assert network["sizes"]["recalibration"] == 0
     damage = [f["verdict"] for f in network["findings"][:2]]
     assert damage == ["not trained long enough"] * 2, "it guesses"
@@ -146,7 +147,7 @@ def test_a_third_party_plain_network_gets_a_page(
     torch.save(fill(Vgg()).state_dict(), "vgg.pt")
     command = ("examine", "vgg.pt", "--model", "last_pool=max", "--dataset", "digits")
     assert run(*command, "--images", "40", "--json") == 0
-    (network,) = read_summary(capsys)["networks"]  # type: ignore[misc]
+    (network,) = read_summary(capsys)["networks"]
     assert not {"paths", "signal"} & network.keys()
     folder = Path("results/local/examine-vgg-digits-images40-last_pool-max")
     assert (folder / "examine.html").exists(), "the value set is part of the question"

@@ -116,7 +116,8 @@ class Whole(nn.Module):
         x = self.stem(images)
         for F, f in zip(self.branches, self.after, strict=True):
             x = f(x + F(x))
-        return self.head(x)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def changed_net(name: str) -> rc.Net:
