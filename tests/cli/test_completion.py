@@ -13,7 +13,7 @@ from resnet_cli.cli import run_command
 from resnet_cli.cli.options import Paper, checkpoint_names
 from resnet_cli.config.experiments import experiment_names
 from resnet_cli.config.schema import PROFILES
-from resnet_cli.runtime.engine import ENGINES
+from resnet_cli.runtime.engine import Engine
 from resnet_cli.weights.cards import bundled_names
 
 Captured = pytest.CaptureFixture[str]
@@ -55,7 +55,7 @@ CASES = {
     "resnet-cli eval --checkpoint ": bundled_names(),
     "resnet-cli lesion --dataset cifar": ["cifar10", "cifar100"],
     "resnet-cli lesion --normalize i": ["imagenet"],
-    "resnet-cli lesion --engine ": list(ENGINES),
+    "resnet-cli lesion --engine ": list(get_args(Engine)),
     "resnet-cli paths --estimator i": ["image"],
     "resnet-cli bench training": ["training_110", "training_20"],
     "resnet-cli data ": ["digits", "cifar10", "cifar100"],
