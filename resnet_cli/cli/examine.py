@@ -143,6 +143,7 @@ def examine(
     options.check_checkpoints(checkpoints)
     seconds = parse_duration(budget) / len(checkpoints)
     from resnet_cli.report.examination import findings_of, write_examination
+    from resnet_cli.run.examine import DEFAULT_BUDGET
     from resnet_cli.run.examine import examine as examine_network
     from resnet_cli.studies.runner import Written
     from resnet_cli.studies.subject import check_names, results_folder
@@ -159,6 +160,7 @@ def examine(
             "images": options.images,
             "normalize-": options.normalize,
             "seed": seed or None,
+            "budget": budget if parse_duration(budget) != DEFAULT_BUDGET else None,
             **{f"{key}-": value for key, value in options.overrides.items()},
         }
         folder = writable(out or results_folder("examine", subjects, words))

@@ -71,6 +71,18 @@ class Platform(_Record):
     """Deterministic kernels only (`pick_device`); the first versions did not record this."""
 
 
+class Trainings(_Record):
+    """Finished trainings that a table includes, and what trained them."""
+
+    runs: Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+    """`case, seed N` of each."""
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str]
+    platform: Platform | None
+    """None if the provenance of the training is missing; then the rest is unknown as well."""
+
+
 class TableFile(_Record):
     """The CSV that a provenance file describes."""
 
@@ -103,6 +115,8 @@ class Provenance(_Record):
     started: str
     """ISO 8601, UTC, to the second."""
     duration_seconds: float
+    trainings: Annotated[tuple[Trainings, ...], BeforeValidator(as_tuple)] = ()
+    """Trainings of another commit, other versions or another platform than those above."""
     table: TableFile | None = None
 
     @classmethod
@@ -124,7 +138,10 @@ class Provenance(_Record):
 
     def to_json(self) -> str:
         """The content of the file, with the keys in the order above."""
-        content = self.model_dump(mode="json", exclude=None if self.table else {"table"})
+        optional = ("trainings", "table")
+        content = self.model_dump(
+            mode="json", exclude={name for name in optional if not getattr(self, name)}
+        )
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

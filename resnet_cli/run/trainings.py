@@ -15,10 +15,11 @@ from resnet_cli.figures.style import save
 from resnet_cli.figures.training import figure_of_trainings
 from resnet_cli.results.layout import OUTCOMES_FILE
 from resnet_cli.results.outcomes import RUN_KEY, case_key, read_outcomes, write_outcomes
-from resnet_cli.results.provenance import collect
-from resnet_cli.results.tables import read_table, write_table
+from resnet_cli.results.provenance import Provenance, Trainings, collect
+from resnet_cli.results.tables import read_provenance, read_table, write_table
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display, duration
+from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.interrupt import Stopper
 from resnet_cli.studies.runner import Written
 from resnet_cli.training.bundle import bundled_checkpoint, bundled_training
@@ -183,6 +184,8 @@ def write_training_tables(
         device=device,
         duration_seconds=sum(run.seconds for run in finished),
     )
+    trainings = trained_differently(trained, provenance)
+    provenance = provenance.model_copy(update={"trainings": trainings})
     top5 = [
         {
             "experiment": experiment.name,
@@ -217,6 +220,35 @@ def write_training_tables(
         (out / OUTCOMES_FILE).unlink(missing_ok=True)
     written.facts = {"cases": table}
     return written
+
+
+def trained_differently(
+    trained: Sequence[Trained], provenance: Provenance
+) -> tuple[Trainings, ...]:
+    """The trainings of another commit, other versions or another platform than a provenance states.
+    Bundled weights are left out: their cards say this."""
+    by_this_command = Trainings(
+        runs=(),
+        commit=provenance.commit,
+        dirty=provenance.dirty,
+        versions=provenance.versions,
+        platform=provenance.platform,
+    )
+    found: dict[str, Trainings] = {}
+    for one in trained:
+        if one.bundled is not None:
+            continue
+        try:
+            stored = read_provenance(one.finished.folder / "training.csv")
+        except UserError:  # missing or damaged, although the run matches its hashes
+            stored = {"commit": None, "dirty": None, "versions": {}, "platform": None}
+        training = Trainings.model_validate(stored | {"runs": ()})
+        if training != by_this_command:
+            name = f"{one.case.name}, seed {one.finished.run.seed}"
+            key = training.model_dump_json()
+            runs = found[key].runs if key in found else ()
+            found[key] = training.model_copy(update={"runs": (*runs, name)})
+    return tuple(found.values())
 
 
 def status(experiment: Experiment, finished: FinishedRun) -> str:

@@ -37,6 +37,7 @@ KEYS = [
     "seeds",
     "started",
     "duration_seconds",
+    "trainings",
 ]
 RESULTS = Path(__file__).parents[2] / "results"
 README = RESULTS / "README.md"

@@ -1,5 +1,6 @@
 """Experiments whole: what is trained, what is skipped, what is written and where."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +105,32 @@ def test_what_is_trained_is_not_trained_again(
     assert (tmp_path / "out" / "table.csv").read_bytes() == before
     run(make_experiment(seeds=(0, 1)), tmp_path)  # one more seed: only that one
     assert [t.seed for t in trainings] == [0, 1]
+
+
+def test_trainings_of_another_commit_are_named(tmp_path: Path) -> None:
+    run(make_experiment(seeds=(0, 1, 2)), tmp_path)
+    table = tmp_path / "out" / "table.csv"
+    assert "trainings" not in read_provenance(table)
+    for folder in (tmp_path / "runs").iterdir():
+        path = folder / "training.provenance.json"
+        content = json.loads(path.read_text())
+        if content["seeds"] == [2]:
+            path.unlink()
+        else:
+            path.write_text(json.dumps(content | {"commit": "a" * 40, "dirty": False}))
+    (tmp_path / "out").rename(tmp_path / "old")
+    run(make_experiment(seeds=(0, 1, 2, 3)), tmp_path)
+    found = read_provenance(table)
+    known, unknown = found["trainings"]
+    assert known == {
+        "runs": ["main, seed 0", "main, seed 1"],
+        "commit": "a" * 40,
+        "dirty": False,
+        "versions": found["versions"],
+        "platform": found["platform"],
+    }
+    assert unknown["runs"] == ["main, seed 2"]
+    assert unknown["commit"] is None
 
 
 def test_two_experiments_share_a_training(tmp_path: Path, trainings: list[RunConfig]) -> None:
