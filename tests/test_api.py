@@ -13,8 +13,8 @@ from torch import nn
 
 import resnet_cli as rc
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
 from resnet_cli.models.adapt import Parts
+from resnet_cli.models.factory import build
 from resnet_cli.results.columns import table_of
 from resnet_cli.studies.batch_statistics import estimate, training_images
 from resnet_cli.studies.walks import along, delete, evaluate_walks, intact

@@ -32,7 +32,7 @@ from resnet_cli.config.fields import parse_range
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.catalogue import load_split
 from resnet_cli.datasets.normalisation import parse_normalization
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.provenance import collect
 from resnet_cli.run.rerun import read_spec
 from resnet_cli.runtime import processes

@@ -30,7 +30,7 @@ from resnet_cli.cli import run_command
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets import download
 from resnet_cli.datasets.normalisation import parse_normalization
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.provenance import Checkpoint, collect
 from resnet_cli.weights.load import read_safetensors, safetensors_bytes, weights_bytes
 

@@ -21,7 +21,7 @@ from resnet_cli.bench.run import choose
 from resnet_cli.bench.subjects import NORMALIZATION, random_split
 from resnet_cli.config.schema import RunConfig
 from resnet_cli.datasets.batches import Batches
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.provenance import collect
 from resnet_cli.results.tables import write_table
 from resnet_cli.runtime.display import Display

@@ -32,7 +32,7 @@ from resnet_cli.bench.subjects import (
     trainer_of,
 )
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.network import measure
 from resnet_cli.studies.paths.exact import exact_spectrum
 from resnet_cli.studies.paths.sampled import sample_path_gradients

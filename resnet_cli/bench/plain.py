@@ -29,7 +29,7 @@ from resnet_cli.bench.subjects import (
 )
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.training.loop import Trainer

@@ -10,8 +10,8 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import PUBLISHED, Normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import Network, build
-from resnet_cli.models.network import Head, batch_norms
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Head, Network, batch_norms
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.studies.lesion import draw_deletions
 from resnet_cli.training.loop import Trainer

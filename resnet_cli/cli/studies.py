@@ -257,10 +257,11 @@ def _study_networks(
             "display": display,
             "should_stop": stopper,
         }
-        if len(found) == 1:
-            written = run_study(found[0], study, **shared)
-        else:
-            written = run_together(found, study, **shared)
+        written = (
+            run_study(found[0], study, **shared)
+            if len(found) == 1
+            else run_together(found, study, **shared)
+        )
     sources, data = [s.loaded.source for s in found], [s.data.dataset for s in found]
     about: dict[str, Any] = {"checkpoint": sources[0], "dataset": data[0]}
     if len(found) > 1:

@@ -18,7 +18,7 @@ from resnet_cli.datasets.catalogue import find_dataset
 from resnet_cli.figures.style import FigureKind
 from resnet_cli.figures.titles import Heading, case_name, heading_of, network_title
 from resnet_cli.figures.training import figure_of_trainings
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.columns import all_tables
 from resnet_cli.results.layout import case_folder, provenance_path
 from resnet_cli.results.tables import read_provenance, read_table

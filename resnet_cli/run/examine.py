@@ -26,7 +26,7 @@ from resnet_cli.studies.delete import DeleteUnits
 from resnet_cli.studies.influence import BlockInfluence
 from resnet_cli.studies.paths.study import Paths
 from resnet_cli.studies.reorder import ReorderUnits
-from resnet_cli.studies.runner import Written, heading_for, read_tables, run_study
+from resnet_cli.studies.runner import Written, heading_for, run_study
 from resnet_cli.studies.signal import Signal
 from resnet_cli.studies.subject import Subject
 from resnet_cli.training.evaluation import evaluate
@@ -172,8 +172,7 @@ def examine(
         written.files += found.files
         written.kept += found.kept
         written.facts[name] = found.facts
-        tables = read_tables(study, out / name)
-        parts.append(Part(out / name, study, tables, study.summary(tables, limited)))
+        parts.append(Part(out / name, study, found.tables, found.summary))
     written.facts |= {"test_error": whole.error, "images": whole.images, "sizes": asdict(sizes)}
     return Examined(subject, sizes, whole.error, whole.images, parts), written
 

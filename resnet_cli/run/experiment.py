@@ -1,7 +1,6 @@
 """Running an experiment: missing trainings, then its study, tables and plots."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from resnet_cli.claims.papers import PAPERS
@@ -14,7 +13,7 @@ from resnet_cli.runtime import processes
 from resnet_cli.runtime.errors import unknown
 from resnet_cli.runtime.interrupt import Interrupted
 from resnet_cli.studies import base as studies
-from resnet_cli.studies.runner import Written, draw, heading_for, read_tables, run_study
+from resnet_cli.studies.runner import Written, draw, heading_for, run_study
 from resnet_cli.studies.subject import Subject, dataless_subject, find_subject, untrained_subject
 from resnet_cli.training.runs import find_finished
 
@@ -120,9 +119,8 @@ def _study_all(
         written.kept += more.kept
         name = case.name if folder == out or not several_seeds else folder.name
         written.facts[name] = more.facts
-        tables = processes.from_first(partial(read_tables, study, folder))
         heading = heading_for(subject, heading_of(experiment, case))
-        cases.append(studies.Case(case_name(case), tables, heading))
+        cases.append(studies.Case(case_name(case), more.tables, heading))
     if not study.needs_network:
         written.facts = more.facts
     if len(cases) > 1:

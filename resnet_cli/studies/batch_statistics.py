@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from resnet_cli.models.network import BatchNorm, NormStatistics, batch_norms, running_statistics
+from resnet_cli.models.network import (
+    BatchNorm,
+    Network,
+    NormStatistics,
+    batch_norms,
+    running_statistics,
+)
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.runtime.seeding import stream
 from resnet_cli.runtime.threads import map_in_threads
@@ -27,7 +33,6 @@ from resnet_cli.studies.progress import Report, check_of, pieces_of
 
 if TYPE_CHECKING:
     from resnet_cli.datasets.batches import Batches
-    from resnet_cli.models.network import Network
     from resnet_cli.studies.walks import Walk
 
 BATCH = 100

@@ -21,7 +21,7 @@ from resnet_cli.results.tables import is_pair, read_provenance, read_table, writ
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError
-from resnet_cli.studies.base import Case, NamedFigure, Row, Study, stored_study
+from resnet_cli.studies.base import Case, NamedFigure, Row, Study, Summary, stored_study
 from resnet_cli.studies.finite import check_outputs
 from resnet_cli.studies.progress import Pieces, Progress
 from resnet_cli.studies.subject import Subject, check_names
@@ -37,6 +37,14 @@ class Written:
     """Files that were complete already."""
 
 
+@dataclass(kw_only=True)
+class StudyResult(Written):
+    """What a study of one network wrote, and its tables and summary."""
+
+    tables: Mapping[str, DataFrame]
+    summary: Summary
+
+
 def run_study(
     subject: Subject,
     study: Study,
@@ -49,7 +57,7 @@ def run_study(
     heading: Heading | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     shows_tables: bool = True,
-) -> Written:
+) -> StudyResult:
     """Measure the tables that are missing in `out`, draw the figures, and show the summary.
 
     Args:
@@ -66,7 +74,7 @@ def run_study(
     study.check(subject)
     run = _StudyRun(subject, study, config, seed, out, profile, display, should_stop)
     facts = run.measure()
-    tables = processes.from_first(run.tables)
+    tables = processes.from_first(partial(read_tables, study, out))
     if heading is None:
         network = network_title(subject.loaded.label)
         heading = Heading(None, network, subject.data.dataset, profile=profile)
@@ -79,8 +87,13 @@ def run_study(
             display.table(title, columns, rows)
     for sentence in summary.sentences:
         display.paragraph(sentence, level=-1)
-    run.written.facts = summary.facts | facts
-    return run.written
+    return StudyResult(
+        files=run.written.files,
+        facts=summary.facts | facts,
+        kept=run.written.kept,
+        tables=tables,
+        summary=summary,
+    )
 
 
 def run_together(
@@ -120,12 +133,10 @@ def run_together(
         written.files += one.files
         written.kept += one.kept
         written.facts[subject.name] = one.facts
-        tables = processes.from_first(partial(read_tables, study, folder))
         heading = Heading(None, network_title(subject.loaded.label), subject.data.dataset)
-        cases.append(Case(subject.name, tables, heading_for(subject, heading)))
-        summary = study.summary(tables, subject)
-        rows = [[subject.name, *row] for row in summary.rows]
-        shown.setdefault(("network", *summary.columns), []).extend(rows)
+        cases.append(Case(subject.name, one.tables, heading_for(subject, heading)))
+        rows = [[subject.name, *row] for row in one.summary.rows]
+        shown.setdefault(("network", *one.summary.columns), []).extend(rows)
     for columns, rows in shown.items():
         display.table(study.title, columns, rows)
     cases.sort(key=lambda case: case.name)  # as the figures are drawn again from the folders
@@ -260,10 +271,6 @@ class _StudyRun:
         finally:
             pieces.close()
         return progress.facts
-
-    def tables(self) -> dict[str, DataFrame]:
-        """The study's tables."""
-        return read_tables(self.study, self.out)
 
     def _path(self, name: str) -> Path:
         return self.out / f"{name}.csv"

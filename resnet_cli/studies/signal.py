@@ -186,7 +186,7 @@ class Signal(Study):
 
 def _states(subject: "Subject", seed: int) -> dict[str, "Network"]:
     """The network at initialisation, if it is known, and trained, if it is."""
-    from resnet_cli.models import build
+    from resnet_cli.models.factory import build
     from resnet_cli.models.survival import set_survival
 
     loaded, networks = subject.loaded, {}

@@ -15,7 +15,8 @@ from resnet_cli.datasets import catalogue
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import SplitName
 from resnet_cli.datasets.normalisation import Normalization
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE, local_folder
 from resnet_cli.results.provenance import recorded_weights

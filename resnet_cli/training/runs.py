@@ -24,7 +24,7 @@ from pydantic import Field, PositiveInt
 from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.fields import Strict
 from resnet_cli.config.schema import Profile, RunConfig, config_hash
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.layout import LOCK_FILE, RUN_FILE, WEIGHTS_FILE, run_folder
 from resnet_cli.results.outcomes import RUN_KEY, write_outcomes
 from resnet_cli.results.provenance import Provenance, collect

@@ -19,8 +19,8 @@ from torch import Tensor
 from resnet_cli.config.editions import to_current_edition
 from resnet_cli.config.schema import ModelConfig, RunConfig
 from resnet_cli.datasets.normalisation import Normalization, check_statistics
-from resnet_cli.models import build
 from resnet_cli.models.adapt import load_adapted, weights_hash
+from resnet_cli.models.factory import build
 from resnet_cli.models.network import Network
 from resnet_cli.models.survival import set_survival
 from resnet_cli.results.layout import WEIGHTS_FILE

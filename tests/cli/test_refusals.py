@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import load_experiment
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from resnet_cli.datasets.folder import (
 )
 from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.tables import read_table
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError

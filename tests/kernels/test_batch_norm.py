@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.kernels.batch_norm import apply_groups, has_triton
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 
 ROOT = Path(__file__).parents[2]
 

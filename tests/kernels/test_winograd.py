@@ -14,7 +14,7 @@ from torch.nn import functional
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.kernels import winograd
 from resnet_cli.kernels.winograd import EvaluationConv2d, TrainingConv2d, fits
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.folding import folded
 
 numba = pytest.importorskip("numba", reason="needs the extra resnet-cli[fast]")

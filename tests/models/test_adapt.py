@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
 from resnet_cli.models.adapt import Adapted, Parts, adapt, load_adapted
+from resnet_cli.models.factory import build
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies.paths.cut import CutNetwork, path_gradient
@@ -252,7 +252,7 @@ MINE = """
 import torch
 from torch import nn
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.adapt import Parts, adapt
 
 def network():

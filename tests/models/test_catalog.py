@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
 from resnet_cli.models.catalog import NETWORKS, catalog, input_of
+from resnet_cli.models.factory import build
 from resnet_cli.models.network import measure
 
 

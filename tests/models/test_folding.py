@@ -8,8 +8,9 @@ from changed_layers import UNITS, changed_net
 from torch import nn
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
 from resnet_cli.models.folding import folded
+from resnet_cli.models.network import Network
 
 NETWORKS = {
     "full": ModelConfig(depth=14, widths=(4, 6, 8)),

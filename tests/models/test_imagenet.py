@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.weights.third_party import load_third_party
 
 PROJECTION_NORMS = 2 * (256 + 512 + 1024 + 2048)

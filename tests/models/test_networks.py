@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import Network, build
-from resnet_cli.models.network import measure, same_shape_groups
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network, measure, same_shape_groups
 from resnet_cli.models.units import PlainUnit, ZeroPadding
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build, units
+from resnet_cli.models import units
+from resnet_cli.models.factory import build
 from resnet_cli.models.units import Place, PlainUnit, ResidualUnit, ZeroPadding
 
 PLACEMENTS = (

@@ -10,7 +10,8 @@ from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.studies.base import Row
 from resnet_cli.studies.lesion import Lesion, evaluate_lesions, lesion_rows

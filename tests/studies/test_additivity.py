@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.batches import Batches
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.results.tables import column_names
 from resnet_cli.studies.additivity import Additivity, correlations, damage_rows, with_singles
 from resnet_cli.studies.base import Row

@@ -6,7 +6,7 @@ from plain_lesions import make_batches, make_network
 from torch import Tensor
 from vectors import batches_of, network_of
 
-from resnet_cli.models import Network
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.studies.effects import effects
 

@@ -18,7 +18,7 @@ from resnet_cli.cli import run_command
 from resnet_cli.config.experiments import experiment_names, find_experiment
 from resnet_cli.config.experiments import load_experiment as load
 from resnet_cli.config.schema import PROFILES, Experiment
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.tables import is_pair, read_provenance, read_table
 from resnet_cli.runtime.errors import UserError
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import Network
+from resnet_cli.models.network import Network
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.display import Display
 from resnet_cli.runtime.errors import UserError

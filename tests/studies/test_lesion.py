@@ -21,7 +21,8 @@ from resnet_cli.config.schema import DataConfig, ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
 from resnet_cli.datasets.normalisation import parse_normalization
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import Place
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.errors import UserError

@@ -18,7 +18,8 @@ from resnet_cli.config.schema import ModelConfig
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit, Subsampled1x1, ZeroPadding
 from resnet_cli.results.tables import column_names
 from resnet_cli.runtime.engine import Engine

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from resnet_cli.cli import run_command
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import ResidualUnit
 from resnet_cli.results.tables import column_names, is_pair, read_table
 from resnet_cli.runtime.errors import UserError

@@ -15,7 +15,8 @@ from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.kernels.winograd import EvaluationConv2d
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.units import PlainUnit, Unit
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.studies import walks as walks_module

@@ -10,7 +10,7 @@ from torch.nn import functional
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.network import Network
 from resnet_cli.training import loop
 from resnet_cli.training.loop import Trainer

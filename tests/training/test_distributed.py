@@ -26,7 +26,7 @@ from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainCo
 from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
 from resnet_cli.datasets.normalisation import parse_normalization
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.tables import read_provenance, read_table
 from resnet_cli.runtime import processes
 from resnet_cli.runtime.device import pick_device

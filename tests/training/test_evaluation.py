@@ -12,7 +12,8 @@ from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.catalogue import load_split
 from resnet_cli.datasets.normalisation import Normalization, parse_normalization
 from resnet_cli.datasets.split import Split
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.training.evaluation import BATCH_SIZE, Evaluation, evaluate
 from resnet_cli.weights.third_party import load_third_party
 

@@ -12,7 +12,7 @@ from resnet_cli.datasets.batches import Batches
 from resnet_cli.datasets.normalisation import Normalization
 from resnet_cli.datasets.split import Split
 from resnet_cli.kernels.batch_norm import apply_groups
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.models.survival import draw_active
 from resnet_cli.training.graph import GraphedStep
 from resnet_cli.training.loop import Trainer

@@ -14,7 +14,8 @@ from resnet_cli.datasets.batches import Batches, epoch_order
 from resnet_cli.datasets.catalogue import load_split
 from resnet_cli.datasets.normalisation import parse_normalization
 from resnet_cli.kernels.winograd import TrainingConv2d
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.models.survival import draw_active, survival_probabilities
 from resnet_cli.results.layout import CHECKPOINT_FILE
 from resnet_cli.runtime.seeding import stream, stream_seed

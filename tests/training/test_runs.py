@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.results.layout import (
     CHECKPOINT_FILE,
     LOCK_FILE,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from resnet_cli.config.schema import DataConfig, ModelConfig, RunConfig, TrainConfig
 from resnet_cli.datasets.normalisation import Normalization
-from resnet_cli.models import Network, build
+from resnet_cli.models.factory import build
+from resnet_cli.models.network import Network
 from resnet_cli.results.layout import CHECKPOINT_FILE, WEIGHTS_FILE
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.training.checkpoint import Position, save_checkpoint

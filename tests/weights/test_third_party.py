@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resnet_cli.config.schema import ModelConfig
-from resnet_cli.models import build
+from resnet_cli.models.factory import build
 from resnet_cli.runtime.errors import UserError
 from resnet_cli.weights.assumptions import Assumptions
 from resnet_cli.weights.load import Loaded
