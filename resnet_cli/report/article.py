@@ -64,8 +64,8 @@ ABOUT = (
                 "Activations, gradients and the shortcut's factor are measured at every unit, "
                 "before and after training. The paper derives these quantities but does not "
                 "measure them.",
-                "At initialisation, a gate with bias 0 multiplies the shortcut by one half at each "
-                "unit, and one with bias -6 is close to the identity.",
+                "At initialisation, a gate with bias 0 halves the shortcut at each unit, and one "
+                "with bias -6 is close to the identity.",
             ),
             Story(
                 "table2",
@@ -103,8 +103,8 @@ ABOUT = (
                 "Each layer of a VGG, and the residual branch of each unit, is deleted in turn "
                 "(Figure 3).",
                 "A VGG has a single path through all layers. In a residual network, half of the "
-                "paths bypass any given unit. The units that downsample are the exception; how "
-                "much of their damage re-estimated batch-norm statistics recover is shown below.",
+                "paths bypass any given unit. The units that downsample are the exception; "
+                "re-estimated batch-norm statistics, below, recover part of their damage.",
                 ("fig3", "fig8"),
             ),
             Story(
@@ -123,13 +123,12 @@ ABOUT = (
                 "After a deletion, every later batch norm still uses the statistics of activations "
                 "that no longer occur. Here these statistics are re-estimated on unlabelled "
                 "training images, without gradients. Arrows lead from the error as trained to "
-                "that with re-estimated statistics; in parentheses are the range over draws of "
+                "that with re-estimated statistics; parentheses give the range over draws of "
                 "images and the error with the statistics of another lesion.",
-                "Re-estimation repairs the part of the damage that disappears. The technique is "
-                "known from pruning and from networks of variable size (EagleEye, slimmable "
-                "networks, Once-for-All, REFLOW, REPAIR; PRACTISE drops blocks and trains "
-                "adapters). We found no work that reports it for the deletions of this paper, but "
-                "the search was not exhaustive.",
+                "The technique is known from pruning and from networks of variable size "
+                "(EagleEye, slimmable networks, Once-for-All, REFLOW, REPAIR; PRACTISE drops "
+                "blocks and trains adapters). We found no work that reports it for the deletions "
+                "of this paper, but the search was not exhaustive.",
             ),
             Story(
                 "fig6",

@@ -279,7 +279,9 @@ def measurement_of(folder: Path, paper: str, profile: str) -> Measurement | None
     tables = [table for table in sorted(folder.rglob("*.csv")) if provenance_path(table).exists()]
     if not tables:
         return None
-    provenance = read_provenance(tables[0])
+    # A later measurement replaces some tables of a folder; its configuration describes them all.
+    provenances = [read_provenance(table) for table in tables]
+    provenance = max(provenances, key=lambda provenance: str(provenance.get("started")))
     config = provenance.get("config") or {}
     trained = training_label(provenance)
     setting = f"{profile}: {trained}" if trained else f"{profile}: a formula, no network"

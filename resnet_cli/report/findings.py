@@ -5,20 +5,21 @@
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
 
 from resnet_cli.claims.compare import Comparison, compare, measured_profiles
-from resnet_cli.claims.evidence import Evidence, published_trainings
+from resnet_cli.claims.evidence import Evidence, model_of, published_trainings
 from resnet_cli.claims.judge import judge
 from resnet_cli.claims.papers import PAPERS
 from resnet_cli.claims.veit2016_paths import line_of_norms, samples_of
 from resnet_cli.claims.verdict import JUDGED, VERDICTS, Claim, Judgement, Part, counts
 from resnet_cli.claims.words import decisive, number, seeds, source_title
-from resnet_cli.config.schema import PROFILES
+from resnet_cli.config.schema import PROFILES, ModelConfig
 from resnet_cli.datasets.catalogue import title_of
+from resnet_cli.models.resnet import make_places
 from resnet_cli.report.explorer import spectra_with_lesions
 from resnet_cli.report.labels import network_label
 from resnet_cli.report.recalibration import recovered
@@ -190,16 +191,14 @@ def _rounded(value: float, digits: int) -> str:
 def recalibration_table(results: Path) -> str:
     """Errors after deletions with batch-norm statistics as trained and re-estimated, for the
     deletion that does most damage as trained, and for the one that does most after
-    re-estimation."""
+    re-estimation. Random sets without the first unit of a stage are shown on their own."""
     rows = []
     for path in sorted(results.glob("veit2016/**/lesion_delete_recalibrated.csv")):
         both = _with_recalibrated(path)
         profile = path.relative_to(results / "veit2016").parts[0]
-        name = network_label(profile, read_provenance(path), path.parent.name)
-        for k in SHOWN_COUNTS:
-            of_k = both[both["k"] == k]
-            if of_k.empty:
-                continue
+        provenance = read_provenance(path)
+        name = network_label(profile, provenance, path.parent.name)
+        for units, of_k in _by_count(both, model_of(provenance["config"], "")):
             columns = ("test_error", "test_error_again")
             worst = [of_k.sort_values(column).iloc[-1] for column in columns]
             pairs = (
@@ -208,7 +207,7 @@ def recalibration_table(results: Path) -> str:
                 *((row[columns[0]], row[columns[1]]) for row in worst),
             )
             images = f"{of_k['images'].iloc[0]:,}"
-            rows.append([name, str(k), images, *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
+            rows.append([name, units, images, *(f"{old:.2f} → {new:.2f}" for old, new in pairs)])
     header = (
         "network",
         "units deleted",
@@ -219,6 +218,24 @@ def recalibration_table(results: Path) -> str:
         "worst re-estimated (%)",
     )
     return _table(header, rows)
+
+
+def _by_count(both: DataFrame, model: ModelConfig | None) -> Iterator[tuple[str, DataFrame]]:
+    """The rows of each number of deleted units, and for several units those without the first unit
+    of a stage, with a description. A network of another program has no `model`."""
+    firsts = {place.index for place in make_places(model) if place.number == 1} if model else set()
+    for k in SHOWN_COUNTS:
+        rows = both[both["k"] == k]
+        if rows.empty:
+            continue
+        if k == 1:
+            yield "1", rows
+            continue
+        yield f"{k} at random, {len(rows)} draws", rows
+        deleted = rows["blocks"].str.split().map(lambda units: {int(unit) for unit in units})
+        inner = rows[deleted.map(firsts.isdisjoint)]
+        if 0 < len(inner) < len(rows):
+            yield f"of these, the {len(inner)} draws without the first unit of a stage", inner
 
 
 def controls_list(results: Path) -> str:

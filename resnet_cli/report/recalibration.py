@@ -14,12 +14,10 @@ from resnet_cli.studies.recalibration import OTHER, OWN, RECALIBRATED
 
 WORST = 3
 """Number of units that are named: those whose deletion does the most damage."""
-UNITS = 10
-"""Number of units in the sentence on random deletions; the largest number if it is missing."""
 
 
 def recovered(folder: Path) -> list[str]:
-    """Sentences on `recalibration.csv` and `lesion_delete_recalibrated.csv` of a profile.
+    """A sentence on each `recalibration.csv` of a profile.
 
     Args:
         folder: `results/veit2016/<profile>`.
@@ -31,11 +29,6 @@ def recovered(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("recalibration.csv")):
         name = network_label(folder.name, read_provenance(path), path.parent.name)
         sentences.append(f"{name}: {_of_single_units(read_table(path))}")
-    for path in sorted(folder.rglob("lesion_delete_recalibrated.csv")):
-        trained = path.with_name("lesion_delete.csv")
-        if trained.exists() and (text := _of_several_units(read_table(trained), read_table(path))):
-            name = network_label(folder.name, read_provenance(path), path.parent.name)
-            sentences.append(f"{name}: {text}")
     return sentences
 
 
@@ -59,17 +52,3 @@ def _of_single_units(frame: DataFrame) -> str:
     if "" in own and "" in errors.index:
         intact = f"; intact {own['']:.1f} → {errors.loc['', 'mean']:.1f} %"
     return f"{'; '.join(parts)}{intact}; {most:,} training images."
-
-
-def _of_several_units(trained: DataFrame, again: DataFrame) -> str:
-    """The median error of random deletions; empty if only single units were deleted."""
-    counts = sorted(set(trained["k"]) & set(again["k"]) - {1})
-    if not counts:
-        return ""
-    count = UNITS if UNITS in counts else counts[-1]
-    before, after = (frame[frame["k"] == count]["test_error"] for frame in (trained, again))
-    return (
-        f"{count} units deleted at random, {before.median():.1f} % median error as trained and "
-        f"{after.median():.1f} % re-estimated ({len(after)} draws); intact "
-        f"{trained['baseline_error'].iloc[0]:.1f} and {again['baseline_error'].iloc[0]:.1f} %."
-    )

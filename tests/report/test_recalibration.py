@@ -49,20 +49,5 @@ def test_single_units_with_their_controls(tmp_path: Path) -> None:
     assert "intact 7.0 → 8.0 %; 1,000 training images" in sentence
 
 
-def test_random_deletions_in_the_median(tmp_path: Path) -> None:
-    for stem, base, errors in (
-        ("lesion_delete", 7.0, (70.0, 80.0, 90.0)),
-        ("lesion_delete_recalibrated", 8.0, (10.0, 20.0, 30.0)),
-    ):
-        rows = [
-            {"k": 10, "sample": sample, "blocks": "0", "test_error": error, "baseline_error": base}
-            for sample, error in enumerate(errors)
-        ]
-        write(tmp_path / "mini", "fig5a", stem, rows)
-    (sentence,) = recovered(tmp_path / "mini")
-    assert "10 units deleted at random, 80.0 % median error as trained and 20.0 %" in sentence
-    assert "intact 7.0 and 8.0 %" in sentence
-
-
 def test_without_tables_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert recovered(tmp_path) == []
